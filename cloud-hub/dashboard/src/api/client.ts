@@ -1,0 +1,108 @@
+// Speaks to the hub's REST API: bearer token, JSON, problem documents, cursor paging.
+import { endSession, readSession } from "../session";
+import type { Page, Problem } from "./types";
+
+export const API = "/api/v1";
+/** Name of the query parameter that carries a page's `next`. */
+export const CURSOR = "cursor";
+/** A list is followed this many pages and no further; a longer one says so through `next`. */
+const PAGES_MAX = 20;
+
+export type Query = Record<string, string | number | boolean | null | undefined>;
+
+/** The hub refused, and said why in a problem document (or did not, and the status is all there is). */
+export class ApiError extends Error {
+  readonly problem: Problem;
+
+  constructor(problem: Problem) {
+    super(problem.detail ?? problem.title);
+    this.name = "ApiError";
+    this.problem = problem;
+  }
+
+  get status(): number {
+    return this.problem.status;
+  }
+}
+
+export function withQuery(path: string, query: Query = {}): string {
+  const pairs = Object.entries(query)
+    .filter(([, value]) => value !== undefined && value !== null && value !== "")
+    .map(([name, value]) => [name, String(value)]);
+  return pairs.length === 0 ? path : `${path}?${new URLSearchParams(pairs).toString()}`;
+}
+
+async function readProblem(response: Response): Promise<Problem> {
+  const fallback: Problem = {
+    title: response.statusText || `HTTP ${response.status}`,
+    status: response.status,
+  };
+  if (!(response.headers.get("content-type") ?? "").includes("json")) return fallback;
+  try {
+    const body = (await response.json()) as Partial<Problem>;
+    return { ...fallback, ...body, status: response.status };
+  } catch {
+    return fallback;
+  }
+}
+
+interface Call {
+  method?: "GET" | "POST";
+  body?: unknown;
+  signal?: AbortSignal | undefined;
+  /** Sign-in answers 401 for a wrong password; that must not end a session. */
+  anonymous?: boolean;
+}
+
+async function send(path: string, call: Call): Promise<Response> {
+  const headers: Record<string, string> = { accept: "application/json, image/jpeg" };
+  const session = call.anonymous ? null : readSession();
+  if (session !== null) headers["authorization"] = `Bearer ${session.token}`;
+  const init: RequestInit = { method: call.method ?? "GET", headers, cache: "no-store" };
+  if (call.signal !== undefined) init.signal = call.signal;
+  if (call.body !== undefined) {
+    headers["content-type"] = "application/json";
+    init.body = JSON.stringify(call.body);
+  }
+  let response: Response;
+  try {
+    response = await fetch(`${API}/${path}`, init);
+  } catch (cause) {
+    if (call.signal?.aborted) throw cause;
+    throw new ApiError({ title: "The hub cannot be reached", status: 0 });
+  }
+  if (response.ok) return response;
+  if (response.status === 401 && !call.anonymous) endSession();
+  throw new ApiError(await readProblem(response));
+}
+
+export async function get<T>(path: string, query?: Query, signal?: AbortSignal): Promise<T> {
+  return (await (await send(withQuery(path, query), { signal })).json()) as T;
+}
+
+/** Reads a whole list, following `next`. */
+export async function getAll<T>(path: string, query?: Query, signal?: AbortSignal): Promise<T[]> {
+  const items: T[] = [];
+  let next: string | null = null;
+  for (let page = 0; page < PAGES_MAX; page += 1) {
+    const answer: Page<T> = await get<Page<T>>(
+      path,
+      next === null ? query : { ...query, [CURSOR]: next },
+      signal,
+    );
+    items.push(...answer.items);
+    next = answer.next;
+    if (next === null) break;
+  }
+  return items;
+}
+
+export async function getBlob(path: string, signal?: AbortSignal): Promise<Blob> {
+  return (await send(path, { signal })).blob();
+}
+
+export async function post<T>(path: string, body: unknown, anonymous = false): Promise<T> {
+  const response = await send(path, { method: "POST", body, anonymous });
+  const text = await response.text();
+  return (text === "" ? null : JSON.parse(text)) as T;
+}

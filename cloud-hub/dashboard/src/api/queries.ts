@@ -1,0 +1,116 @@
+// Which REST resources the pages read, under which cache key, and what an event makes stale.
+import { keepPreviousData, queryOptions, infiniteQueryOptions } from "@tanstack/react-query";
+import { CURSOR, get, getAll, getBlob } from "./client";
+import type {
+  Batch,
+  Ccp,
+  Deviation,
+  Edge,
+  Hold,
+  Line,
+  Me,
+  Page,
+  Readings,
+  Tag,
+  VisionResult,
+} from "./types";
+
+/** Events invalidate these; the interval only covers what no event announces (margins, checks). */
+const REFRESH_MS = 30_000;
+
+export const meQuery = queryOptions({
+  queryKey: ["me"],
+  queryFn: ({ signal }) => get<Me>("auth/me", undefined, signal),
+  staleTime: Infinity,
+});
+
+export const linesQuery = queryOptions({
+  queryKey: ["lines"],
+  queryFn: ({ signal }) => getAll<Line>("plant-ops/lines", undefined, signal),
+  refetchInterval: REFRESH_MS,
+});
+
+export const tagsQuery = queryOptions({
+  queryKey: ["tags"],
+  queryFn: ({ signal }) => getAll<Tag>("plant-ops/tags", undefined, signal),
+  staleTime: 5 * 60_000,
+});
+
+export const ccpsQuery = queryOptions({
+  queryKey: ["ccps"],
+  queryFn: ({ signal }) => getAll<Ccp>("fsq/ccps", undefined, signal),
+  refetchInterval: REFRESH_MS,
+});
+
+export const edgesQuery = queryOptions({
+  queryKey: ["edges"],
+  queryFn: ({ signal }) => getAll<Edge>("edges", undefined, signal),
+  refetchInterval: REFRESH_MS,
+});
+
+export const openDeviationsQuery = queryOptions({
+  queryKey: ["deviations", "open"],
+  queryFn: ({ signal }) => getAll<Deviation>("fsq/deviations", { status: "open" }, signal),
+  refetchInterval: REFRESH_MS,
+});
+
+/** Every status, newest page only: the timeline of one line. */
+export const recentDeviationsQuery = queryOptions({
+  queryKey: ["deviations", "recent"],
+  queryFn: ({ signal }) => get<Page<Deviation>>("fsq/deviations", undefined, signal),
+});
+
+export const deviationQuery = (id: string) =>
+  queryOptions({
+    queryKey: ["deviations", "one", id],
+    queryFn: ({ signal }) => get<Deviation>(`fsq/deviations/${encodeURIComponent(id)}`, undefined, signal),
+  });
+
+export const openHoldsQuery = queryOptions({
+  queryKey: ["holds", "open"],
+  queryFn: ({ signal }) => getAll<Hold>("fsq/holds", { status: "open" }, signal),
+  refetchInterval: REFRESH_MS,
+});
+
+export const batchesQuery = queryOptions({
+  queryKey: ["batches"],
+  queryFn: ({ signal }) => get<Page<Batch>>("plant-ops/batches", undefined, signal),
+});
+
+export const visionQuery = (verdict: string | undefined, line_id: string | undefined) =>
+  infiniteQueryOptions({
+    queryKey: ["vision", verdict ?? "any", line_id ?? "any"],
+    queryFn: ({ signal, pageParam }) =>
+      get<Page<VisionResult>>("vision/results", { verdict, line_id, [CURSOR]: pageParam }, signal),
+    initialPageParam: null as string | null,
+    getNextPageParam: (last: Page<VisionResult>) => last.next,
+    placeholderData: keepPreviousData,
+  });
+
+/** An image never changes, so it is fetched once while it stays in memory. */
+export const visionImageQuery = (id: string) =>
+  queryOptions({
+    queryKey: ["vision-image", id],
+    queryFn: ({ signal }) => getBlob(`vision/results/${encodeURIComponent(id)}/image`, signal),
+    staleTime: Infinity,
+    gcTime: 60_000,
+    retry: 1,
+  });
+
+export const readingsQuery = (tag_id: number, from_us: number, to_us: number, points: number) =>
+  queryOptions({
+    queryKey: ["readings", tag_id, from_us, to_us, points],
+    queryFn: ({ signal }) =>
+      get<Readings>("plant-ops/readings", { tag_id, from_us, to_us, points }, signal),
+    staleTime: Infinity,
+    gcTime: 30_000,
+  });
+
+/** Cache keys that each live event makes stale. */
+export const STALE_AFTER: Record<string, readonly (readonly string[])[]> = {
+  deviation: [["deviations"], ["ccps"], ["lines"]],
+  hold: [["holds"], ["deviations"], ["lines"]],
+  defect: [["vision"]],
+  edge: [["edges"], ["tags"]],
+  line: [["lines"], ["batches"]],
+};

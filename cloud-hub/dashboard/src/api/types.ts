@@ -1,0 +1,248 @@
+// The words of the hub's REST API and live stream, as the dashboard reads them.
+// Times are integer UTC microseconds in fields ending `_us`; quality is the high half of an OPC UA StatusCode.
+
+export type Id = string;
+export type Micros = number;
+
+export interface Page<T> {
+  items: T[];
+  next: string | null;
+}
+
+/** RFC 9457 problem document. */
+export interface Problem {
+  type?: string;
+  title: string;
+  status: number;
+  detail?: string;
+  instance?: string;
+  correlation_id?: string;
+}
+
+export interface Login {
+  access_token: string;
+  token_type: "Bearer";
+  expires_in_s: number;
+}
+
+export interface Me {
+  user: { id: Id; email: string; display_name: string; role: string };
+  tenant: { slug: string; name: string };
+  plant: { code: string; name: string; zone: string };
+  can: string[];
+}
+
+export interface Line {
+  id: Id;
+  code: string;
+  name: string;
+  plant_id: Id;
+  state: "running" | "stopped" | "unknown";
+  since_us: Micros | null;
+  rate_per_min: number | null;
+  target_per_min: number | null;
+  batch: { id: Id; code: string; sku: string; lot_code: string | null } | null;
+  open_holds: number;
+  open_deviations: number;
+  key_tags: number[];
+  rate_tag_id: number | null;
+}
+
+export interface LastReading {
+  time_us: Micros;
+  value: number | null;
+  quality: number;
+}
+
+export interface Tag {
+  id: number;
+  name: string;
+  description: string;
+  unit: string;
+  line_id: Id | null;
+  edge: string | null;
+  period_ms: number;
+  limit_low: number | null;
+  limit_high: number | null;
+  ccp_id: Id | null;
+  last: LastReading | null;
+}
+
+/** One point of a series; a null value marks bad quality. */
+export type Point = [time_us: Micros, value: number | null, quality: number];
+
+export interface Readings {
+  tag_id: number;
+  from_us: Micros;
+  to_us: Micros;
+  /** 0 = raw readings, otherwise the width of one min/max bucket. */
+  resolution_us: number;
+  points: Point[];
+}
+
+export interface Batch {
+  id: Id;
+  code: string;
+  sku: string;
+  line_id: Id;
+  state: "planned" | "running" | "complete";
+  started_us: Micros | null;
+  completed_us: Micros | null;
+  lot_code: string | null;
+}
+
+export type CcpState =
+  | "in_control"
+  | "deviation"
+  | "monitoring_gap"
+  | "diverted"
+  | "not_running"
+  | "unknown";
+
+export interface Ccp {
+  id: Id;
+  code: string;
+  name: string;
+  line_id: Id;
+  tag_id: number;
+  limit_low: number | null;
+  limit_high: number | null;
+  unit: string;
+  limit_version: number;
+  state: CcpState;
+  last: LastReading | null;
+  margin: number | null;
+  last_check: {
+    from_us: Micros;
+    to_us: Micros;
+    verdict: string;
+    value_min: number | null;
+    value_max: number | null;
+    value_last: number | null;
+    good: number;
+    bad: number;
+    missing: number;
+  } | null;
+  open_deviation_id: Id | null;
+}
+
+export interface Deviation {
+  id: Id;
+  ccp_id: Id;
+  ccp_code: string;
+  line_id: Id;
+  kind: "limit" | "monitoring_gap" | "sensor_stuck";
+  status: "open" | "closed";
+  window_from_us: Micros;
+  window_to_us: Micros | null;
+  detected_us: Micros;
+  value_extreme: number | null;
+  limit_low: number | null;
+  limit_high: number | null;
+  unit: string;
+  limit_version: number;
+  hold_id: Id | null;
+  hold_code: string | null;
+  acknowledged_by: string | null;
+  acknowledged_us: Micros | null;
+  late: boolean;
+  detail: string;
+}
+
+export type LotStatus = "released" | "held" | "quarantined" | "in_process";
+
+export interface HeldLot {
+  lot_id: Id;
+  lot_code: string;
+  sku: string;
+  quantity: number;
+  unit: string;
+  status: LotStatus;
+}
+
+export interface Hold {
+  id: Id;
+  code: string;
+  status: "open" | "closed";
+  deviation_id: Id | null;
+  reason: string;
+  placed_us: Micros;
+  widened: boolean;
+  lots: HeldLot[];
+}
+
+/** A box in pixels of the source frame. */
+export interface Defect {
+  class: string;
+  score: number;
+  x0: number;
+  y0: number;
+  x1: number;
+  y1: number;
+}
+
+export type Verdict = "pass" | "reject" | "unknown";
+
+export interface VisionResult {
+  id: Id;
+  taken_us: Micros;
+  camera: string;
+  line_id: Id;
+  verdict: Verdict;
+  reason: string | null;
+  defects: Defect[];
+  width_px: number;
+  height_px: number;
+  model: { name: string; version: string; sha256: string };
+  has_image: boolean;
+}
+
+export interface Edge {
+  id: Id;
+  name: string;
+  state: "online" | "offline" | "never";
+  last_seen_us: Micros | null;
+  last_frame_us: Micros | null;
+  lag_ms: number | null;
+  backlog_frames: number | null;
+  oldest_us: Micros | null;
+  version: string | null;
+  boot: string | null;
+}
+
+// --- live stream -----------------------------------------------------------------------------
+
+export interface EdgeHealth {
+  state: Edge["state"];
+  lag_ms: number | null;
+  backlog_frames: number | null;
+}
+
+export interface HelloEvent {
+  server_now_us: Micros;
+  tenant: string;
+  can: string[];
+  cursor: string | number;
+  schema: number;
+}
+
+export interface HeartbeatEvent {
+  server_now_us: Micros;
+  edges: Record<string, EdgeHealth>;
+}
+
+export type LiveSample = [
+  tag_id: number,
+  time_us: Micros,
+  value: number | null,
+  quality: number,
+  flags: number,
+];
+
+export interface SamplesEvent {
+  t_hub_us: Micros;
+  v: LiveSample[];
+}
+
+export const FLAG_LATE = 1;
+export const FLAG_SIMULATED = 2;
