@@ -1,1 +1,18 @@
-//! Under construction.
+//! What words do the edge agent and the hub share? Readings, tags, frames, lanes, acknowledgements,
+//! topics and critical limits. Pure: no sockets, no SQL, no clock; times are arguments.
+
+#![forbid(unsafe_code)]
+
+pub mod ack;
+pub mod envelope;
+pub mod event;
+pub mod frame;
+pub mod lane;
+pub mod limit;
+pub mod quality;
+pub mod reading;
+pub mod tag;
+pub mod topic;
+
+pub use quality::Quality;
+pub use reading::{Micros, Reading};

@@ -1,0 +1,409 @@
+//! What does one more observation mean for a critical control point? The state machine: pure, serialisable,
+//! the same on the edge and on the hub, so that a verdict can be replayed byte for byte.
+//!
+//! ```text
+//! Starting ──good──▶ InControl ◀──clear value── Deviating
+//!     │                 │  ▲                        ▲
+//!     │            out  ▼  │ good                   │ longer than `delay` with product flowing
+//!     │               OutOfLimit ───────────────────┤
+//!     └── nothing good for `gap_max` ───────────────┘   (also from InControl and OutOfLimit)
+//! ```
+//! While the gate says that product is diverted nothing is judged against product: the time counts as safe.
+//! An observation older than the newest one changes nothing here; late data is judged by replaying it in order.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Check, CheckVerdict, CriticalLimit, Deviation, DeviationKind, Phase, deviation_id};
+use crate::{quality::Quality, reading::Micros};
+
+/// How often an open deviation reports that its window grew.
+const EXTEND_EVERY_US: Micros = 10_000_000;
+
+/// Something the judge is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Observation {
+    /// A reading of the monitored tag, good or not.
+    Value {
+        /// Source time.
+        at_us: Micros,
+        /// The value; ignored unless the quality is good.
+        value: f64,
+        /// Only good values are judged; anything else counts as not monitored.
+        quality: Quality,
+    },
+    /// Whether product flows past the control point. Say `true` when unknown: unknown is not safe.
+    Gate {
+        /// Source time.
+        at_us: Micros,
+        /// Product flows.
+        flowing: bool,
+    },
+    /// Time passed.
+    Tick {
+        /// Now.
+        at_us: Micros,
+    },
+}
+
+/// Something the judge says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// A window of monitoring ended.
+    Check(Check),
+    /// A deviation opened, grew or closed.
+    Deviation(Deviation),
+    /// Product was diverted because of (or during) an out-of-limit value, or flows again.
+    Diverted {
+        /// When.
+        at_us: Micros,
+        /// Diverted now, or back to normal.
+        active: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum State {
+    /// No good value yet.
+    Starting,
+    /// The last good value met the limit.
+    InControl,
+    /// Out of limit with product flowing since this time, not yet for longer than the delay; or diverted.
+    OutOfLimit {
+        flowing_since_us: Option<Micros>,
+        extreme: f64,
+    },
+    /// A deviation is open.
+    Deviating {
+        kind: DeviationKind,
+        opened: Box<Deviation>,
+        extended_us: Micros,
+    },
+}
+
+/// Judges one critical control point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judge {
+    edge: String,
+    limit: CriticalLimit,
+    state: State,
+    flowing: bool,
+    diverted: bool,
+    /// Newest observation.
+    now_us: Option<Micros>,
+    /// Last time product was known to be safe: a good value in limit, or product diverted.
+    safe_us: Option<Micros>,
+    last_bad: Quality,
+    window: Window,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Window {
+    from_us: Option<Micros>,
+    values: Option<(f64, f64, f64)>,
+    good: u32,
+    bad: u32,
+    out: bool,
+    deviating: bool,
+    unmonitored: bool,
+}
+
+impl Judge {
+    /// A judge that has seen nothing.
+    pub fn new(edge: &str, limit: CriticalLimit) -> Self {
+        Self {
+            edge: edge.to_owned(),
+            limit,
+            state: State::Starting,
+            flowing: true,
+            diverted: false,
+            now_us: None,
+            safe_us: None,
+            last_bad: Quality::BAD,
+            window: Window::default(),
+        }
+    }
+
+    /// The limit in force.
+    pub fn limit(&self) -> &CriticalLimit {
+        &self.limit
+    }
+
+    /// Puts another version of the limit in force from the next observation on; what is open stays open.
+    pub fn set_limit(&mut self, limit: CriticalLimit) {
+        self.limit = limit;
+    }
+
+    /// Whether a deviation is open.
+    pub fn is_deviating(&self) -> bool {
+        matches!(self.state, State::Deviating { .. })
+    }
+
+    /// Whether product is diverted during an out-of-limit value.
+    pub fn is_diverted(&self) -> bool {
+        self.diverted
+    }
+
+    /// Takes one observation and says what follows from it.
+    pub fn observe(&mut self, observation: Observation) -> Vec<Judgement> {
+        let (Observation::Value { at_us, .. }
+        | Observation::Gate { at_us, .. }
+        | Observation::Tick { at_us }) = observation;
+        if self.now_us.is_some_and(|now_us| at_us < now_us) {
+            return Vec::new();
+        }
+        let mut said = self.end_window(at_us);
+        self.now_us = Some(at_us);
+        match observation {
+            Observation::Value { value, quality, .. } if quality.is_good() && value.is_finite() => {
+                self.good_value(at_us, value, &mut said);
+            }
+            Observation::Value { quality, .. } => {
+                self.window.bad += 1;
+                self.last_bad = if quality.is_good() {
+                    Quality::BAD_OUT_OF_RANGE
+                } else {
+                    quality
+                };
+            }
+            Observation::Gate { flowing, .. } => self.gate(at_us, flowing, &mut said),
+            Observation::Tick { .. } => {}
+        }
+        self.check_gap(at_us, &mut said);
+        self.extend(at_us, &mut said);
+        said
+    }
+
+    fn good_value(&mut self, at_us: Micros, value: f64, said: &mut Vec<Judgement>) {
+        // A gap that nobody ticked through (the agent was down) is found before the value counts.
+        self.check_gap(at_us, said);
+        self.window.good += 1;
+        let (low, high) = self
+            .window
+            .values
+            .map_or((value, value), |(low, high, _)| (low.min(value), high.max(value)));
+        self.window.values = Some((low, high, value));
+        let (is_met, is_clear) = (self.limit.is_met(value), self.limit.is_clear(value));
+        self.window.out |= !is_met;
+        match &mut self.state {
+            State::Deviating { kind, opened, .. } => {
+                if !is_met {
+                    opened.value_extreme = Some(self.limit.further_out(opened.value_extreme, value));
+                    if *kind != DeviationKind::Limit {
+                        // The value is back and it is bad: from here on it is the limit that is breached.
+                        *kind = DeviationKind::Limit;
+                        opened.kind = DeviationKind::Limit;
+                    }
+                }
+                if is_clear {
+                    self.close(at_us, said);
+                }
+            }
+            _ if is_met => {
+                self.state = State::InControl;
+                self.safe_us = Some(at_us);
+                self.set_diverted(at_us, false, said);
+            }
+            _ => self.out_of_limit(at_us, value, said),
+        }
+    }
+
+    fn out_of_limit(&mut self, at_us: Micros, value: f64, said: &mut Vec<Judgement>) {
+        let (since, extreme) = match &self.state {
+            State::OutOfLimit {
+                flowing_since_us,
+                extreme,
+            } => (*flowing_since_us, self.limit.further_out(Some(*extreme), value)),
+            _ => (None, value),
+        };
+        if !self.flowing {
+            self.state = State::OutOfLimit {
+                flowing_since_us: None,
+                extreme,
+            };
+            self.safe_us = Some(at_us);
+            self.set_diverted(at_us, true, said);
+            return;
+        }
+        let since_us = since.unwrap_or(at_us);
+        self.state = State::OutOfLimit {
+            flowing_since_us: Some(since_us),
+            extreme,
+        };
+        if self.limit.delay_us == 0 || at_us - since_us > self.limit.delay_us {
+            self.open(at_us, DeviationKind::Limit, Some(extreme), Quality::GOOD, said);
+        }
+    }
+
+    fn gate(&mut self, at_us: Micros, flowing: bool, said: &mut Vec<Judgement>) {
+        self.flowing = flowing;
+        if self.is_deviating() {
+            return;
+        }
+        if flowing {
+            if let State::OutOfLimit { flowing_since_us, .. } = &mut self.state {
+                flowing_since_us.get_or_insert(at_us);
+            }
+            self.set_diverted(at_us, false, said);
+            return;
+        }
+        self.safe_us = Some(at_us);
+        if let State::OutOfLimit { flowing_since_us, .. } = &mut self.state {
+            *flowing_since_us = None;
+            self.set_diverted(at_us, true, said);
+        }
+    }
+
+    fn check_gap(&mut self, at_us: Micros, said: &mut Vec<Judgement>) {
+        let since_us = *self.safe_us.get_or_insert(at_us);
+        // Out of limit but read: that is judged by value and delay, not as missing.
+        let is_read = matches!(self.state, State::OutOfLimit { .. }) && self.window.good > 0;
+        if self.is_deviating() || is_read || at_us - since_us <= self.limit.gap_us_max {
+            return;
+        }
+        if !self.flowing {
+            return;
+        }
+        let kind = if self.last_bad == Quality::BAD_SENSOR_FAILURE {
+            DeviationKind::SensorStuck
+        } else {
+            DeviationKind::MonitoringGap
+        };
+        self.open(at_us, kind, None, self.last_bad, said);
+    }
+
+    fn open(
+        &mut self,
+        at_us: Micros,
+        kind: DeviationKind,
+        extreme: Option<f64>,
+        quality: Quality,
+        said: &mut Vec<Judgement>,
+    ) {
+        let last_good_us = self.safe_us.unwrap_or(at_us);
+        let deviation = Deviation {
+            id: deviation_id(&self.edge, &self.limit.ccp, last_good_us),
+            ccp: self.limit.ccp.clone(),
+            kind,
+            phase: Phase::Opened,
+            detected_us: at_us,
+            last_good_us,
+            until_us: at_us,
+            value_extreme: extreme,
+            limit_low: self.limit.low,
+            limit_high: self.limit.high,
+            limit_version: self.limit.version,
+            quality,
+        };
+        self.window.deviating |= kind == DeviationKind::Limit;
+        self.window.unmonitored |= kind != DeviationKind::Limit;
+        said.push(Judgement::Deviation(deviation.clone()));
+        self.state = State::Deviating {
+            kind,
+            opened: Box::new(deviation),
+            extended_us: at_us,
+        };
+    }
+
+    fn extend(&mut self, at_us: Micros, said: &mut Vec<Judgement>) {
+        let State::Deviating {
+            kind,
+            opened,
+            extended_us,
+        } = &mut self.state
+        else {
+            return;
+        };
+        self.window.deviating |= *kind == DeviationKind::Limit;
+        self.window.unmonitored |= *kind != DeviationKind::Limit;
+        if at_us - *extended_us >= EXTEND_EVERY_US {
+            *extended_us = at_us;
+            said.push(Judgement::Deviation(Deviation {
+                phase: Phase::Extended,
+                until_us: at_us,
+                ..(**opened).clone()
+            }));
+        }
+    }
+
+    fn close(&mut self, at_us: Micros, said: &mut Vec<Judgement>) {
+        if let State::Deviating { opened, .. } = &self.state {
+            said.push(Judgement::Deviation(Deviation {
+                phase: Phase::Closed,
+                until_us: at_us,
+                ..(**opened).clone()
+            }));
+        }
+        self.state = State::InControl;
+        self.safe_us = Some(at_us);
+        self.last_bad = Quality::BAD;
+    }
+
+    fn set_diverted(&mut self, at_us: Micros, active: bool, said: &mut Vec<Judgement>) {
+        if self.diverted != active {
+            self.diverted = active;
+            said.push(Judgement::Diverted { at_us, active });
+        }
+    }
+
+    /// Writes the check of a window that `at_us` lies beyond, and starts the next on a whole multiple.
+    fn end_window(&mut self, at_us: Micros) -> Vec<Judgement> {
+        let every_us = self.limit.check_every_us;
+        let Some(from_us) = self.window.from_us else {
+            self.window.from_us = Some(at_us);
+            return Vec::new();
+        };
+        let to_us = (from_us.div_euclid(every_us) + 1) * every_us;
+        if at_us < to_us {
+            return Vec::new();
+        }
+        let ended = std::mem::take(&mut self.window);
+        // After an outage the window runs to where the new one starts: no time is left without a record.
+        let start_us = at_us.div_euclid(every_us) * every_us;
+        self.window.from_us = Some(start_us);
+        vec![Judgement::Check(self.check(&ended, from_us, start_us))]
+    }
+
+    fn check(&self, window: &Window, from_us: Micros, to_us: Micros) -> Check {
+        let verdict = if window.deviating {
+            CheckVerdict::NotMet
+        } else if window.unmonitored || window.good == 0 {
+            CheckVerdict::NotMonitored
+        } else if window.out {
+            CheckVerdict::Diverted
+        } else {
+            CheckVerdict::Met
+        };
+        let due = if self.limit.period_us > 0 {
+            (to_us - from_us) / self.limit.period_us
+        } else {
+            0
+        };
+        let came = i64::from(window.good) + i64::from(window.bad);
+        Check {
+            ccp: self.limit.ccp.clone(),
+            from_us,
+            to_us,
+            verdict,
+            value_min: window.values.map(|(low, _, _)| low),
+            value_max: window.values.map(|(_, high, _)| high),
+            value_last: window.values.map(|(_, _, last)| last),
+            good: window.good,
+            bad: window.bad,
+            missing: u32::try_from((due - came).max(0)).unwrap_or(u32::MAX),
+            limit_version: self.limit.version,
+        }
+    }
+}
+
+impl CriticalLimit {
+    /// Of two values, the one further out of (or nearer to) the limit.
+    fn further_out(&self, known: Option<f64>, value: f64) -> f64 {
+        known
+            .filter(|known| self.margin(*known) <= self.margin(value))
+            .unwrap_or(value)
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;
