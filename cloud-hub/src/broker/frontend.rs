@@ -1,0 +1,367 @@
+//! Who may open a session, and how does a socket become one?
+//! Accepts plain and TLS sockets, reads CONNECT within its time, authenticates, judges the will, lets a new
+//! socket of a client take over from the old one, and delivers the will of a client that vanished.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use super::{
+    Authenticate, Uplink,
+    codec::{self, CodecError, ConnectAnswer, ConnectRequest, Version, Will},
+    limits::Limits,
+    router::RouterHandle,
+    rules::{Device, may_publish},
+    session::Session,
+};
+
+/// How long a new socket waits for the one it displaces, and ingest may take to accept a will.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a failed accept, which is mostly a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket, plain or TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// What every socket of this hub shares.
+pub(super) struct Frontend {
+    pub(super) auth: Arc<dyn Authenticate>,
+    pub(super) uplink: mpsc::Sender<Uplink>,
+    pub(super) router: Arc<RouterHandle>,
+    pub(super) limits: Limits,
+    pub(super) shutdown: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    sockets: Arc<Semaphore>,
+    clients: Clients,
+}
+
+impl Frontend {
+    pub(super) fn new(
+        auth: Arc<dyn Authenticate>,
+        uplink: mpsc::Sender<Uplink>,
+        router: Arc<RouterHandle>,
+        limits: Limits,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let sockets = Arc::new(Semaphore::new(limits.connections_max));
+        let (tasks, clients) = (TaskTracker::new(), Clients::default());
+        Self {
+            auth,
+            uplink,
+            router,
+            limits,
+            shutdown,
+            tasks,
+            sockets,
+            clients,
+        }
+    }
+
+    /// Accepts sockets until the hub shuts down.
+    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.admit(socket, peer, tls.clone()),
+                Err(source) => {
+                    warn!(error = %source, "MQTT socket could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+        let Ok(permit) = self.sockets.clone().try_acquire_owned() else {
+            metrics::counter!("foodflow_mqtt_refused_sockets_total").increment(1);
+            warn!(%peer, limit = self.limits.connections_max, "MQTT socket refused: connection limit");
+            return;
+        };
+        let frontend = self.clone();
+        self.tasks
+            .spawn(async move { frontend.greet(socket, peer, tls, permit).await });
+    }
+
+    /// One socket from its first byte to its last.
+    async fn greet(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        if let Err(source) = socket.set_nodelay(true) {
+            debug!(error = %source, "TCP_NODELAY was refused");
+        }
+        let opening = timeout(self.limits.connect_timeout, self.open(socket, tls));
+        let opened = tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            opened = opening => opened,
+        };
+        match opened {
+            Ok(Ok((io, inbox, request))) => self.answer(io, inbox, request, peer).await,
+            Ok(Err(why)) => debug!(%peer, why, "MQTT socket closed before CONNECT"),
+            Err(_elapsed) => debug!(%peer, "MQTT socket sent no CONNECT in time"),
+        }
+        drop(permit);
+    }
+
+    /// TLS handshake and CONNECT.
+    async fn open(
+        &self,
+        socket: TcpStream,
+        tls: Option<TlsAcceptor>,
+    ) -> Result<(Box<dyn Stream>, BytesMut, ConnectRequest), &'static str> {
+        let mut io: Box<dyn Stream> = match tls {
+            None => Box::new(socket),
+            Some(acceptor) => Box::new(
+                acceptor
+                    .accept(socket)
+                    .await
+                    .map_err(|_| "TLS handshake failed")?,
+            ),
+        };
+        let mut inbox = BytesMut::with_capacity(4096);
+        loop {
+            match codec::read_connect(&mut inbox, &self.limits) {
+                Ok(Some(request)) => return Ok((io, inbox, request)),
+                Ok(None) => {}
+                Err(CodecError::Level(_)) => {
+                    let mut refusal = BytesMut::new();
+                    codec::write_level_refusal(&mut refusal);
+                    io.write_all(&refusal).await.map_err(|_| "socket failed")?;
+                    return Err("unknown protocol level");
+                }
+                Err(_) => return Err("no MQTT CONNECT"),
+            }
+            if io.read_buf(&mut inbox).await.map_err(|_| "socket failed")? == 0 {
+                return Err("closed by peer");
+            }
+        }
+    }
+
+    /// Judges a CONNECT, answers it and serves the session.
+    async fn answer(
+        &self,
+        mut io: Box<dyn Stream>,
+        inbox: BytesMut,
+        mut request: ConnectRequest,
+        peer: SocketAddr,
+    ) {
+        let (username, password) = (request.username.clone(), std::mem::take(&mut request.password));
+        let device = self
+            .auth
+            .authenticate(username, password)
+            .await
+            .filter(Device::is_addressable);
+        let judged = judge(&request, device);
+        let device = match judged {
+            Ok(device) => device,
+            Err(answer) => {
+                metrics::counter!("foodflow_mqtt_refused_logins_total").increment(1);
+                info!(%peer, user = request.username, ?answer, "MQTT client refused");
+                sleep(self.limits.refusal_delay).await;
+                self.refuse(&mut io, request.version, answer).await;
+                return;
+            }
+        };
+        let assigned = request
+            .client_id
+            .is_empty()
+            .then(|| format!("auto-{}", uuid::Uuid::now_v7()));
+        let client_id = assigned.clone().unwrap_or_else(|| request.client_id.clone());
+        let seat = self
+            .clients
+            .take(ClientKey {
+                device: device.clone(),
+                client_id,
+            })
+            .await;
+        let Ok(link) = self.router.link().await else {
+            self.refuse(&mut io, request.version, ConnectAnswer::Busy).await;
+            return;
+        };
+        let (silence_max, imposed_s) = keep_alive(&request, &self.limits);
+        let mut outbox = BytesMut::new();
+        let accepted = ConnectAnswer::Accepted;
+        codec::write_connack(
+            request.version,
+            accepted,
+            assigned,
+            imposed_s,
+            &self.limits,
+            &mut outbox,
+        );
+        info!(%peer, tenant = device.tenant, edge = device.name, version = ?request.version, "MQTT client connected");
+        metrics::gauge!("foodflow_mqtt_sessions").increment(1);
+        let session = Session {
+            io,
+            version: request.version,
+            device: device.clone(),
+            link,
+            uplink: self.uplink.clone(),
+            limits: self.limits.clone(),
+            inbox,
+            outbox,
+            silence_max,
+            receive_max: request.receive_max,
+            client_packet_bytes_max: request.packet_bytes_max,
+            taken_over: seat.taken_over.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        let end = session.run().await;
+        metrics::gauge!("foodflow_mqtt_sessions").decrement(1);
+        info!(%peer, tenant = device.tenant, edge = device.name, ?end, "MQTT client gone");
+        if let (Some(will), true) = (request.will, end.calls_for_will()) {
+            self.deliver_will(device, will).await;
+        }
+        drop(seat);
+    }
+
+    async fn refuse(&self, io: &mut Box<dyn Stream>, version: Version, answer: ConnectAnswer) {
+        let mut out = BytesMut::new();
+        codec::write_connack(version, answer, None, None, &self.limits, &mut out);
+        match timeout(self.limits.write_timeout, io.write_all(&out)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => debug!("refused MQTT client did not wait for its answer"),
+        }
+    }
+
+    /// A will enters ingest like any publish of its device, but nobody is left to acknowledge it to.
+    async fn deliver_will(&self, device: Device, will: Will) {
+        let (settled, verdict) = oneshot::channel();
+        let message = Uplink {
+            device,
+            topic: will.topic,
+            payload: will.payload,
+            settled,
+        };
+        let delivered = timeout(HANDOVER_TIMEOUT, async {
+            self.uplink.send(message).await.ok()?;
+            verdict.await.ok()
+        });
+        if !matches!(delivered.await, Ok(Some(_))) {
+            warn!("the will of a vanished MQTT client was not taken by ingest");
+        }
+    }
+}
+
+/// Decides a CONNECT once it is known who sent it.
+fn judge(request: &ConnectRequest, device: Option<Device>) -> Result<Device, ConnectAnswer> {
+    let device = device.ok_or(ConnectAnswer::BadLogin)?;
+    if request.client_id.is_empty() && !request.is_clean && request.version == Version::V4 {
+        return Err(ConnectAnswer::BadClientId);
+    }
+    match &request.will {
+        Some(will) if !may_publish(&device, &will.topic) => Err(ConnectAnswer::NotAuthorized),
+        Some(will) if will.qos > 1 => Err(ConnectAnswer::QosNotSupported),
+        _ => Ok(device),
+    }
+}
+
+/// The silence we bear (1.5 × keep-alive) and the keep-alive to impose, where the client's does not do.
+fn keep_alive(request: &ConnectRequest, limits: &Limits) -> (Duration, Option<u16>) {
+    let asked = Duration::from_secs(u64::from(request.keep_alive_s));
+    let fits = !asked.is_zero() && asked <= limits.keep_alive_max;
+    let kept = if fits { asked } else { limits.keep_alive_max };
+    let imposed_s = (!fits).then(|| u16::try_from(kept.as_secs()).unwrap_or(u16::MAX));
+    (kept.mul_f64(1.5), imposed_s)
+}
+
+// === one seat a client ===
+
+/// A client is its device and the client id it chose; another device's equal id is another client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ClientKey {
+    device: Device,
+    client_id: String,
+}
+
+#[derive(Default)]
+struct Clients {
+    seats: Arc<Mutex<HashMap<ClientKey, Occupant>>>,
+    taken: AtomicU64,
+}
+
+struct Occupant {
+    number: u64,
+    taken_over: CancellationToken,
+    gone: CancellationToken,
+}
+
+/// The right to be the one socket of a client; dropping it frees the seat.
+struct Seat {
+    key: ClientKey,
+    number: u64,
+    taken_over: CancellationToken,
+    gone: CancellationToken,
+    seats: Arc<Mutex<HashMap<ClientKey, Occupant>>>,
+}
+
+impl Clients {
+    /// Takes the client's seat, and waits until the one who sat there has left its will.
+    async fn take(&self, key: ClientKey) -> Seat {
+        let number = self.taken.fetch_add(1, Ordering::Relaxed);
+        let (taken_over, gone) = (CancellationToken::new(), CancellationToken::new());
+        let occupant = Occupant {
+            number,
+            taken_over: taken_over.clone(),
+            gone: gone.clone(),
+        };
+        let displaced = {
+            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+            seats.insert(key.clone(), occupant)
+        };
+        let seat = Seat {
+            key,
+            number,
+            taken_over,
+            gone,
+            seats: self.seats.clone(),
+        };
+        if let Some(displaced) = displaced {
+            displaced.taken_over.cancel();
+            if timeout(HANDOVER_TIMEOUT, displaced.gone.cancelled())
+                .await
+                .is_err()
+            {
+                warn!("a displaced MQTT session is slow to end");
+            }
+        }
+        seat
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if seats
+            .get(&self.key)
+            .is_some_and(|occupant| occupant.number == self.number)
+        {
+            seats.remove(&self.key);
+        }
+        self.gone.cancel();
+    }
+}

@@ -1,0 +1,233 @@
+//! How do edges talk to the hub over MQTT?
+//! `frontend` owns the sockets and `session` one of them each; `rules` says which topics a device may use.
+//! Uplink messages go to ingest and are acknowledged once settled; only downlink passes through `router`,
+//! which is rumqttd without its listeners, session store and acknowledgements.
+
+mod codec;
+mod frontend;
+mod limits;
+mod router;
+mod rules;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+pub use limits::Limits;
+pub use router::Downlink;
+pub use rules::Device;
+
+use frontend::Frontend;
+use router::RouterHandle;
+
+/// Time that open sessions get to end after a shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One message of a device, on its way to ingest.
+#[derive(Debug)]
+pub struct Uplink {
+    /// Who sent it, as authenticated; the topic agrees with it.
+    pub device: Device,
+    /// `ff/v1/{tenant}/{edge}/` and `up/{lane}`, `dict` or `status`.
+    pub topic: String,
+    /// The payload, unread.
+    pub payload: Bytes,
+    /// Where ingest says what became of it; the PUBACK waits for that.
+    pub settled: oneshot::Sender<Settled>,
+}
+
+/// What became of an [`Uplink`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Committed: PUBACK with success.
+    Stored,
+    /// Never to be stored: PUBACK with 0x99 in MQTT 5; the connection stays.
+    Rejected {
+        /// Told to the client in MQTT 5.
+        reason: String,
+    },
+    /// Not now: the socket is closed without PUBACK, so that the client sends it again.
+    Retry,
+}
+
+/// Says which device a user name and password belong to.
+pub trait Authenticate: Send + Sync + 'static {
+    /// Returns the device, or `None` when the credentials are wrong.
+    fn authenticate(&self, username: String, password: Vec<u8>) -> BoxFuture<'static, Option<Device>>;
+}
+
+/// Where the front end listens, and its limits.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// Address of the plain listener; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The TLS listener, when certificates are given.
+    pub tls: Option<TlsListener>,
+    /// What one socket may ask for.
+    pub limits: Limits,
+}
+
+/// A second listener that speaks TLS 1.2 and 1.3.
+#[derive(Debug, Clone)]
+pub struct TlsListener {
+    /// Address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// PEM file with the server's certificate chain.
+    pub cert_file: PathBuf,
+    /// PEM file with its private key.
+    pub key_file: PathBuf,
+}
+
+/// Why the front end cannot start or cannot deliver.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The address is taken or not ours.
+    #[error("cannot listen for MQTT on {address}")]
+    Listen {
+        /// The address as configured.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate or key file does not serve.
+    #[error("cannot use the TLS file {path}")]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key do not make a TLS server.
+    #[error("the TLS certificate and key cannot be used")]
+    Tls(#[from] rustls::Error),
+    /// The router's thread is gone; the watchdog replaces it.
+    #[error("the MQTT router is gone")]
+    RouterGone,
+    /// The router's queue stayed full.
+    #[error("the MQTT router is behind")]
+    RouterBusy,
+    /// Nothing can be published there.
+    #[error("`{0}` is not a topic to publish to")]
+    Topic(String),
+}
+
+/// A running MQTT front end; [`Broker::shutdown`] ends it.
+#[derive(Debug)]
+pub struct Broker {
+    /// Where the plain listener listens.
+    pub local_addr: SocketAddr,
+    /// Where the TLS listener listens, if there is one.
+    pub tls_addr: Option<SocketAddr>,
+    /// The way from the hub to its devices.
+    pub downlink: Downlink,
+    router: Arc<RouterHandle>,
+    shutdown: CancellationToken,
+    tasks: tokio_util::task::TaskTracker,
+}
+
+impl Broker {
+    /// Whether the router passed its last loop-back probe.
+    pub fn is_ready(&self) -> bool {
+        self.router.is_ready()
+    }
+
+    /// A probe for `/ready` that outlives this value.
+    pub fn readiness(&self) -> impl Fn() -> bool + Clone + Send + Sync + 'static {
+        let router = self.router.clone();
+        move || router.is_ready()
+    }
+
+    /// Closes the listeners and every session, and waits a moment for them to end.
+    pub async fn shutdown(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        if timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some MQTT sessions did not end in time");
+        }
+    }
+}
+
+/// Binds the listeners, starts the router and its watchdog, and serves until [`Broker::shutdown`].
+///
+/// # Errors
+/// [`BrokerError`] when an address is taken, a TLS file does not serve, or the router does not start.
+pub async fn start(
+    config: BrokerConfig,
+    auth: Arc<dyn Authenticate>,
+    uplink: mpsc::Sender<Uplink>,
+) -> Result<Broker, BrokerError> {
+    let tls = config
+        .tls
+        .as_ref()
+        .map(|tls| Ok::<_, BrokerError>((tls.listen, acceptor(tls)?)))
+        .transpose()?;
+    let (plain, local_addr) = bind(config.listen).await?;
+    let tls = match tls {
+        None => None,
+        Some((address, acceptor)) => Some((bind(address).await?, acceptor)),
+    };
+    let router = RouterHandle::start(&config.limits).await?;
+    let shutdown = CancellationToken::new();
+    let frontend = Arc::new(Frontend::new(
+        auth,
+        uplink,
+        router.clone(),
+        config.limits.clone(),
+        shutdown.clone(),
+    ));
+    let tasks = frontend.tasks.clone();
+    tasks.spawn(router.clone().watch(config.limits, shutdown.clone()));
+    tasks.spawn(frontend.clone().accept(plain, None));
+    let mut tls_addr = None;
+    if let Some(((listener, address), acceptor)) = tls {
+        tls_addr = Some(address);
+        tasks.spawn(frontend.accept(listener, Some(acceptor)));
+    }
+    Ok(Broker {
+        local_addr,
+        tls_addr,
+        downlink: Downlink::new(router.clone()),
+        router,
+        shutdown,
+        tasks,
+    })
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let failed = |source| BrokerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn acceptor(tls: &TlsListener) -> Result<TlsAcceptor, BrokerError> {
+    let unusable = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| BrokerError::TlsFile { path, source }
+    };
+    let certificates = CertificateDer::pem_file_iter(&tls.cert_file).map_err(unusable(&tls.cert_file))?;
+    let chain = certificates
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(unusable(&tls.cert_file))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key_file).map_err(unusable(&tls.key_file))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

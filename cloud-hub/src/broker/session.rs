@@ -1,0 +1,372 @@
+//! What happens on one authenticated socket, from CONNACK to its end.
+//! Uplink messages go straight to ingest and are acknowledged, in order, when ingest has settled them;
+//! downlink messages come from the router. The socket is not read while too much is pending.
+
+use std::{collections::VecDeque, future::pending, io, time::Duration};
+
+use bytes::BytesMut;
+use rumqttd::Notification;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{
+    BrokerError, Settled, Uplink,
+    codec::{self, CodecError, Inbound, Version, reason},
+    frontend::Stream,
+    limits::{Limits, RateGate},
+    router::RouterLink,
+    rules::{Device, may_publish, may_subscribe},
+};
+
+/// Why a session ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client said goodbye; with a will only if it asked for that.
+    ByClient { with_will: bool },
+    /// The socket died under us.
+    Vanished,
+    /// We closed it, with an MQTT 5 reason code.
+    Closed(u8),
+}
+
+impl End {
+    /// Whether the client's will is to be delivered. A hub that goes down has nobody to deliver it to.
+    pub(super) fn calls_for_will(&self) -> bool {
+        match self {
+            Self::ByClient { with_will } => *with_will,
+            Self::Vanished => true,
+            Self::Closed(code) => *code != reason::SHUTTING_DOWN,
+        }
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(source: io::Error) -> Self {
+        debug!(error = %source, "MQTT socket failed");
+        Self::Vanished
+    }
+}
+
+impl From<BrokerError> for End {
+    fn from(source: BrokerError) -> Self {
+        debug!(error = %source, "MQTT router refused a session");
+        Self::Closed(reason::SERVER_BUSY)
+    }
+}
+
+impl From<CodecError> for End {
+    fn from(source: CodecError) -> Self {
+        debug!(error = %source, "MQTT socket spoke nonsense");
+        match source {
+            CodecError::TooLarge { .. } => Self::Closed(reason::PACKET_TOO_LARGE),
+            CodecError::Unexpected(_) => Self::Closed(reason::PROTOCOL_ERROR),
+            CodecError::Malformed | CodecError::Level(_) => Self::Closed(reason::MALFORMED),
+        }
+    }
+}
+
+/// An uplink publish that has no PUBACK yet; they are answered strictly in this order.
+struct Pending {
+    pkid: u16,
+    qos: u8,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    /// Refused by the rules; waits only for its turn.
+    Refused,
+    /// With ingest.
+    Waiting(oneshot::Receiver<Settled>),
+}
+
+/// One authenticated client.
+pub(super) struct Session {
+    pub(super) io: Box<dyn Stream>,
+    pub(super) version: Version,
+    pub(super) device: Device,
+    pub(super) link: RouterLink,
+    pub(super) uplink: mpsc::Sender<Uplink>,
+    pub(super) limits: Limits,
+    pub(super) inbox: BytesMut,
+    pub(super) outbox: BytesMut,
+    /// Silence after which the client counts as gone.
+    pub(super) silence_max: Duration,
+    /// QoS 1 messages and bytes a packet that the client takes.
+    pub(super) receive_max: u16,
+    pub(super) client_packet_bytes_max: usize,
+    /// Another socket of the same client took over.
+    pub(super) taken_over: CancellationToken,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// The part of a session that changes while it runs.
+struct State {
+    pending: VecDeque<Pending>,
+    /// A message for which ingest's queue had no room yet.
+    stalled: Option<Uplink>,
+    unacknowledged: u16,
+    gate: RateGate,
+    throttled_until: Option<Instant>,
+    silent_since: Instant,
+}
+
+impl Session {
+    /// Serves the socket to its end and says goodbye if the client can still hear it.
+    pub(super) async fn run(mut self) -> End {
+        let now = Instant::now();
+        let mut state = State {
+            pending: VecDeque::new(),
+            stalled: None,
+            unacknowledged: 0,
+            gate: RateGate::new(self.limits.publishes_per_s_max, now),
+            throttled_until: None,
+            silent_since: now,
+        };
+        let end = self.serve(&mut state).await.err().unwrap_or(End::Vanished);
+        if let End::Closed(code) = end {
+            codec::write_disconnect(self.version, code, &mut self.outbox);
+        }
+        if !matches!(end, End::Vanished)
+            && let Err(source) = self.flush().await
+        {
+            debug!(?source, "MQTT client did not hear the end of its session");
+        }
+        end
+    }
+
+    /// Runs until something ends the session, which is its only way out.
+    async fn serve(&mut self, state: &mut State) -> Result<(), End> {
+        let retired = self.link.retired();
+        let uplink = self.uplink.clone();
+        loop {
+            self.take_packets(state)?;
+            self.flush().await?;
+            let may_read = self.may_read(state);
+            if !may_read {
+                // We do not listen, so the client's silence is ours.
+                state.silent_since = Instant::now();
+            }
+            let may_forward = state.unacknowledged < self.receive_max;
+            tokio::select! {
+                () = self.taken_over.cancelled() => return Err(End::Closed(reason::TAKEN_OVER)),
+                () = self.shutdown.cancelled() => return Err(End::Closed(reason::SHUTTING_DOWN)),
+                () = retired.cancelled() => return Err(End::Closed(reason::SERVER_BUSY)),
+                settled = first_settled(&mut state.pending) => {
+                    self.answer_first(state, settled)?;
+                    self.answer_ready(state)?;
+                }
+                permit = uplink.reserve(), if state.stalled.is_some() => {
+                    let permit = permit.map_err(|_| End::Closed(reason::SERVER_BUSY))?;
+                    if let Some(message) = state.stalled.take() {
+                        permit.send(message);
+                    }
+                }
+                news = self.link.next(), if may_forward => self.forward(state, news?),
+                read = self.io.read_buf(&mut self.inbox), if may_read => {
+                    if read? == 0 {
+                        return Err(End::Vanished);
+                    }
+                    state.silent_since = Instant::now();
+                }
+                () = wait_until(state.throttled_until) => state.throttled_until = None,
+                () = sleep_until(state.silent_since + self.silence_max) => {
+                    return Err(End::Closed(reason::KEEP_ALIVE_TIMEOUT));
+                }
+            }
+        }
+    }
+
+    fn may_read(&self, state: &State) -> bool {
+        state.stalled.is_none()
+            && state.throttled_until.is_none()
+            && state.pending.len() < self.limits.pending_max
+    }
+
+    fn take_packets(&mut self, state: &mut State) -> Result<(), End> {
+        while self.may_read(state) {
+            let Some(packet) = codec::read_packet(self.version, &mut self.inbox, &self.limits)? else {
+                return Ok(());
+            };
+            self.on_packet(state, packet)?;
+        }
+        Ok(())
+    }
+
+    fn on_packet(&mut self, state: &mut State, packet: Inbound) -> Result<(), End> {
+        match packet {
+            Inbound::Publish { has_alias: true, .. } => Err(End::Closed(reason::TOPIC_ALIAS_INVALID)),
+            Inbound::Publish { qos, .. } if qos > 1 => Err(End::Closed(reason::QOS_NOT_SUPPORTED)),
+            Inbound::Publish {
+                topic,
+                payload,
+                qos,
+                pkid,
+                ..
+            } => {
+                state.throttled_until = state.gate.take(Instant::now());
+                if !may_publish(&self.device, &topic) {
+                    return self.refuse_publish(state, &topic, qos, pkid);
+                }
+                let (settled, verdict) = oneshot::channel();
+                state.pending.push_back(Pending {
+                    pkid,
+                    qos,
+                    verdict: Verdict::Waiting(verdict),
+                });
+                self.offer(
+                    state,
+                    Uplink {
+                        device: self.device.clone(),
+                        topic,
+                        payload,
+                        settled,
+                    },
+                )
+            }
+            Inbound::PubAck { pkid } => {
+                state.unacknowledged = state.unacknowledged.saturating_sub(1);
+                Ok(self.link.acknowledge(pkid)?)
+            }
+            Inbound::Subscribe { pkid, filters } => self.subscribe(pkid, filters),
+            Inbound::Unsubscribe { pkid, filters } => {
+                codec::write_unsuback(self.version, pkid, filters.len(), &mut self.outbox);
+                let own = filters
+                    .into_iter()
+                    .filter(|filter| may_subscribe(&self.device, filter))
+                    .collect();
+                Ok(self.link.unsubscribe(pkid, own)?)
+            }
+            Inbound::Ping => {
+                codec::write_pingresp(&mut self.outbox);
+                Ok(())
+            }
+            Inbound::Disconnect { reason } => Err(End::ByClient {
+                with_will: reason == reason::WITH_WILL,
+            }),
+        }
+    }
+
+    /// Hands a message to ingest, or keeps it and stops reading while ingest's queue is full.
+    fn offer(&self, state: &mut State, message: Uplink) -> Result<(), End> {
+        match self.uplink.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(message)) => {
+                state.stalled = Some(message);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(End::Closed(reason::SERVER_BUSY)),
+        }
+    }
+
+    /// Only MQTT 5 with QoS 1 has an answer that refuses one message and keeps the connection.
+    fn refuse_publish(&self, state: &mut State, topic: &str, qos: u8, pkid: u16) -> Result<(), End> {
+        metrics::counter!("foodflow_mqtt_refused_publishes_total").increment(1);
+        debug!(device = %self.device.name, topic, "MQTT publish outside the device's own topics");
+        if self.version == Version::V4 || qos == 0 {
+            return Err(End::Closed(reason::NOT_AUTHORIZED));
+        }
+        state.pending.push_back(Pending {
+            pkid,
+            qos,
+            verdict: Verdict::Refused,
+        });
+        Ok(())
+    }
+
+    fn subscribe(&mut self, pkid: u16, filters: Vec<(String, u8)>) -> Result<(), End> {
+        let is_own = |filter: &str| may_subscribe(&self.device, filter);
+        let granted: Vec<_> = filters
+            .iter()
+            .map(|(path, qos)| is_own(path).then_some((*qos).min(1)))
+            .collect();
+        let own: Vec<_> = filters.into_iter().filter(|(path, _)| is_own(path)).collect();
+        if !own.is_empty() {
+            self.link.subscribe(pkid, own)?;
+        }
+        codec::write_suback(self.version, pkid, &granted, &mut self.outbox);
+        Ok(())
+    }
+
+    fn answer_first(&mut self, state: &mut State, settled: Option<Settled>) -> Result<(), End> {
+        let Some(first) = state.pending.pop_front() else {
+            return Ok(());
+        };
+        let (code, why) = match (&first.verdict, settled) {
+            (Verdict::Refused, _) => (reason::NOT_AUTHORIZED, "not a topic of this device".to_owned()),
+            (Verdict::Waiting(_), Some(Settled::Stored)) => (reason::SUCCESS, String::new()),
+            (Verdict::Waiting(_), Some(Settled::Rejected { reason })) => (reason::PAYLOAD_INVALID, reason),
+            // Not stored and not refused: without a PUBACK the client sends it again.
+            (Verdict::Waiting(_), Some(Settled::Retry) | None) => {
+                return Err(End::Closed(reason::SERVER_BUSY));
+            }
+        };
+        if first.qos == 1 {
+            codec::write_puback(self.version, first.pkid, code, &why, &mut self.outbox);
+        }
+        Ok(())
+    }
+
+    /// Answers what is settled already, so that one write carries many acknowledgements.
+    fn answer_ready(&mut self, state: &mut State) -> Result<(), End> {
+        loop {
+            let settled = match state.pending.front_mut().map(|first| &mut first.verdict) {
+                None => return Ok(()),
+                Some(Verdict::Refused) => None,
+                Some(Verdict::Waiting(verdict)) => match verdict.try_recv() {
+                    Ok(settled) => Some(settled),
+                    Err(oneshot::error::TryRecvError::Empty) => return Ok(()),
+                    Err(oneshot::error::TryRecvError::Closed) => None,
+                },
+            };
+            self.answer_first(state, settled)?;
+        }
+    }
+
+    fn forward(&mut self, state: &mut State, news: Option<Notification>) {
+        // Everything else the router says (CONNACK, SUBACK) was answered by the front end already.
+        let Some(Notification::Forward(forward)) = news else {
+            return;
+        };
+        let (publish, properties) = (forward.publish, forward.properties);
+        let max_bytes = self.client_packet_bytes_max;
+        match codec::write_publish(self.version, publish, properties, max_bytes, &mut self.outbox) {
+            Some(true) => state.unacknowledged += 1,
+            Some(false) => {}
+            None => debug!(device = %self.device.name, "a downlink message was larger than the client takes"),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        match timeout(self.limits.write_timeout, self.io.write_all(&self.outbox)).await {
+            Ok(written) => written?,
+            Err(_elapsed) => return Err(End::Vanished),
+        }
+        self.outbox.clear();
+        // A TLS stream keeps bytes back until it is flushed.
+        Ok(self.io.flush().await?)
+    }
+}
+
+/// Waits for the oldest publish. `None` means refused, or that ingest dropped it.
+async fn first_settled(waiting: &mut VecDeque<Pending>) -> Option<Settled> {
+    match waiting.front_mut().map(|first| &mut first.verdict) {
+        None => pending().await,
+        Some(Verdict::Refused) => None,
+        Some(Verdict::Waiting(verdict)) => verdict.await.ok(),
+    }
+}
+
+async fn wait_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => pending().await,
+    }
+}
