@@ -68,7 +68,7 @@ fn walk_block(
     component: &ScanComponent<'_>,
     predictor: &mut i32,
 ) -> Result<(), DecodeError> {
-    let (size, value) = symbol(bits, component.dc, |symbol| u32::from(symbol))?;
+    let (size, value) = symbol(bits, component.dc, u32::from)?;
     if size > 11 {
         return Err(DecodeError::Corrupt("a DC difference is too large"));
     }
