@@ -38,6 +38,7 @@ function drawLimits(plot: uPlot, { limits }: ChartSetup): void {
   ctx.lineWidth = 1.5 * devicePixelRatio;
   ctx.font = FONT.replace("12px", `${12 * devicePixelRatio}px`);
   ctx.textAlign = "right";
+  ctx.textBaseline = "bottom";
   ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
   for (const limit of limits) {
     const y = plot.valToPos(limit.value, "y", true);
@@ -45,7 +46,7 @@ function drawLimits(plot: uPlot, { limits }: ChartSetup): void {
     ctx.moveTo(bbox.left, y);
     ctx.lineTo(bbox.left + bbox.width, y);
     ctx.stroke();
-    ctx.fillText(limit.words, bbox.left + bbox.width - 4, y - 4 * devicePixelRatio);
+    ctx.fillText(limit.words, bbox.left + bbox.width - 4, y - 2 * devicePixelRatio);
   }
   ctx.restore();
 }
@@ -193,7 +194,7 @@ export function TrendChart({ tag_id, span_us }: TrendChartProps) {
         plot.setData(toPlotData(points), false);
         plot.setScale("x", { min: (to_us - span_us) / 1e6, max: to_us / 1e6 });
       });
-      if (summary_text.current !== null) summary_text.current.textContent = summary(points, unit);
+      if (summary_text.current !== null) summary_text.current.textContent = latest.current.updated_ms === 0 ? "" : summary(points, unit);
     });
     soon.current = () => drawing.drawSoon();
     const stops = [store.subscribe(() => drawing.markDirty()), onThemeChange(() => drawing.drawSoon())];

@@ -131,7 +131,7 @@ function Frame({ plant }: { plant: Plant }) {
         </nav>
         <TrustText plant={plant} />
         <PlantClock zone={plant.zone} />
-        <UserMenu name={plant.me.user.display_name} role={plant.me.user.role} />
+        <UserMenu plant={plant} />
       </header>
       <BehindBand />
       <main id="content" className="page" ref={main} tabIndex={-1}>
@@ -151,13 +151,17 @@ function PlantClock({ zone }: { zone: string }) {
   );
 }
 
-function UserMenu({ name, role }: { name: string; role: string }) {
+function UserMenu({ plant }: { plant: Plant }) {
+  const { display_name: name, role } = plant.me.user;
   return (
     <details className="user">
       <summary>{name}</summary>
       <div className="user-panel">
         <p>{name}</p>
-        <p className="quiet">{role.replaceAll("_", " ")}</p>
+        <p className="quiet">
+          {role.replaceAll("_", " ")}, {plant.me.tenant.name}
+        </p>
+        <p className="quiet">Times in {plant.zone}</p>
         <button type="button" className="button" onClick={endSession}>
           Sign out
         </button>

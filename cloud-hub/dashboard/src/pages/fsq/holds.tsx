@@ -1,6 +1,7 @@
 // Product that is held and why: each open hold with its lots and the deviation that caused it.
 import { useQuery } from "@tanstack/react-query";
-import { Link } from "@tanstack/react-router";
+import { Link, useLocation } from "@tanstack/react-router";
+import { useEffect, useRef } from "react";
 import { deviationQuery, openHoldsQuery } from "../../api/queries";
 import type { HeldLot, Hold } from "../../api/types";
 import { PriorityTag } from "../../components/marks";
@@ -45,8 +46,14 @@ export function HoldsPage() {
 
 function HoldPanel({ hold, now_us }: { hold: Hold; now_us: number | null }) {
   const { zone } = usePlant();
+  const panel = useRef<HTMLElement>(null);
+  const is_asked_for = useLocation().hash === hold.code;
+  // The address names a hold, but its panel appears only after the holds were loaded.
+  useEffect(() => {
+    if (is_asked_for) panel.current?.scrollIntoView();
+  }, [is_asked_for]);
   return (
-    <section className="panel abnormal p2" id={hold.code} aria-labelledby={`title-${hold.id}`}>
+    <section ref={panel} className="panel abnormal p2" id={hold.code} aria-labelledby={`title-${hold.id}`}>
       <div className="panel-head">
         <h2 id={`title-${hold.id}`}>{hold.code}</h2>
         <PriorityTag priority={2} />

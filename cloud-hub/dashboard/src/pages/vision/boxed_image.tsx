@@ -60,7 +60,7 @@ export function BoxedImage({ result, hasBoxes, hasLabels = true }: BoxedImagePro
     <div className="frame" style={{ aspectRatio: ratio }}>
       {url !== null && <img src={url} alt={`${result.camera}: ${defectWords(result)}`} />}
       {url === null && <p className="frame-note">{isMissing ? "No image kept" : "Loading image…"}</p>}
-      {hasBoxes && width_px > 0 && height_px > 0 && (
+      {hasBoxes && url !== null && width_px > 0 && height_px > 0 && (
         <div className="boxes" aria-hidden="true">
           {result.defects.map((defect, index) => (
             <Box key={index} defect={defect} at={place(defect, width_px, height_px)} hasLabel={hasLabels} />
