@@ -46,8 +46,8 @@ pub struct SimulateArgs {
     /// Serve counters instead of the plant: devices=N,tags=M[,advance=tick|read].
     #[arg(long)]
     pub load: Option<Load>,
-    /// Period of the counters of a load, and of the polls in its edge.toml.
-    #[arg(long, default_value = "100ms", value_parser = duration)]
+    /// Period of the counters of a load, and of the polls in its edge.toml; an agent takes 10ms or more.
+    #[arg(long, default_value = "100ms", value_parser = tick)]
     pub tick: Duration,
     /// MQTT address of the hub in the written edge.toml.
     #[arg(long, default_value = "127.0.0.1:1883")]
@@ -134,6 +134,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn tick(text: &str) -> Result<Duration, String> {
+    let tick = duration(text)?;
+    if tick < Duration::from_millis(10) {
+        Err("a tick is at least 10ms".to_owned())
+    } else {
+        Ok(tick)
+    }
+}
+
 fn speed(text: &str) -> Result<f64, String> {
     within(text, 0.01, 1_000.0)
 }
@@ -185,6 +194,7 @@ mod tests {
             ["--speed", "NaN"],
             ["--defect-rate", "1.1"],
             ["--tick", "0s"],
+            ["--tick", "9ms"],
             ["--tick", "5"],
             ["--frame-period", "-1s"],
             ["--load", "devices=0,tags=1"],

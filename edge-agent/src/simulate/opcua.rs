@@ -124,7 +124,7 @@ impl Variables {
         let mut variable = VariableBuilder::new(id, tag.name, tag.name)
             .description(tag.description)
             .data_type(DataTypeId::Double)
-            .value(moment.value(tag))
+            .value(0.0)
             .access_level(AccessLevel::CURRENT_READ)
             .user_access_level(AccessLevel::CURRENT_READ)
             .build();
@@ -132,11 +132,12 @@ impl Variables {
         variable
     }
 
+    /// Instruments resolve thousandths; the plant's arithmetic would show seventeen digits.
     fn data_value(&self, tag: &SimTag, moment: &Moment) -> DataValue {
         let source_us = self.plant.clock.utc_us(moment.at_us());
         let source =
             chrono::DateTime::from_timestamp_micros(source_us).map_or_else(DateTime::now, DateTime::from);
-        DataValue::new_at(moment.value(tag), source)
+        DataValue::new_at((moment.value(tag) * 1_000.0).round() / 1_000.0, source)
     }
 
     /// Sets every variable to what the plant shows now and notifies subscribers.

@@ -44,7 +44,7 @@ impl Plant {
     }
 
     /// The value `tag` shows at plant time `at_us` (microseconds since the plant started).
-    pub fn value(&self, tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
+    pub fn value(self, tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
         let value = match (tag.name, faults.frozen_since_us) {
             ("TT-101", Some(since_us)) => self.process(tag, since_us, &Faults::default()),
             _ => self.process(tag, at_us, faults),
@@ -53,7 +53,7 @@ impl Plant {
     }
 
     /// The register word for `tag`, or `None` when it is not served as a register.
-    pub fn register(&self, tag: &SimTag, at_us: i64, faults: &Faults) -> Option<u16> {
+    pub fn register(self, tag: &SimTag, at_us: i64, faults: &Faults) -> Option<u16> {
         let Port::Holding { digits, signed, .. } = tag.port else {
             return None;
         };
@@ -65,7 +65,7 @@ impl Plant {
         })
     }
 
-    fn process(&self, tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
+    fn process(self, tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
         let step = at_us.div_euclid(noise_step_us(tag));
         let noise = self.noise(tag.name, step);
         match tag.process {
@@ -97,7 +97,7 @@ impl Plant {
 
     /// Bounded bell-shaped noise, mean 0, standard deviation 1, never beyond ±3.5: the sum of four uniforms.
     /// Without transcendental functions it is the same on every machine.
-    fn noise(&self, key: &str, step: i64) -> f64 {
+    fn noise(self, key: &str, step: i64) -> f64 {
         let mut state = mix(self.seed ^ hash(key) ^ mix(step.cast_unsigned()));
         let mut sum = -2.0;
         for _ in 0..4 {
@@ -108,7 +108,7 @@ impl Plant {
     }
 
     /// Slow wander within ±1: noise drawn every two minutes, joined smoothly.
-    fn wander(&self, key: &str, at_us: i64) -> f64 {
+    fn wander(self, key: &str, at_us: i64) -> f64 {
         const KNOT_US: i64 = 120 * SECOND_US;
         let knot = at_us.div_euclid(KNOT_US);
         let part = at_us.rem_euclid(KNOT_US) as f64 / KNOT_US as f64;
