@@ -66,7 +66,7 @@ def choose_threshold(without, having):
     """Between the scores of trays without and with the defect; where they overlap, false rejects decide."""
     low, high = np.quantile(without, 1 - FALSE_REJECT_PER_CLASS), np.quantile(having, 0.01)
     middle = (low + high) / 2 if high > low else low + 1e-3
-    return float(np.round(np.clip(middle, 0.15, 0.9), 3))
+    return round(float(np.clip(middle, 0.15, 0.9)), 3)
 
 
 def upper_bound(errors, count):
@@ -100,6 +100,7 @@ def measure(run, folder, thresholds):
     truth, found = present(boxes), scores >= np.array(thresholds)
     clean = ~truth.any(1)
     lines = [
+        f"{len(images)} rendered trays of 640×480 px that were used for nothing else",
         f"| clean trays rejected | {share(int(found[clean].any(1).sum()), int(clean.sum()))} |",
         f"| defective trays passed | {share(int((~found[~clean].any(1)).sum()), int((~clean).sum()))} |",
     ]
@@ -206,8 +207,8 @@ def publish(weights, calibrate, test, folder, note):
     folder.mkdir(parents=True, exist_ok=True)
     export(weights, folder / "model.onnx")
     run = session(folder / "model.onnx")
-    _, images, boxes = trays.load(calibrate)
-    scores, _ = best_scores(run, images)
+    names, images, boxes = trays.load(calibrate)
+    scores, outputs = best_scores(run, images)
     truth = present(boxes)
     thresholds = []
     for kind, name in enumerate(trays.CLASSES):
@@ -216,13 +217,10 @@ def publish(weights, calibrate, test, folder, note):
         spread = np.round(np.quantile(without, [0.5, 0.99, 1]), 3), np.round(np.quantile(having, [0, 0.01, 0.5]), 3)
         print(name, "without", spread[0], "with", spread[1], "threshold", thresholds[-1], flush=True)
 
-    names, images, boxes = trays.load(test)
-    _, outputs = best_scores(run, images[:300])
     golden = pick_golden(outputs, thresholds)
-    write_golden(folder, test, names[golden], images[golden], outputs[golden])
+    write_golden(folder, calibrate, names[golden], images[golden], outputs[golden])
     write_manifest(folder, thresholds)
-    lines = [f"{len(images)} rendered trays of 640×480 px that were used for nothing else"]
-    lines += measure(run, test, thresholds)
+    lines = measure(run, test, thresholds)
     print("\n".join(lines))
     write_card(folder, lines, sum(p.numel() for p in Detector(len(trays.CLASSES)).parameters()), note)
 
