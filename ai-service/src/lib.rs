@@ -1,1 +1,7 @@
-//! Under construction.
+//! What do the numbers of a plant mean? Pure models (equipment effectiveness, drift) and a thin HTTP face.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod drift;
+pub mod oee;

@@ -118,7 +118,9 @@ CREATE TABLE alarm (
 );
 
 -- Storage form: hypertables where TimescaleDB is there and preloaded, native daily partitions where it is not.
-CREATE FUNCTION ensure_partitions(from_day date, to_day date) RETURNS int LANGUAGE plpgsql AS $$
+-- Runs as the owner: a tenant's role may add readings, not tables. Its search_path is the one of this migration.
+CREATE FUNCTION ensure_partitions(from_day date, to_day date) RETURNS int LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     day date;
     made int := 0;

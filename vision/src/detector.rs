@@ -200,8 +200,7 @@ fn start(
 fn check_hash(onnx: &[u8], expected: &str, path: &Path) -> Result<(), LoadError> {
     let found = Sha256::digest(onnx)
         .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     if found == expected {
         return Ok(());
     }

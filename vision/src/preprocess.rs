@@ -291,11 +291,9 @@ mod tests {
     #[test]
     fn boxes_map_back_to_the_source_and_are_cut_to_it() {
         let placement = Placement::of(size(32, 16), &spec(Some([0; 3])));
-        assert_eq!(placement.to_source([0.0, 4.0, 8.0, 8.0]), [0.0, 0.0, 16.0, 8.0]);
-        assert_eq!(
-            placement.to_source([-5.0, 0.0, 99.0, 99.0]),
-            [0.0, 0.0, 32.0, 16.0]
-        );
+        let mapped = |rect| placement.to_source(rect).map(|edge| edge.round() as i32);
+        assert_eq!(mapped([0.0, 4.0, 8.0, 8.0]), [0, 0, 16, 8]);
+        assert_eq!(mapped([-5.0, 0.0, 99.0, 99.0]), [0, 0, 32, 16]);
     }
 
     #[test]

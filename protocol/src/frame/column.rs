@@ -123,9 +123,11 @@ fn as_integers(values: &[f64]) -> Option<(u8, Vec<i64>)> {
 }
 
 fn scaled(value: f64, digits: u8) -> Option<i64> {
-    let integer = (value * ten_to(digits)).round();
-    let exact = integer.abs() < INTEGER_MAX && (integer / ten_to(digits)).to_bits() == value.to_bits();
-    exact.then_some(integer as i64)
+    let rounded = (value * ten_to(digits)).round();
+    let integer = rounded as i64;
+    // Compared as the reader will compute it, so that -0.0 is not taken for an integer.
+    let exact = rounded.abs() < INTEGER_MAX && (integer as f64 / ten_to(digits)).to_bits() == value.to_bits();
+    exact.then_some(integer)
 }
 
 fn ten_to(digits: u8) -> f64 {

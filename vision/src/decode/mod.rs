@@ -67,27 +67,30 @@ pub struct FrameSize {
 /// See [`DecodeError`]; `rgb` then holds nothing that may be used.
 pub fn decode(jpeg: &[u8], rgb: &mut Vec<u8>) -> Result<FrameSize, DecodeError> {
     let size = structure::check(jpeg)?;
+    let expected = size.width_px as usize * size.height_px as usize * 3;
+    rgb.clear();
+    rgb.resize(expected, 0);
+    // The structure is sound here, so a panic would be a fault of the decoder; it must not stop the line.
+    let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decode_pixels(jpeg, rgb)));
+    decoded.unwrap_or_else(|_| Err(DecodeError::Decoder("it panicked".to_owned())))?;
+    Ok(size)
+}
+
+fn decode_pixels(jpeg: &[u8], rgb: &mut [u8]) -> Result<(), DecodeError> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(EDGE_PX_MAX as usize)
         .set_max_height(EDGE_PX_MAX as usize)
         .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let refused = |error| DecodeError::Decoder(format!("{error:?}"));
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(jpeg), options);
-    decoder
-        .decode_headers()
-        .map_err(|error| DecodeError::Decoder(format!("{error:?}")))?;
-    let expected = size.width_px as usize * size.height_px as usize * 3;
-    if decoder.output_buffer_size() != Some(expected) {
+    decoder.decode_headers().map_err(refused)?;
+    if decoder.output_buffer_size() != Some(rgb.len()) {
         return Err(DecodeError::Corrupt(
             "the decoder reads another size than the header says",
         ));
     }
-    rgb.clear();
-    rgb.resize(expected, 0);
-    decoder
-        .decode_into(rgb)
-        .map_err(|error| DecodeError::Decoder(format!("{error:?}")))?;
-    Ok(size)
+    decoder.decode_into(rgb).map_err(refused)
 }
 
 pub(crate) fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {

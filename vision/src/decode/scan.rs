@@ -12,12 +12,28 @@ pub(super) struct ScanComponent<'a> {
     pub(super) blocks_per_mcu: u32,
     pub(super) dc: &'a HuffmanTable,
     pub(super) ac: &'a HuffmanTable,
-    /// Quantiser of the DC coefficient.
-    pub(super) dc_quantiser: i32,
+    pub(super) quantisers: &'a Quantisers,
 }
 
-/// Largest dequantised DC of 8-bit samples: 8 × 128.
-const DC_MAX: i32 = 1024;
+/// The 64 quantisers of a table in zigzag order, and what they allow.
+#[derive(Debug)]
+pub(super) struct Quantisers {
+    steps: [u16; 64],
+    /// Largest energy (sum of squares) of a block's dequantised coefficients.
+    energy_max: f64,
+}
+
+impl Quantisers {
+    /// By Parseval's theorem the energy of the coefficients is that of the 64 samples, each within ±128; rounding moves
+    /// a coefficient by at most half its quantiser, for which a whole one is allowed.
+    pub(super) fn new(steps: [u16; 64]) -> Self {
+        let rounding: f64 = steps.iter().map(|&step| f64::from(step).powi(2)).sum();
+        Self {
+            steps,
+            energy_max: (8.0 * 128.0 + rounding.sqrt()).powi(2),
+        }
+    }
+}
 
 /// Walks `mcu_count` MCUs from `position`; returns where the marker after the scan starts.
 pub(super) fn walk(
@@ -68,23 +84,22 @@ fn walk_block(
     component: &ScanComponent<'_>,
     predictor: &mut i32,
 ) -> Result<(), DecodeError> {
-    let (size, value) = symbol(bits, component.dc, |symbol| u32::from(symbol))?;
+    let (size, value) = symbol(bits, component.dc, u32::from)?;
     if size > 11 {
         return Err(DecodeError::Corrupt("a DC difference is too large"));
     }
     *predictor += extend(value, u32::from(size));
-    // A flipped bit that keeps the codes in step still moves the brightness of all later blocks.
-    if (*predictor * component.dc_quantiser).abs() > DC_MAX + component.dc_quantiser {
-        return Err(DecodeError::Corrupt(
-            "a block is brighter or darker than a sample can be",
-        ));
-    }
-    let mut index = 0_u32;
+    let quantisers = component.quantisers;
+    let square = |coefficient: i32, index: usize| {
+        (f64::from(coefficient) * f64::from(quantisers.steps[index])).powi(2)
+    };
+    let mut energy = square(*predictor, 0);
+    let mut index = 0_usize;
     while index < 63 {
-        let (symbol, _) = symbol(bits, component.ac, |symbol| u32::from(symbol & 15))?;
-        let (run, size) = (u32::from(symbol >> 4), symbol & 15);
+        let (symbol, value) = symbol(bits, component.ac, |symbol| u32::from(symbol & 15))?;
+        let (run, size) = (usize::from(symbol >> 4), symbol & 15);
         match (run, size) {
-            (0, 0) => return Ok(()),
+            (0, 0) => break,
             (15, 0) => index += 16,
             (_, 0 | 11..) => return Err(DecodeError::Corrupt("a coefficient has no valid code")),
             _ => index += run + 1,
@@ -92,6 +107,11 @@ fn walk_block(
         if index > 63 {
             return Err(DecodeError::Corrupt("a block has more than 64 coefficients"));
         }
+        energy += square(extend(value, u32::from(size)), index);
+    }
+    // Flipped bits often keep the codes in step; but then blocks come out that no samples can make.
+    if energy > quantisers.energy_max {
+        return Err(DecodeError::Corrupt("a block holds more than samples can make"));
     }
     Ok(())
 }

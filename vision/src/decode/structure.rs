@@ -2,7 +2,7 @@
 //! the scan to [`super::scan`] and insists on the end marker. Allocates nothing but the Huffman tables.
 
 use super::huffman::HuffmanTable;
-use super::scan::{self, ScanComponent};
+use super::scan::{self, Quantisers, ScanComponent};
 use super::{DecodeError, FrameSize, check_size};
 
 #[derive(Debug, Clone, Copy)]
@@ -22,8 +22,7 @@ struct Frame {
 /// What the segments before the scan have told.
 #[derive(Debug, Default)]
 struct Tables {
-    /// DC quantiser of each quantisation table.
-    dc_quantiser: [Option<i32>; 4],
+    quantisers: [Option<Quantisers>; 4],
     /// Huffman tables by class (DC, AC) and number.
     huffman: [[Option<HuffmanTable>; 4]; 2],
     frame: Option<Frame>,
@@ -126,21 +125,19 @@ const SHORT: DecodeError = DecodeError::Corrupt("a header segment is too short")
 impl Tables {
     fn read_quantisers(&mut self, mut body: &[u8]) -> Result<(), DecodeError> {
         while let Some(&head) = body.first() {
-            let (wide, number) = (head >> 4, usize::from(head & 15));
-            let first = if wide == 0 {
-                u16::from(u8_at(body, 1)?)
-            } else {
-                u16_at(body, 1)?
-            };
-            let slot = self.dc_quantiser.get_mut(number);
-            let slot = slot
-                .filter(|_| wide <= 1)
-                .ok_or(DecodeError::Corrupt("an invalid quantisation table"))?;
-            if first == 0 {
+            let (bytes_each, number) = (1 + usize::from(head >> 4), usize::from(head & 15));
+            let slot = self.quantisers.get_mut(number).filter(|_| bytes_each <= 2);
+            let slot = slot.ok_or(DecodeError::Corrupt("an invalid quantisation table"))?;
+            let values = body.get(1..1 + 64 * bytes_each).ok_or(SHORT)?;
+            let mut steps = [0_u16; 64];
+            for (step, value) in steps.iter_mut().zip(values.chunks_exact(bytes_each)) {
+                *step = value.iter().fold(0, |step, &byte| step << 8 | u16::from(byte));
+            }
+            if steps.contains(&0) {
                 return Err(DecodeError::Corrupt("a quantiser of zero"));
             }
-            *slot = Some(i32::from(first));
-            body = body.get(1 + 64 * (1 + usize::from(wide))..).ok_or(SHORT)?;
+            *slot = Some(Quantisers::new(steps));
+            body = &body[1 + 64 * bytes_each..];
         }
         Ok(())
     }
@@ -235,18 +232,17 @@ impl Tables {
         let table = |class: usize, number: u8| self.huffman[class].get(usize::from(number))?.as_ref();
         let dc = table(0, choice[1] >> 4).ok_or_else(|| missing.clone())?;
         let ac = table(1, choice[1] & 15).ok_or_else(|| missing.clone())?;
-        let dc_quantiser = self
-            .dc_quantiser
+        let quantisers = self
+            .quantisers
             .get(component.quantiser)
-            .copied()
-            .flatten()
+            .and_then(Option::as_ref)
             .ok_or(missing)?;
         let blocks_per_mcu = if alone { 1 } else { component.h * component.v };
         Ok(ScanComponent {
             blocks_per_mcu,
             dc,
             ac,
-            dc_quantiser,
+            quantisers,
         })
     }
 }

@@ -136,7 +136,7 @@ impl Scene {
         let rim = self.rim_colour(x, y, distance);
         // The food's edge wobbles a little but stays off the sealing area.
         let wobble =
-            smooth(self.seed ^ 11, x / (30.0 * self.scale), y / (30.0 * self.scale)) * 5.0 * self.scale;
+            smooth(self.seed ^ 0x0b, x / (30.0 * self.scale), y / (30.0 * self.scale)) * 5.0 * self.scale;
         let food_share = smooth_step(0.0, 2.0 * self.scale, -distance - self.rim - wobble);
         let inside = if food_share > 0.0 {
             mix(rim, self.food_colour(x, y), food_share)
@@ -182,9 +182,9 @@ impl Scene {
 
     fn food_colour(&self, x: f32, y: f32) -> [f32; 3] {
         let (u, v) = (x / self.grain, y / self.grain);
-        let light = cloudy(self.seed ^ 21, u, v);
-        let brown = smooth_step(0.56, 0.86, cloudy(self.seed ^ 22, u * 0.45, v * 0.45));
-        let fine = (smooth(self.seed ^ 23, u * 6.0, v * 6.0) - 0.5) * 22.0;
+        let light = cloudy(self.seed ^ 0x15, u, v);
+        let brown = smooth_step(0.56, 0.86, cloudy(self.seed ^ 0x16, u * 0.45, v * 0.45));
+        let fine = (smooth(self.seed ^ 0x17, u * 6.0, v * 6.0) - 0.5) * 22.0;
         let base = mix(self.dish[0], self.dish[1], smooth_step(0.3, 0.75, light));
         mix(base, self.dish[2], brown * 0.8).map(|value| value + fine)
     }

@@ -68,19 +68,34 @@ export function stepSeconds(span_s: number, ticks_max: number): number {
 export function timeTicks(zone: string, from_s: number, to_s: number, ticks_max: number): number[] {
   const step_s = stepSeconds(to_s - from_s, ticks_max);
   const ticks: number[] = [];
-  let offset_s = zoneOffsetMin(zone, from_s * 1000) * 60;
-  let at_s = Math.ceil((from_s + offset_s) / step_s) * step_s - offset_s;
-  while (at_s <= to_s && ticks.length < 200) {
-    const offset_here_s = zoneOffsetMin(zone, at_s * 1000) * 60;
-    if (offset_here_s !== offset_s && step_s > 3600) {
-      // The clocks changed inside this step: move the tick to the round local time again.
-      at_s += offset_s - offset_here_s;
+  let local_s = Math.floor((from_s + offsetSeconds(zone, from_s)) / step_s) * step_s;
+  let at_s = local_s - offsetSeconds(zone, from_s);
+  while (at_s <= to_s && ticks.length < TICKS_MAX) {
+    if (at_s >= from_s && at_s > (ticks[ticks.length - 1] ?? Number.NEGATIVE_INFINITY)) ticks.push(at_s);
+    if (step_s <= 3600) {
+      // Real time goes on through a repeated hour, so both of its ticks are shown.
+      const offset_s = offsetSeconds(zone, at_s + step_s);
+      at_s = Math.ceil((at_s + step_s + offset_s) / step_s) * step_s - offset_s;
+    } else {
+      do local_s += step_s;
+      while (instantOf(zone, local_s) === null);
+      at_s = instantOf(zone, local_s) ?? Number.POSITIVE_INFINITY;
     }
-    offset_s = offset_here_s;
-    if (at_s >= from_s && at_s <= to_s && at_s > (ticks[ticks.length - 1] ?? -Infinity)) ticks.push(at_s);
-    at_s += step_s;
   }
   return ticks;
+}
+
+const TICKS_MAX = 200;
+
+function offsetSeconds(zone: string, time_s: number): number {
+  return zoneOffsetMin(zone, time_s * 1000) * 60;
+}
+
+/** The moment at which the zone's clocks show `local_s`, or null when they skip it. */
+function instantOf(zone: string, local_s: number): number | null {
+  const guess_s = local_s - offsetSeconds(zone, local_s);
+  const at_s = local_s - offsetSeconds(zone, guess_s);
+  return at_s + offsetSeconds(zone, at_s) === local_s ? at_s : null;
 }
 
 export function tickLabel(zone: string, time_s: number, step_s: number): string {

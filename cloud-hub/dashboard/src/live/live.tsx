@@ -97,7 +97,7 @@ function startTicking(): void {
   });
   store.subscribe(() => drawing.markDirty());
   // Ages grow without messages: the words must turn stale when nothing comes.
-  setInterval(() => drawing.markDirty(), 1_000);
+  setInterval(() => store.touch(), 1_000);
 }
 
 let isTicking = false;

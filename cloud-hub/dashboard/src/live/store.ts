@@ -84,7 +84,7 @@ export class LiveStore {
     }
     // Nothing was sent since: the lag that was measured last no longer describes the page.
     const now_us = this.clock.nowUs(local);
-    if (now_us !== null) this.delivery_lag_us = now_us - heartbeat.server_now_us;
+    if (now_us !== null) this.delivery_lag_us = Math.max(0, now_us - heartbeat.server_now_us);
     this.changed();
   }
 
@@ -145,6 +145,11 @@ export class LiveStore {
     this.heartbeat_us = null;
     this.delivery_lag_us = null;
     this.generation += 1;
+    this.changed();
+  }
+
+  /** Time passed: ages grew although nothing was written. */
+  touch(): void {
     this.changed();
   }
 

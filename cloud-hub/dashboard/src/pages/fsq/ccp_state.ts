@@ -1,0 +1,88 @@
+// What does the board say about one CCP, given the hub's judgement and what the live stream shows?
+// Pure. It never judges product: it only refuses to call something in control that is not seen.
+import type { Ccp, CcpState, Tag } from "../../api/types";
+import { freshness, isBad, type Freshness, type Observed } from "../../live/staleness";
+
+export type Priority = 1 | 2 | 3;
+
+export interface CcpView {
+  ccp: Ccp;
+  state: CcpState;
+  priority: Priority | null;
+  word: string;
+  fresh: Freshness;
+  seen: Observed | null;
+  /** Distance to the nearest limit, positive inside; null when there is no usable value. */
+  margin: number | null;
+  last_valid_us: number | null;
+}
+
+const WORDS: Record<CcpState, string> = {
+  in_control: "In control",
+  deviation: "Deviation",
+  monitoring_gap: "Monitoring gap",
+  diverted: "Flow diverted",
+  not_running: "Not running",
+  unknown: "Unknown",
+};
+
+const PRIORITIES: Record<CcpState, Priority | null> = {
+  deviation: 1,
+  monitoring_gap: 2,
+  diverted: 2,
+  in_control: null,
+  not_running: null,
+  unknown: null,
+};
+
+export function marginTo(low: number | null, high: number | null, value: number): number | null {
+  const above = low === null ? Number.POSITIVE_INFINITY : value - low;
+  const below = high === null ? Number.POSITIVE_INFINITY : high - value;
+  const margin = Math.min(above, below);
+  return Number.isFinite(margin) ? margin : null;
+}
+
+function newest(a: Observed | null, b: Observed | null): Observed | null {
+  if (a === null) return b;
+  return b !== null && b.time_us > a.time_us ? b : a;
+}
+
+export function viewCcp(
+  ccp: Ccp,
+  tag: Tag | undefined,
+  live: Observed | null,
+  live_good: Observed | null,
+  now_us: number | null,
+): CcpView {
+  const seen = newest(live, ccp.last === null ? null : { ...ccp.last, flags: 0 });
+  const fresh = freshness(seen, tag?.period_ms ?? 1000, now_us);
+  // A gap in monitoring is itself a deviation; the page sees it before the hub's next check says so.
+  const is_unseen = now_us !== null && (fresh === "stale" || fresh === "bad" || fresh === "none");
+  const can_hide = ccp.state === "in_control" || ccp.state === "unknown";
+  const state: CcpState = is_unseen && can_hide ? "monitoring_gap" : ccp.state;
+  const is_usable = (fresh === "fresh" || fresh === "late") && seen !== null && seen.value !== null;
+  const good = newest(live_good, seen !== null && !isBad(seen.quality) && seen.value !== null ? seen : null);
+  return {
+    ccp,
+    state,
+    priority: PRIORITIES[state],
+    word: WORDS[state],
+    fresh,
+    seen,
+    margin: is_usable ? marginTo(ccp.limit_low, ccp.limit_high, seen.value as number) : null,
+    last_valid_us: good?.time_us ?? null,
+  };
+}
+
+/** Worst first: by priority, then what is unknown, then the smallest margin, not running last. */
+export function worstFirst(a: CcpView, b: CcpView): number {
+  const rank = (view: CcpView): number => {
+    if (view.priority !== null) return view.priority;
+    if (view.state === "unknown") return 4;
+    return view.state === "not_running" ? 6 : 5;
+  };
+  const by_rank = rank(a) - rank(b);
+  if (by_rank !== 0) return by_rank;
+  const by_margin = (a.margin ?? Number.POSITIVE_INFINITY) - (b.margin ?? Number.POSITIVE_INFINITY);
+  return Number.isNaN(by_margin) || by_margin === 0 ? a.ccp.code.localeCompare(b.ccp.code) : by_margin;
+}

@@ -1,0 +1,133 @@
+// What needs a person now, most pressing first? Pure: open records and CCP views in, rows out.
+import type { Deviation, Hold, Line } from "../../api/types";
+import { formatLimits, formatQuantity, formatWithUnit } from "../../format";
+import type { CcpView, Priority } from "../fsq/ccp_state";
+
+export type ActTarget =
+  | { kind: "deviation"; deviation: Deviation }
+  | { kind: "hold"; hold: Hold }
+  | { kind: "ccp"; view: CcpView };
+
+export interface ActRow {
+  key: string;
+  priority: Priority;
+  what: string;
+  /** Value and limit with unit, or the reason. */
+  measure: string;
+  since_us: number;
+  /** Lots and hold state. */
+  product: string;
+  line_code: string;
+  target: ActTarget;
+}
+
+const DEVIATION_WORDS: Record<Deviation["kind"], string> = {
+  limit: "critical limit broken",
+  monitoring_gap: "monitoring gap",
+  sensor_stuck: "sensor stuck",
+};
+
+export function deviationWords(deviation: Deviation): string {
+  return `${deviation.ccp_code} ${DEVIATION_WORDS[deviation.kind]}`;
+}
+
+export function deviationPriority(deviation: Deviation): Priority {
+  return deviation.kind === "limit" ? 1 : 2;
+}
+
+export function deviationMeasure(deviation: Deviation): string {
+  const limits = formatLimits(deviation.limit_low, deviation.limit_high, deviation.unit);
+  if (deviation.value_extreme === null) return `limit ${limits}`;
+  return `${formatWithUnit(deviation.value_extreme, deviation.unit)}, limit ${limits}`;
+}
+
+export function lotsWords(hold: Hold): string {
+  if (hold.lots.length === 0) return "no lot found on the equipment";
+  const [first] = hold.lots;
+  if (hold.lots.length === 1 && first !== undefined) {
+    return `lot ${first.lot_code}, ${formatQuantity(first.quantity, first.unit)}`;
+  }
+  return `${hold.lots.length} lots`;
+}
+
+function deviationRow(deviation: Deviation, hold: Hold | undefined, line_code: string): ActRow {
+  const hold_code = deviation.hold_code ?? hold?.code ?? null;
+  const held = hold === undefined ? "" : `, ${lotsWords(hold)}`;
+  return {
+    key: `deviation ${deviation.id}`,
+    priority: deviationPriority(deviation),
+    what: deviationWords(deviation),
+    measure: deviationMeasure(deviation),
+    since_us: deviation.window_from_us,
+    product: hold_code === null ? "no product held" : `held: ${hold_code}${held}`,
+    line_code,
+    target: { kind: "deviation", deviation },
+  };
+}
+
+function holdRow(hold: Hold, line_code: string): ActRow {
+  return {
+    key: `hold ${hold.id}`,
+    priority: 2,
+    what: `${hold.code} open`,
+    measure: hold.reason,
+    since_us: hold.placed_us,
+    product: `held: ${lotsWords(hold)}${hold.widened ? ", widened" : ""}`,
+    line_code,
+    target: { kind: "hold", hold },
+  };
+}
+
+function ccpRow(view: CcpView, line_code: string, now_us: number): ActRow {
+  const limits = formatLimits(view.ccp.limit_low, view.ccp.limit_high, view.ccp.unit);
+  const is_diverted = view.state === "diverted";
+  return {
+    key: `ccp ${view.ccp.id}`,
+    priority: view.priority ?? 2,
+    what: is_diverted ? `${view.ccp.code} flow diverted` : `${view.ccp.code} not monitored`,
+    measure: is_diverted
+      ? `${formatWithUnit(view.seen?.value ?? null, view.ccp.unit)}, limit ${limits}`
+      : view.last_valid_us === null
+        ? "no valid reading yet"
+        : "no valid reading",
+    since_us: view.last_valid_us !== null && !is_diverted ? view.last_valid_us : (view.seen?.time_us ?? now_us),
+    product: is_diverted ? "nothing goes forward" : "product not judged meanwhile",
+    line_code,
+    target: { kind: "ccp", view },
+  };
+}
+
+export interface Situation {
+  deviations: readonly Deviation[];
+  holds: readonly Hold[];
+  ccps: readonly CcpView[];
+  lines: readonly Line[];
+  now_us: number;
+}
+
+/** Unacknowledged deviations with their holds, other open holds, CCPs that are not seen or diverted. */
+export function actNow({ deviations, holds, ccps, lines, now_us }: Situation): ActRow[] {
+  const code = (line_id: string | undefined): string =>
+    lines.find((line) => line.id === line_id)?.code ?? "";
+  const rows: ActRow[] = [];
+  const shown_holds = new Set<string>();
+  const shown_ccps = new Set<string>();
+  for (const deviation of deviations) {
+    if (deviation.status !== "open" || deviation.acknowledged_us !== null) continue;
+    const hold = holds.find((each) => each.id === deviation.hold_id || each.deviation_id === deviation.id);
+    if (hold !== undefined) shown_holds.add(hold.id);
+    shown_ccps.add(deviation.ccp_id);
+    rows.push(deviationRow(deviation, hold, code(deviation.line_id)));
+  }
+  for (const hold of holds) {
+    if (hold.status !== "open" || shown_holds.has(hold.id)) continue;
+    const deviation = deviations.find((each) => each.id === hold.deviation_id);
+    rows.push(holdRow(hold, code(deviation?.line_id)));
+  }
+  for (const view of ccps) {
+    const needs_row = view.state === "monitoring_gap" || view.state === "diverted";
+    if (!needs_row || shown_ccps.has(view.ccp.id)) continue;
+    rows.push(ccpRow(view, code(view.ccp.line_id), now_us));
+  }
+  return rows.sort((a, b) => a.priority - b.priority || b.since_us - a.since_us);
+}

@@ -1,0 +1,251 @@
+// Do the pages work in a real browser against a running hub? HUB_URL, TENANT, EMAIL and PASSWORD say
+// where and as whom; SCREENSHOT names a file for a picture of Now; EXPECT lists what the plant must
+// have (default lines,ccps,holds,defects); OFFLINE=0 leaves out the half minute without a network.
+// Prints a line a check; exits 0 when all hold, 1 when one does not, 2 when it was called wrongly.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { openBrowser, signIn } from "./browser.mjs";
+import { openWire } from "./cuttable.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const PATIENCE_MS = 20_000;
+const NARROW = { width: 320, height: 640 };
+
+class Checks {
+  failed = 0;
+
+  report(name, fault) {
+    if (fault !== null) this.failed += 1;
+    process.stdout.write(`${fault === null ? "ok  " : "FAIL"} ${name}${fault === null ? "" : `: ${fault}`}\n`);
+  }
+
+  async check(name, body) {
+    try {
+      this.report(name, (await body()) ?? null);
+    } catch (error) {
+      this.report(name, String(error.message ?? error).split("\n").slice(0, 3).join(" "));
+    }
+  }
+}
+
+/** Null when axe finds nothing serious; otherwise what and where. */
+async function axeFaults(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  const bad = violations.filter((each) => each.impact === "serious" || each.impact === "critical");
+  return bad.length === 0 ? null : bad.map((each) => `${each.id} at ${each.nodes.map((node) => node.target).join(" ")}`).join("; ");
+}
+
+/** Null when the page needs no sideways scrolling; otherwise what sticks out. */
+function overflow(page) {
+  return page.evaluate(() => {
+    const width = document.documentElement.clientWidth;
+    if (document.documentElement.scrollWidth <= width) return null;
+    const out = [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > width + 1);
+    return `${document.documentElement.scrollWidth} > ${width}: ${out.slice(0, 3).map((each) => each.className || each.tagName).join(", ")}`;
+  });
+}
+
+/** Null when something was drawn on the canvas. */
+async function waitForInk(page, selector) {
+  await page.waitForFunction(
+    (css) => {
+      const canvas = document.querySelector(css);
+      if (canvas === null || canvas.width === 0) return false;
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      let inked = 0;
+      for (let at = 3; at < data.length; at += 4) if (data[at] > 0) inked += 1;
+      return inked > 50;
+    },
+    selector,
+    { timeout: PATIENCE_MS },
+  );
+  return null;
+}
+
+const seen = async (page, selector) => {
+  await page.waitForSelector(selector, { timeout: PATIENCE_MS });
+  return null;
+};
+
+/** The pages of the plant: address below the plant's, what must be there, and what else to check. */
+function pagesOf(expect) {
+  const has = (thing, selector) => (expect.has(thing) ? selector : "h1");
+  return [
+    { name: "now", path: "now", wait: has("lines", ".card"), ink: expect.has("lines") ? ".sparkline" : null },
+    { name: "lines", path: "lines", wait: has("lines", ".card") },
+    { name: "ccp", path: "ccp", wait: has("ccps", "tbody tr") },
+    { name: "holds", path: "holds", wait: has("holds", "section.panel tbody tr") },
+    { name: "vision", path: "vision", wait: has("defects", ".gallery .frame img"), then: expect.has("defects") ? ".gallery .box" : null },
+  ];
+}
+
+async function checkSignIn(checks, page, target) {
+  await checks.check("sign in refuses a wrong password", async () => {
+    await page.goto(`${target.url}/`);
+    await page.getByLabel("Tenant").fill(target.tenant);
+    await page.getByLabel("E-mail").fill(target.email);
+    await page.getByLabel("Password").fill(`${target.password}-wrong`);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    return seen(page, '[role="alert"] .problem');
+  });
+  await checks.check("sign in page: axe", () => axeFaults(page));
+  await checks.check("sign in leads to Now", async () => {
+    await signIn(page, target.url, target);
+    return null;
+  });
+}
+
+async function checkKeyboard(checks, page, base) {
+  await checks.check("keyboard: skip link first, then the pages; Enter opens one", async () => {
+    await page.goto(`${base}/now`);
+    await page.waitForSelector(".pages a");
+    await page.keyboard.press("Tab");
+    const first = await page.evaluate(() => document.activeElement?.className);
+    if (first !== "skip") return `focus starts on ${first}`;
+    for (let press = 0; press < 3; press += 1) await page.keyboard.press("Tab");
+    const word = await page.evaluate(() => document.activeElement?.textContent);
+    if (word !== "CCPs") return `after three more tabs the focus is on ${word}`;
+    await page.keyboard.press("Enter");
+    await page.waitForURL("**/ccp");
+    return null;
+  });
+}
+
+async function checkLine(checks, page, base, expect) {
+  if (!expect.has("lines")) return;
+  await checks.check("line: trend is drawn with its limit", async () => {
+    await page.goto(`${base}/lines`);
+    await page.locator(".card h3 a").first().click();
+    await page.waitForURL("**/lines/*");
+    return waitForInk(page, ".plot canvas");
+  });
+  await checks.check("line: value is live", async () => {
+    await page.waitForSelector(".trend .value.fresh, .trend .value.late", { timeout: PATIENCE_MS });
+    return null;
+  });
+  await checks.check("line: axe", () => axeFaults(page));
+  await checks.check("line: no sideways scrolling at 320 px", async () => {
+    await page.setViewportSize(NARROW);
+    await page.waitForTimeout(300); // layout after a resize has no event of its own
+    const fault = await overflow(page);
+    await page.setViewportSize({ width: 1440, height: 900 });
+    return fault;
+  });
+}
+
+async function checkPages(checks, page, base, expect, scheme) {
+  for (const { name, path, wait, then, ink } of pagesOf(expect)) {
+    const title = `${name} (${scheme})`;
+    await checks.check(`${title}: shows data`, async () => {
+      await page.goto(`${base}/${path}`);
+      await seen(page, wait);
+      if (then) await seen(page, then);
+      return ink ? waitForInk(page, ink) : null;
+    });
+    await checks.check(`${title}: axe`, () => axeFaults(page));
+    for (const [words, size, zoom] of [["at 320 px", NARROW, 100], ["with text at 200 %", { width: 1280, height: 900 }, 200]]) {
+      await checks.check(`${title}: no sideways scrolling ${words}`, async () => {
+        await page.setViewportSize(size);
+        await page.evaluate((percent) => (document.documentElement.style.fontSize = `${percent}%`), zoom);
+        await page.waitForTimeout(200); // layout after a resize has no event of its own
+        const fault = await overflow(page);
+        await page.setViewportSize({ width: 1440, height: 900 });
+        await page.evaluate(() => (document.documentElement.style.fontSize = ""));
+        return fault;
+      });
+    }
+  }
+}
+
+async function checkTrust(checks, page, base) {
+  await checks.check("now: alarm state is known and an edge reports", async () => {
+    await page.goto(`${base}/now`);
+    await page.waitForFunction(
+      () => document.querySelector(".act-now .unknown") === null && /live|silent/.test(document.querySelector(".trust")?.textContent ?? ""),
+      undefined,
+      { timeout: PATIENCE_MS },
+    );
+    return null;
+  });
+}
+
+async function checkOffline(checks, wire, page) {
+  await checks.check("without a network the page says that it is behind and that alarms are unknown", async () => {
+    wire.cut();
+    await page.waitForFunction(
+      () => /behind/.test(document.querySelector(".band")?.textContent ?? "") && document.querySelector(".act-now .unknown") !== null,
+      undefined,
+      { timeout: 40_000 },
+    );
+    wire.mend();
+    await page.waitForFunction(() => document.querySelector(".act-now .unknown") === null, undefined, { timeout: 40_000 });
+    return null;
+  });
+}
+
+/** Runs every check; gives the number that failed. */
+export async function run(wanted) {
+  const checks = new Checks();
+  // TLS would not survive a wire of another name: over https the cut is left out.
+  const wire = wanted.offline && wanted.url.startsWith("http:") ? await openWire(wanted.url) : null;
+  const target = wire === null ? wanted : { ...wanted, url: wire.url };
+  const browser = await openBrowser();
+  try {
+    const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, reducedMotion: "reduce" });
+    const page = await context.newPage();
+    const faults = [];
+    page.on("pageerror", (error) => faults.push(String(error)));
+    page.on("console", (message) => /Content Security|Minified React|Warning:/.test(message.text()) && faults.push(message.text()));
+    await checkSignIn(checks, page, target);
+    const base = page.url().replace(/\/now.*$/, "");
+    await checkTrust(checks, page, base);
+    if (target.screenshot) {
+      await checks.check("picture of Now", async () => {
+        if (target.expect.has("lines")) await waitForInk(page, ".sparkline");
+        if (target.expect.has("defects")) await seen(page, ".thumbnails img");
+        await page.screenshot({ path: target.screenshot });
+        return null;
+      });
+    }
+    await checkPages(checks, page, base, target.expect, "light");
+    await checkLine(checks, page, base, target.expect);
+    await page.emulateMedia({ colorScheme: "dark" });
+    await checkPages(checks, page, base, target.expect, "dark");
+    await checkLine(checks, page, base, target.expect);
+    await page.emulateMedia({ colorScheme: "light" });
+    await checkKeyboard(checks, page, base);
+    await page.goto(`${base}/now`);
+    await checkTrust(checks, page, base);
+    if (wire !== null) await checkOffline(checks, wire, page);
+    checks.report("no script fault and no CSP violation", faults.length === 0 ? null : faults.join("; "));
+  } finally {
+    await browser.close();
+    wire?.close();
+  }
+  return checks.failed;
+}
+
+export function targetFrom(env) {
+  const { HUB_URL, TENANT, EMAIL, PASSWORD } = env;
+  if (!HUB_URL || !TENANT || !EMAIL || !PASSWORD) return null;
+  return {
+    url: HUB_URL.replace(/\/$/, ""),
+    tenant: TENANT,
+    email: EMAIL,
+    password: PASSWORD,
+    screenshot: env.SCREENSHOT,
+    expect: new Set((env.EXPECT ?? "lines,ccps,holds,defects").split(",")),
+    offline: env.OFFLINE !== "0",
+  };
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const target = targetFrom(process.env);
+  if (target === null) {
+    process.stderr.write("set HUB_URL, TENANT, EMAIL and PASSWORD\n");
+    process.exit(2);
+  }
+  process.exit((await run(target)) === 0 ? 0 : 1);
+}

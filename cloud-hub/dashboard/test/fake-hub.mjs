@@ -1,0 +1,258 @@
+// A stand-in for the hub while developing the pages: the REST answers and the live stream of the
+// contract over a made-up plant, and the files of dist. `node test/fake-hub.mjs [port]`, then sign in
+// as akron / supervisor@akron.example / demo. POST /_fake/<mode> switches quiet, silent, down, normal.
+import { createReadStream, existsSync } from "node:fs";
+import { createServer } from "node:http";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { id, makePlant, MINUTE_US, plant, readingAt, series, trayImage } from "./fake-plant.mjs";
+
+const dist = fileURLToPath(new URL("../dist", import.meta.url));
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
+const CSP = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'";
+const nowUs = () => Date.now() * 1000;
+const TOKEN = "fake-token";
+
+export const LOGIN = { tenant: "akron", email: "supervisor@akron.example", password: "demo" };
+
+function makeRecords(world) {
+  const lot = (n, code, sku, quantity, unit, status = "held") => ({ lot_id: id(60 + n), lot_code: code, sku, quantity, unit, status });
+  const deviations = [
+    { id: id(40), ccp_id: id(30), ccp_code: "CCP-1", line_id: id(10), kind: "limit", status: "open",
+      window_from_us: world.dip.from_us, window_to_us: world.dip.to_us, detected_us: world.dip.from_us + 1_200_000,
+      value_extreme: 70.94, limit_low: 72, limit_high: null, unit: "degC", limit_version: 1, hold_id: id(50),
+      hold_code: "H-118", acknowledged_by: null, acknowledged_us: null, late: false,
+      detail: "ZS-106 stayed forward for 75 s below the limit" },
+    { id: id(41), ccp_id: id(31), ccp_code: "CCP-4", line_id: id(12), kind: "limit", status: "open",
+      window_from_us: world.started_us - 300 * MINUTE_US, window_to_us: world.started_us - 290 * MINUTE_US,
+      detected_us: world.started_us - 200 * MINUTE_US, value_extreme: 72.8, limit_low: 74, limit_high: null,
+      unit: "degC", limit_version: 1, hold_id: id(51), hold_code: "H-117", acknowledged_by: "Dana Ortiz",
+      acknowledged_us: world.started_us - 180 * MINUTE_US, late: true, detail: "" },
+    { id: id(42), ccp_id: id(30), ccp_code: "CCP-1", line_id: id(10), kind: "sensor_stuck", status: "closed",
+      window_from_us: world.started_us - 1900 * MINUTE_US, window_to_us: world.started_us - 1890 * MINUTE_US,
+      detected_us: world.started_us - 1899 * MINUTE_US, value_extreme: null, limit_low: 72, limit_high: null,
+      unit: "degC", limit_version: 1, hold_id: null, hold_code: null, acknowledged_by: "Dana Ortiz",
+      acknowledged_us: world.started_us - 1880 * MINUTE_US, late: false, detail: "" },
+  ];
+  const holds = [
+    { id: id(50), code: "H-118", status: "open", deviation_id: id(40), reason: "CCP-1 below 72.00 degC with forward flow",
+      placed_us: world.dip.from_us + 2_100_000, widened: false, lots: [lot(0, "OWM32-6324-1A", "OWM32", 4120, "bottles")] },
+    { id: id(51), code: "H-117", status: "open", deviation_id: id(41), reason: "CCP-4 below 74.00 degC, found in late data",
+      placed_us: world.started_us - 200 * MINUTE_US, widened: true,
+      lots: [lot(1, "LAS12-6324-3A", "LAS12", 640, "cases"), lot(2, "LAS12-6324-3B", "LAS12", 212.5, "kg", "quarantined")] },
+  ];
+  return { deviations, holds };
+}
+
+const CLASSES = ["foreign_body", "seal_contamination", "over_bake", "crack"];
+
+function makeResults(world) {
+  return Array.from({ length: 14 }, (_, n) => {
+    const x = 120 + ((n * 173) % 900);
+    const y = 40 + ((n * 97) % 560);
+    const is_unknown = n % 6 === 5;
+    return {
+      id: id(100 + n), taken_us: world.started_us - n * 7 * MINUTE_US, camera: "VS-306", line_id: id(12),
+      verdict: is_unknown ? "unknown" : "reject", reason: is_unknown ? "image ends early" : "foreign body over threshold",
+      defects: is_unknown ? [] : [{ class: CLASSES[n % 4], score: 0.93 - n * 0.02, x0: x, y0: y, x1: x + 130, y1: y + 110 }],
+      width_px: 1280, height_px: 720, model: { name: "tray-defects", version: "1", sha256: "9f".repeat(32) },
+      has_image: !is_unknown && n !== 3,
+    };
+  });
+}
+
+function restOf(state) {
+  const { world, deviations, holds, results } = state;
+  const page = (items) => ({ items, next: null });
+  const last = (tag) => {
+    const period_us = tag.period_ms * 1000;
+    const time_us = Math.floor(nowUs() / period_us) * period_us;
+    const reading = readingAt(world, tag, time_us);
+    return reading === null ? null : { time_us, value: reading[0], quality: reading[1] };
+  };
+  const tagOf = (name) => world.tags.find((tag) => tag.name === name);
+  const shown = ({ normal, swing, line, ...tag }) => ({ ...tag, last: last(tagOf(tag.name)) });
+  const line = (each, index) => {
+    const tags = world.tags.filter((tag) => tag.line === index);
+    return {
+      id: each.id, code: each.code, name: each.name, plant_id: plant.id, state: each.state,
+      since_us: world.started_us - (90 + index * 40) * MINUTE_US, rate_per_min: tags.at(-1).normal, target_per_min: each.target,
+      batch: each.sku === null ? null : { id: id(20 + index), code: `B-${700 + index}`, sku: each.sku, lot_code: each.lot },
+      open_holds: state.is_quiet ? 0 : [1, 0, 1, 0][index], open_deviations: state.is_quiet ? 0 : [1, 0, 0, 0][index],
+      key_tags: tags.slice(0, -1).slice(0, 3).map((tag) => tag.id), rate_tag_id: tags.at(-1).id,
+    };
+  };
+  const ccp = (n, code, name, tag_name, line_id, ccp_state) => {
+    const tag = tagOf(tag_name);
+    const seen = last(tag);
+    const to_us = Math.floor(nowUs() / MINUTE_US) * MINUTE_US;
+    return {
+      id: id(n), code, name, line_id, tag_id: tag.id, limit_low: tag.limit_low, limit_high: tag.limit_high, unit: tag.unit,
+      limit_version: 1, state: ccp_state, last: seen, margin: seen === null ? null : seen.value - tag.limit_low,
+      last_check: { from_us: to_us - MINUTE_US, to_us, verdict: "in_control", value_min: 73.01, value_max: 73.4,
+        value_last: 73.2, good: 60, bad: 0, missing: 0 },
+      open_deviation_id: state.is_quiet ? null : n === 30 ? id(40) : id(41),
+    };
+  };
+  const ccps = () => [
+    ccp(30, "CCP-1", "HTST holding tube", "TT-101", id(10), state.is_quiet ? "in_control" : "deviation"),
+    ccp(31, "CCP-4", "Oven lethality", "TT-310", id(12), "in_control"),
+  ];
+  const open = (items, query) => (state.is_quiet ? [] : items.filter((item) => !query.get("status") || item.status === query.get("status")));
+  return {
+    "auth/me": () => ({ user: { id: id(2), email: LOGIN.email, display_name: "Sam Reyes", role: "supervisor" },
+      tenant: { slug: "akron", name: "Lakeshore Kitchens" }, plant: { code: plant.code, name: plant.name, zone: plant.zone },
+      can: ["deviation.acknowledge", "hold.read"] }),
+    "plant-ops/lines": () => page(world.lines.map(line)),
+    "plant-ops/tags": () => page(world.tags.map(shown)),
+    "plant-ops/batches": () => page(world.lines.flatMap((each, index) => each.sku === null ? [] : [
+      { id: id(20 + index), code: `B-${700 + index}`, sku: each.sku, line_id: each.id, state: "running",
+        started_us: world.started_us - 95 * MINUTE_US, completed_us: null, lot_code: each.lot },
+      { id: id(25 + index), code: `B-${690 + index}`, sku: each.sku, line_id: each.id, state: "complete",
+        started_us: world.started_us - 500 * MINUTE_US, completed_us: world.started_us - 110 * MINUTE_US, lot_code: `${each.lot}0` }])),
+    "plant-ops/readings": (query) => {
+      const tag = world.tags.find((each) => each.id === Number(query.get("tag_id")));
+      const [from_us, to_us] = [Number(query.get("from_us")), Number(query.get("to_us"))];
+      return { tag_id: tag.id, from_us, to_us, ...series(world, tag, from_us, to_us, Number(query.get("points") ?? 600)) };
+    },
+    "fsq/ccps": () => page(ccps()),
+    "fsq/deviations": (query) => page(open(deviations, query)),
+    "fsq/holds": (query) => page(open(holds, query)),
+    edges: () => page([{ id: id(70), name: "akron-1", state: state.mode === "silent" ? "offline" : "online",
+      last_seen_us: state.seen_us(), last_frame_us: nowUs(), lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0,
+      oldest_us: null, version: "0.1.0", boot: id(71) }]),
+    "vision/results": (query) => {
+      const matching = results.filter((each) => (!query.get("verdict") || each.verdict === query.get("verdict")) &&
+        (!query.get("line_id") || each.line_id === query.get("line_id")));
+      const from = Number(query.get("cursor") ?? 0);
+      return { items: matching.slice(from, from + 8), next: from + 8 < matching.length ? String(from + 8) : null };
+    },
+  };
+}
+
+function problem(response, status, title, detail) {
+  response.writeHead(status, { "content-type": "application/problem+json" });
+  response.end(JSON.stringify({ type: "about:blank", title, status, detail }));
+}
+
+function stream(state, request, response, query) {
+  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
+  const wanted = new Set((query.get("tags") ?? "").split(",").filter(Boolean).map(Number));
+  let cursor = Number(request.headers["last-event-id"] ?? 0);
+  const send = (event, data) => {
+    if (state.mode === "down") return;
+    cursor += 1;
+    response.write(`id: ${cursor}\nevent: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  };
+  const heartbeat = () => send("heartbeat", { server_now_us: nowUs(), edges: { "akron-1": {
+    state: state.mode === "silent" ? "offline" : "online", lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0 } } });
+  send("hello", { server_now_us: nowUs(), tenant: "akron", can: [], cursor: String(cursor), schema: 1 });
+  heartbeat();
+  const sent = new Map();
+  const samples = () => {
+    if (state.mode === "silent") return;
+    const v = [];
+    for (const tag of state.world.tags) {
+      const period_us = tag.period_ms * 1000;
+      const time_us = Math.floor(nowUs() / period_us) * period_us;
+      if (!wanted.has(tag.id) || sent.get(tag.id) === time_us) continue;
+      const reading = readingAt(state.world, tag, time_us);
+      sent.set(tag.id, time_us);
+      if (reading !== null) v.push([tag.id, time_us, reading[0], reading[1], 2]);
+    }
+    if (v.length > 0) send("samples", { t_hub_us: nowUs(), v });
+  };
+  const timers = [setInterval(heartbeat, 5000), setInterval(samples, 1000)];
+  const onEvent = (event, data) => send(event, data);
+  state.listeners.add(onEvent);
+  request.on("close", () => {
+    timers.forEach(clearInterval);
+    state.listeners.delete(onEvent);
+  });
+}
+
+async function bodyOf(request) {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  return chunks.length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString());
+}
+
+function setMode(state, mode) {
+  state.is_quiet = mode === "quiet";
+  if (mode === "silent") state.silent_from_us = nowUs() - 245_000_000;
+  state.mode = mode;
+  for (const listener of state.listeners) for (const event of ["deviation", "hold", "line", "edge"]) listener(event, { id: id(40), version: 2 });
+}
+
+async function api(state, rest, request, response, path, query) {
+  const json = (body) => {
+    response.writeHead(200, { "content-type": "application/json" });
+    response.end(JSON.stringify(body));
+  };
+  if (path === "auth/login") {
+    const body = await bodyOf(request);
+    const is_right = body.email === LOGIN.email && body.password === LOGIN.password && body.tenant === LOGIN.tenant;
+    if (!is_right) return problem(response, 401, "Unauthenticated", "tenant, e-mail or password is wrong");
+    return json({ access_token: TOKEN, token_type: "Bearer", expires_in_s: 900 });
+  }
+  const token = request.headers.authorization?.slice(7) ?? query.get("access_token");
+  if (token !== TOKEN) return problem(response, 401, "Unauthenticated", "no valid token");
+  if (path === "live") return stream(state, request, response, query);
+  const image = /^vision\/results\/([^/]+)\/image$/.exec(path);
+  if (image !== null) {
+    const result = state.results.find((each) => each.id === image[1]);
+    const spots = result.defects.map((box) => ({ x: (box.x0 + box.x1) / 2 / 1280, y: (box.y0 + box.y1) / 2 / 720, r: 0.045 }));
+    response.writeHead(200, { "content-type": "image/bmp" });
+    return response.end(trayImage(480, 270, spots));
+  }
+  const acknowledged = /^fsq\/deviations\/([^/]+)\/acknowledge$/.exec(path);
+  if (acknowledged !== null && request.method === "POST") {
+    const deviation = state.deviations.find((each) => each.id === acknowledged[1]);
+    await bodyOf(request);
+    deviation.acknowledged_by = "Sam Reyes";
+    deviation.acknowledged_us = nowUs();
+    for (const listener of state.listeners) listener("deviation", { id: deviation.id, version: 2 });
+    return json(deviation);
+  }
+  const one = /^fsq\/deviations\/([^/]+)$/.exec(path);
+  if (one !== null) return json(state.deviations.find((each) => each.id === one[1]));
+  if (rest[path] === undefined) return problem(response, 404, "Not found");
+  return json(rest[path](query));
+}
+
+function file(response, path) {
+  const found = extname(path) !== "" && existsSync(join(dist, path)) ? path : "/index.html";
+  response.writeHead(200, { "content-type": TYPES[extname(found)] ?? "application/octet-stream", "content-security-policy": CSP });
+  createReadStream(join(dist, found)).pipe(response);
+}
+
+/** Starts the fake hub; resolves with its address once it listens. */
+export function startFakeHub(port = 0) {
+  const world = makePlant(nowUs());
+  const state = { world, ...makeRecords(world), results: makeResults(world), listeners: new Set(), mode: "normal", is_quiet: false,
+    silent_from_us: 0, seen_us: () => (state.mode === "silent" ? state.silent_from_us : nowUs()) };
+  const rest = restOf(state);
+  const server = createServer((request, response) => {
+    const url = new URL(request.url, "http://hub");
+    const fake = /^\/_fake\/(\w+)$/.exec(url.pathname);
+    if (fake !== null) {
+      setMode(state, fake[1]);
+      return response.end("ok\n");
+    }
+    if (!url.pathname.startsWith("/api/v1/")) return file(response, url.pathname);
+    return api(state, rest, request, response, url.pathname.slice(8), url.searchParams).catch((error) => problem(response, 500, "Fault", String(error)));
+  });
+  return new Promise((resolve) => {
+    server.listen(port, "127.0.0.1", () => {
+      resolve({ url: `http://127.0.0.1:${server.address().port}`, setMode: (mode) => setMode(state, mode), close: () => {
+        server.closeAllConnections();
+        server.close();
+      } });
+    });
+  });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const hub = await startFakeHub(Number(process.argv[2] ?? 8080));
+  process.stdout.write(`${hub.url}\n`);
+}

@@ -1,0 +1,29 @@
+//! What does every handler and task of the hub hold? The database, the live bus, the clock, the configuration
+//! and the key that signs tokens. Cheap to clone; nothing in it belongs to one request.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::{
+    config::Config,
+    kernel::{clock::Clock, tenancy::Db, token::SigningKey},
+    series::bus::LiveBus,
+};
+
+/// The hub's shared state.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The only way to the database: transactions that belong to one tenant.
+    pub db: Db,
+    /// What just happened, for live pages.
+    pub live: LiveBus,
+    /// Now.
+    pub clock: Clock,
+    /// As started.
+    pub config: Arc<Config>,
+    /// Signs and verifies bearer tokens.
+    pub signing_key: SigningKey,
+    /// Renders `/metrics`.
+    pub metrics: PrometheusHandle,
+}

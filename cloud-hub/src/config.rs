@@ -1,0 +1,240 @@
+//! How is this hub configured? The embedded default file, then a file, then the environment, then flags.
+//! Unknown keys are errors; secrets do not show in Debug.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::Deserialize;
+
+use crate::kernel::{duration, secret::Secret};
+
+/// The commented reference, which is also the default.
+pub const DEFAULT: &str = include_str!("../config/default.toml");
+
+/// The hub's configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Signing key, embedded database and ready.json live here.
+    pub data_dir: PathBuf,
+    /// REST API and dashboard.
+    pub http: Http,
+    /// Edges.
+    pub mqtt: Mqtt,
+    /// PostgreSQL.
+    pub database: Database,
+    /// From frames to rows.
+    pub ingest: Ingest,
+    /// Tokens.
+    pub auth: Auth,
+}
+
+/// REST API and dashboard.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+}
+
+/// The MQTT front end.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mqtt {
+    /// Address for plain MQTT.
+    pub listen: SocketAddr,
+    /// Address for MQTT over TLS; needs both files.
+    pub tls_listen: Option<SocketAddr>,
+    /// Certificate chain, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Private key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// Most connections at once.
+    pub connections_max: usize,
+}
+
+/// PostgreSQL.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// Run a private cluster in `data_dir`.
+    pub embedded: bool,
+    /// URL of the login role, when not embedded.
+    pub url: Option<Secret>,
+    /// URL of the owner, when not embedded.
+    pub admin_url: Option<Secret>,
+    /// Most connections for requests.
+    pub connections_max: u32,
+}
+
+/// From frames to rows.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    /// Frames held while the database is busy.
+    pub queue_frames: usize,
+    /// Most readings in a transaction.
+    pub rows_max: usize,
+    /// Longest wait for more frames.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub gather: Duration,
+}
+
+/// Tokens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// How long a bearer token is good for.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub token_ttl: Duration,
+}
+
+/// What the command line may override.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--http`.
+    pub http: Option<SocketAddr>,
+    /// `--mqtt`.
+    pub mqtt: Option<SocketAddr>,
+    /// `--embedded`.
+    pub embedded: bool,
+    /// `--database-url`.
+    pub database_url: Option<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It does not have the form of the default file. Names the key and where it came from.
+    #[error("{0}")]
+    Form(Box<figment::Error>),
+    /// It has, but says something impossible; every fault is listed.
+    #[error("{}", .0.join("\n"))]
+    Impossible(Vec<String>),
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Toml::string(DEFAULT));
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        figment = figment.merge(Env::prefixed("FOODFLOW_HUB__").split("__"));
+        if let Some(data_dir) = &overrides.data_dir {
+            figment = figment.merge(Serialized::default("data_dir", data_dir));
+        }
+        if let Some(http) = overrides.http {
+            figment = figment.merge(Serialized::default("http.listen", http));
+        }
+        if let Some(mqtt) = overrides.mqtt {
+            figment = figment.merge(Serialized::default("mqtt.listen", mqtt));
+        }
+        if let Some(url) = &overrides.database_url {
+            figment = figment.merge(Serialized::default("database.url", url));
+        }
+        if overrides.embedded {
+            figment = figment.merge(Serialized::default("database.embedded", true));
+        }
+        let config: Self = figment
+            .extract()
+            .map_err(|error| ConfigError::Form(Box::new(error)))?;
+        let faults = config.faults();
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Impossible(faults))
+        }
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let tls = [
+            self.mqtt.tls_listen.is_some(),
+            self.mqtt.cert_file.is_some(),
+            self.mqtt.key_file.is_some(),
+        ];
+        if tls.iter().any(|given| *given) && !tls.iter().all(|given| *given) {
+            faults.push(
+                "mqtt: `tls_listen`, `cert_file` and `key_file` are given together or not at all".to_owned(),
+            );
+        }
+        if !(1..=1_000_000).contains(&self.ingest.rows_max) {
+            faults.push("ingest.rows_max: must be 1 to 1000000".to_owned());
+        }
+        if !(1..=65_536).contains(&self.ingest.queue_frames) {
+            faults.push("ingest.queue_frames: must be 1 to 65536".to_owned());
+        }
+        if self.database.connections_max == 0 || self.mqtt.connections_max == 0 {
+            faults.push("connections_max: must be at least 1".to_owned());
+        }
+        if self.auth.token_ttl.as_secs() == 0 {
+            faults.push("auth.token_ttl: must be at least 1s".to_owned());
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_file_is_a_configuration() {
+        let config = Config::load(None, &Overrides::default()).unwrap();
+        assert_eq!(config.ingest.rows_max, 10_000);
+        assert_eq!(config.auth.token_ttl, Duration::from_secs(900));
+    }
+
+    #[test]
+    fn a_key_nobody_knows_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hub.toml");
+        std::fs::write(&file, "[http]\nlisten = \"127.0.0.1:1\"\nlitsen = 1\n").unwrap();
+        let error = Config::load(Some(&file), &Overrides::default())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("litsen"), "{error}");
+    }
+
+    #[test]
+    fn flags_override_and_every_impossible_value_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hub.toml");
+        std::fs::write(
+            &file,
+            "[ingest]\nrows_max = 0\nqueue_frames = 0\n[auth]\ntoken_ttl = \"0s\"\n",
+        )
+        .unwrap();
+        let overrides = Overrides {
+            http: Some("127.0.0.1:0".parse().unwrap()),
+            ..Overrides::default()
+        };
+        let Err(ConfigError::Impossible(faults)) = Config::load(Some(&file), &overrides) else {
+            panic!("expected faults");
+        };
+        assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[test]
+    fn a_database_url_does_not_show_in_debug() {
+        let overrides = Overrides {
+            database_url: Some("postgres://u:hunter2@h/d".to_owned()),
+            ..Overrides::default()
+        };
+        let config = Config::load(None, &overrides).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

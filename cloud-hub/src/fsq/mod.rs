@@ -1,0 +1,4 @@
+//! Food safety and quality: from a deviation at a critical control point to the lots on hold.
+
+pub mod domain;
+pub mod workflow;

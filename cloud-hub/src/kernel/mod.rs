@@ -1,0 +1,9 @@
+//! What do all contexts share? The clock, tenants' transactions, roles, passwords and tokens.
+
+pub mod clock;
+pub mod duration;
+pub mod password;
+pub mod role;
+pub mod secret;
+pub mod tenancy;
+pub mod token;

@@ -1,0 +1,165 @@
+//! Who is calling? The claims of a bearer token (JWT, HS256) and the key that signs them.
+
+use std::{fmt, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use protocol::Micros;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::role::Role;
+
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// The user's id; nil for a token printed by `foodflow-hub token`.
+    pub sub: Uuid,
+    /// The tenant's slug: a token is good in one tenant only.
+    pub tenant: String,
+    /// The role the user had when it was issued.
+    pub role: Role,
+    /// Issued, seconds since 1970.
+    pub iat: i64,
+    /// Good until, seconds since 1970.
+    pub exp: i64,
+}
+
+/// Why a token is refused. Callers learn no more than this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not ours, altered, or for another purpose.
+    #[error("the token is not valid")]
+    Invalid,
+    /// It was good once.
+    #[error("the token has expired")]
+    Expired,
+}
+
+/// Signs and verifies.
+#[derive(Clone)]
+pub struct SigningKey {
+    encoding: Arc<EncodingKey>,
+    decoding: Arc<DecodingKey>,
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(•••)")
+    }
+}
+
+const KEY_BYTES: usize = 32;
+
+impl SigningKey {
+    /// A key from raw bytes.
+    pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
+        Self {
+            encoding: Arc::new(EncodingKey::from_secret(bytes)),
+            decoding: Arc::new(DecodingKey::from_secret(bytes)),
+        }
+    }
+
+    /// Reads `data_dir/signing.key`, making it (mode 0600) the first time.
+    ///
+    /// # Errors
+    /// When the file can be neither read nor made, or is not a key.
+    pub fn load_or_create(data_dir: &Path) -> std::io::Result<Self> {
+        let path = data_dir.join("signing.key");
+        if !path.exists() {
+            create_key_file(&path)?;
+        }
+        let bytes = std::fs::read(&path)?;
+        let key: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| {
+            std::io::Error::other(format!("{} is no key of {KEY_BYTES} bytes", path.display()))
+        })?;
+        Ok(Self::from_bytes(&key))
+    }
+
+    /// Signs claims.
+    ///
+    /// # Panics
+    /// Never: claims serialise and HS256 signs any bytes.
+    pub fn issue(&self, claims: &Claims) -> String {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.encoding)
+            .expect("claims serialise and HS256 signs any bytes")
+    }
+
+    /// Verifies a token at `now_us`.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn verify(&self, token: &str, now_us: Micros) -> Result<Claims, TokenError> {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // The hub's clock decides, not the library's: the same claims are checked below.
+        validation.validate_exp = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
+            .map_err(|_| TokenError::Invalid)?
+            .claims;
+        if claims.exp.saturating_mul(1_000_000) <= now_us {
+            return Err(TokenError::Expired);
+        }
+        Ok(claims)
+    }
+}
+
+/// Writes a fresh key beside `path` and links it there: two processes starting at once agree on one key.
+fn create_key_file(path: &Path) -> std::io::Result<()> {
+    let mut key = [0u8; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+    let draft = path.with_extension(format!("key.{}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    let linked = std::fs::hard_link(&draft, path);
+    std::fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims() -> Claims {
+        Claims {
+            sub: Uuid::nil(),
+            tenant: "akron".to_owned(),
+            role: Role::Auditor,
+            iat: 100,
+            exp: 200,
+        }
+    }
+
+    #[test]
+    fn a_token_is_good_until_it_expires_and_only_under_its_key() {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let token = key.issue(&claims());
+        assert_eq!(key.verify(&token, 199_999_999), Ok(claims()));
+        assert_eq!(key.verify(&token, 200_000_000), Err(TokenError::Expired));
+        let other = SigningKey::from_bytes(&[8; 32]);
+        assert_eq!(other.verify(&token, 0), Err(TokenError::Invalid));
+        assert_eq!(key.verify("nonsense", 0), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn the_key_is_made_once_readable_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let token = SigningKey::load_or_create(dir.path()).unwrap().issue(&claims());
+        let again = SigningKey::load_or_create(dir.path()).unwrap();
+        assert_eq!(again.verify(&token, 0), Ok(claims()));
+        let mode = std::fs::metadata(dir.path().join("signing.key"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

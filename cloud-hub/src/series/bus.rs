@@ -1,0 +1,131 @@
+//! What just happened? A broadcast of what ingest committed, for live pages. Lossy for slow listeners, who are
+//! told how many events they missed; the database stays the truth.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use protocol::{Micros, lane::Lane};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::kernel::tenancy::TenantSlug;
+
+/// Events kept for a listener that is behind.
+const EVENTS_KEPT: usize = 4_096;
+
+/// One value as it arrived.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Which tag.
+    pub tag_id: i32,
+    /// Source time.
+    pub time_us: Micros,
+    /// The value; none when the quality is bad.
+    pub value: Option<f64>,
+    /// High 16 bits of the OPC UA status code.
+    pub quality: u16,
+    /// A simulator produced it.
+    pub simulated: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LiveKind {
+    /// Readings were stored: the newest of each tag in the batch, in no order.
+    Samples {
+        /// How they came; backfill is late by definition.
+        lane: Lane,
+        /// The values.
+        samples: Vec<Sample>,
+    },
+    /// A deviation opened, grew or closed.
+    Deviation {
+        /// Which.
+        id: Uuid,
+        /// Its row version.
+        version: i32,
+    },
+    /// A hold was placed or gained lots.
+    Hold {
+        /// Which.
+        id: Uuid,
+        /// Its row version.
+        version: i32,
+    },
+    /// An inspection that did not pass.
+    Defect {
+        /// Id of the vision result.
+        id: Uuid,
+    },
+    /// An edge came, went or said how it is.
+    Edge {
+        /// Its name.
+        name: String,
+    },
+    /// A line's batch, holds or deviations changed.
+    Line {
+        /// Which.
+        id: Uuid,
+    },
+}
+
+/// One event of one tenant.
+#[derive(Clone, Debug)]
+pub struct LiveEvent {
+    /// Whose.
+    pub tenant: TenantSlug,
+    /// Counts up by one across all tenants while the hub runs.
+    pub cursor: u64,
+    /// When the hub published it.
+    pub at_us: Micros,
+    /// What.
+    pub kind: LiveKind,
+}
+
+/// The bus. Cloning it gives another handle on the same bus.
+#[derive(Clone, Debug)]
+pub struct LiveBus {
+    sender: broadcast::Sender<Arc<LiveEvent>>,
+    cursor: Arc<AtomicU64>,
+}
+
+impl Default for LiveBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LiveBus {
+    /// A bus without listeners.
+    pub fn new() -> Self {
+        Self {
+            sender: broadcast::Sender::new(EVENTS_KEPT),
+            cursor: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// Tells every listener. Without listeners nothing happens.
+    pub fn publish(&self, tenant: &TenantSlug, at_us: Micros, kind: LiveKind) {
+        let cursor = self.cursor.fetch_add(1, Ordering::Relaxed);
+        let event = LiveEvent {
+            tenant: tenant.clone(),
+            cursor,
+            at_us,
+            kind,
+        };
+        // An error says that nobody listens, which is no fault.
+        drop(self.sender.send(Arc::new(event)));
+    }
+
+    /// Listens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<LiveEvent>> {
+        self.sender.subscribe()
+    }
+
+    /// The cursor of the next event.
+    pub fn cursor(&self) -> u64 {
+        self.cursor.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,5 @@
+//! Where do readings live? Their queries, and the bus that tells live pages what just arrived.
+
+pub mod bus;
+pub mod partitions;
+pub mod query;
