@@ -34,7 +34,7 @@ fn is_level(name: &str) -> bool {
 }
 
 /// Whether `device` may publish to `topic`: its own `up/{lane}`, `dict` or `status`, nothing else.
-pub fn may_publish(device: &Device, topic: &str) -> bool {
+pub(super) fn may_publish(device: &Device, topic: &str) -> bool {
     match device.own_part(topic) {
         Some("dict" | "status") => true,
         Some(part) => part.strip_prefix("up/").is_some_and(is_level),
@@ -46,7 +46,7 @@ pub fn may_publish(device: &Device, topic: &str) -> bool {
 ///
 /// No wildcard is ever granted, so the comparison of exact strings is the whole rule; `$share/…`
 /// fails it too, which matters because a shared subscription can kill the router's thread.
-pub fn may_subscribe(device: &Device, filter: &str) -> bool {
+pub(super) fn may_subscribe(device: &Device, filter: &str) -> bool {
     matches!(device.own_part(filter), Some("ack" | "cmd" | "config"))
 }
 
