@@ -171,6 +171,25 @@ async function checkTrust(checks, page, base) {
   });
 }
 
+/** HTTP/1.1 allows six connections: a stream in each tab would starve the seventh. */
+async function checkTabs(checks, context, page) {
+  await checks.check("eight tabs are live at once", async () => {
+    const session = await page.evaluate(() => sessionStorage.getItem("foodflow.session"));
+    const tabs = await Promise.all(Array.from({ length: 8 }, () => context.newPage()));
+    try {
+      await Promise.all(tabs.map((tab) => tab.addInitScript((text) => sessionStorage.setItem("foodflow.session", text), session)));
+      await Promise.all(tabs.map((tab) => tab.goto(page.url(), { waitUntil: "domcontentloaded" })));
+      for (const tab of tabs) {
+        await tab.bringToFront(); // a hidden page draws nothing
+        await tab.waitForFunction(() => /live|silent/.test(document.querySelector(".trust")?.textContent ?? ""), undefined, { timeout: PATIENCE_MS });
+      }
+    } finally {
+      await Promise.all(tabs.map((tab) => tab.close()));
+    }
+    return null;
+  });
+}
+
 async function checkOffline(checks, wire, page) {
   await checks.check("without a network the page says that it is behind and that alarms are unknown", async () => {
     wire.cut();
@@ -218,6 +237,7 @@ export async function run(wanted) {
     await checkKeyboard(checks, page, base);
     await page.goto(`${base}/now`);
     await checkTrust(checks, page, base);
+    await checkTabs(checks, context, page);
     if (wire !== null) await checkOffline(checks, wire, page);
     checks.report("no script fault and no CSP violation", faults.length === 0 ? null : faults.join("; "));
   } finally {

@@ -72,7 +72,7 @@ export function Shell() {
   );
   // When master data cannot be read, alarms are still wanted: the stream opens without samples.
   const has_failed = lines.error !== null || ccps.error !== null;
-  useLiveStream(wanted ?? (has_failed ? [] : null));
+  useLiveStream(me.data?.user.id ?? null, wanted ?? (has_failed ? [] : null));
 
   const plant = useMemo<Plant | null>(() => {
     if (me.data === undefined || lines.data === undefined || tags.data === undefined) return null;

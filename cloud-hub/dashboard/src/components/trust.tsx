@@ -77,6 +77,7 @@ export function BehindBand() {
 export function EdgeBand({ names }: { names: ReadonlySet<string> }) {
   const now_us = useNowUs();
   const silent = silentEdges(store.edges, store.edge_seen_us, now_us).filter((edge) => names.has(edge.name));
-  if (silent.length === 0) return null;
+  // While the page itself hears nothing, the silence is not the edge's.
+  if (silent.length === 0 || !isAlarmStateKnown(store.delivery(), now_us)) return null;
   return <p className="band edge">{silent.map(silentWords).join("; ")}</p>;
 }

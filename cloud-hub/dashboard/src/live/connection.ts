@@ -56,11 +56,6 @@ export class LiveConnection {
     this.abort = null;
   }
 
-  /** The hub said that it cannot resume: the next connection starts from now. */
-  forgetCursor(): void {
-    this.last_id = null;
-  }
-
   private restart(delay_ms: number): void {
     clearTimeout(this.timer);
     this.abort?.abort();
@@ -109,7 +104,8 @@ export class LiveConnection {
         silence = setTimeout(() => abort.abort(), SILENCE_MAX_MS);
         for (const event of parser.push(decoder.decode(value, { stream: true }))) {
           this.attempt = 0;
-          if (event.id !== null) this.last_id = event.id;
+          // After `resync` the hub cannot resume from here: the next connection starts from now.
+          this.last_id = event.event === "resync" ? null : (event.id ?? this.last_id);
           this.handlers.onEvent(event);
         }
       }

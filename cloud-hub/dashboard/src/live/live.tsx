@@ -1,11 +1,11 @@
 // Joins the stream, the store and the query cache for the pages: one connection, one tick a second.
 import { useQueryClient, type QueryClient } from "@tanstack/react-query";
-import { useEffect, useSyncExternalStore } from "react";
+import { useEffect, useRef, useSyncExternalStore } from "react";
 import { STALE_AFTER } from "../api/queries";
 import type { HeartbeatEvent, HelloEvent, SamplesEvent } from "../api/types";
 import { endSession, readSession } from "../session";
-import { LiveConnection } from "./connection";
 import { scheduler } from "./scheduler";
+import { openSource, type LiveSource } from "./source";
 import type { StreamEvent } from "./sse";
 import { store } from "./store";
 
@@ -30,7 +30,7 @@ class Refetcher {
   }
 }
 
-function apply(event: StreamEvent, refetcher: Refetcher, connection: LiveConnection): void {
+function apply(event: StreamEvent, refetcher: Refetcher): void {
   const data: unknown = JSON.parse(event.data);
   switch (event.event) {
     case "hello":
@@ -43,7 +43,6 @@ function apply(event: StreamEvent, refetcher: Refetcher, connection: LiveConnect
       store.takeSamples(data as SamplesEvent);
       break;
     case "resync":
-      connection.forgetCursor();
       store.dropBuffers();
       refetcher.add([...Object.values(STALE_AFTER).flat(), ["tags"]]);
       break;
@@ -52,38 +51,32 @@ function apply(event: StreamEvent, refetcher: Refetcher, connection: LiveConnect
   }
 }
 
-/** Holds the stream open while the page is mounted. */
-export function useLiveStream(tags: readonly number[] | null): void {
+/** Holds the stream open while the page is mounted; `tags` null means "not known yet". */
+export function useLiveStream(user: string | null, tags: readonly number[] | null): void {
   const client = useQueryClient();
-  useEffect(() => {
-    const refetcher = new Refetcher(client);
-    const connection: LiveConnection = new LiveConnection({
-      onEvent: (event) => apply(event, refetcher, connection),
-      onUnauthorized: endSession,
-    });
-    holder.connection = connection;
-    holder.apply();
-    return () => {
-      connection.close();
-      holder.connection = null;
-    };
-  }, [client]);
+  const source = useRef<LiveSource | null>(null);
   const wanted = tags === null ? null : tags.join();
   useEffect(() => {
-    holder.tags = wanted === null ? null : wanted === "" ? [] : wanted.split(",").map(Number);
-    holder.apply();
-  }, [wanted]);
-}
-
-const holder = {
-  connection: null as LiveConnection | null,
-  tags: null as number[] | null,
-  apply(): void {
+    const refetcher = new Refetcher(client);
+    source.current = openSource({
+      onEvent: (event) => apply(event, refetcher),
+      onUnauthorized: endSession,
+    });
+    return () => {
+      source.current?.close();
+      source.current = null;
+    };
+  }, [client]);
+  useEffect(() => {
     const session = readSession();
-    if (this.connection === null || this.tags === null || session === null) return;
-    this.connection.open({ token: session.token, tags: this.tags });
-  },
-};
+    if (session === null || user === null || wanted === null) return;
+    source.current?.open({
+      user: `${session.tenant}/${user}`,
+      token: session.token,
+      tags: wanted === "" ? [] : wanted.split(",").map(Number),
+    });
+  }, [client, user, wanted]);
+}
 
 // --- one tick for all live text --------------------------------------------------------------
 

@@ -1,6 +1,14 @@
 // What the live stream has told this page so far: newest reading of each tag, recent readings of the
 // tags that are charted, health of the edges, and the hub's time. Writing never draws.
-import type { EdgeHealth, HeartbeatEvent, HelloEvent, LiveSample, SamplesEvent, Tag } from "../api/types";
+import {
+  FLAG_SIMULATED,
+  type EdgeHealth,
+  type HeartbeatEvent,
+  type HelloEvent,
+  type LiveSample,
+  type SamplesEvent,
+  type Tag,
+} from "../api/types";
 import { localTime, ServerClock, type LocalTime } from "./clock";
 import { Ring } from "./ring";
 import { isBad, type Delivery, type Observed } from "./staleness";
@@ -115,7 +123,13 @@ export class LiveStore {
 
   /** What REST says about tags and edges fills in what the stream has not said yet. */
   takeTags(tags: readonly Tag[]): void {
-    for (const tag of tags) if (tag.last !== null) this.remember(tag.id, { ...tag.last, flags: 0 });
+    for (const { id, last } of tags) {
+      if (last === null) continue;
+      const known = this.newest.get(id);
+      if (known !== undefined && known.time_us >= last.time_us) continue;
+      // REST does not say "simulated"; a tag that was stays so until the stream says otherwise.
+      this.remember(id, { ...last, flags: (known?.flags ?? 0) & FLAG_SIMULATED });
+    }
     this.changed();
   }
 

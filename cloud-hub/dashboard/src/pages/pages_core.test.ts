@@ -43,32 +43,36 @@ const hold = (change: Partial<Hold> = {}): Hold => ({
 
 describe("a CCP on the board", () => {
   it("is in control only while its sensor is seen", () => {
-    expect(viewCcp(ccp(), tag, null, null, NOW)).toMatchObject({ state: "in_control", priority: null });
-    expect(viewCcp(ccp(), tag, null, null, NOW + 60 * S)).toMatchObject({ state: "monitoring_gap", priority: 2, margin: null });
-    expect(viewCcp(ccp({ last: null }), tag, null, null, NOW).state).toBe("monitoring_gap");
+    expect(viewCcp(ccp(), tag, null, null, NOW, true)).toMatchObject({ state: "in_control", priority: null });
+    expect(viewCcp(ccp(), tag, null, null, NOW + 60 * S, true)).toMatchObject({ state: "monitoring_gap", priority: 2, margin: null });
+    expect(viewCcp(ccp({ last: null }), tag, null, null, NOW, true).state).toBe("monitoring_gap");
+  });
+
+  it("is unknown, not a monitoring gap, while the page itself hears nothing", () => {
+    expect(viewCcp(ccp(), tag, null, null, NOW + 60 * S, false)).toMatchObject({ state: "unknown", priority: null });
   });
 
   it("keeps the hub's worse judgement, and 'not running' when nobody looks", () => {
-    expect(viewCcp(ccp({ state: "deviation" }), tag, null, null, NOW + 60 * S).priority).toBe(1);
-    expect(viewCcp(ccp({ state: "not_running" }), tag, null, null, NOW + 60 * S).state).toBe("not_running");
+    expect(viewCcp(ccp({ state: "deviation" }), tag, null, null, NOW + 60 * S, true).priority).toBe(1);
+    expect(viewCcp(ccp({ state: "not_running" }), tag, null, null, NOW + 60 * S, true).state).toBe("not_running");
   });
 
   it("takes the margin to the nearest limit from the newest good value", () => {
     const live = { time_us: NOW, value: 71.5, quality: 0, flags: 0 };
-    expect(viewCcp(ccp(), tag, live, live, NOW).margin).toBeCloseTo(-0.5);
-    const both = viewCcp(ccp({ limit_low: 60, limit_high: 80 }), tag, live, live, NOW);
+    expect(viewCcp(ccp(), tag, live, live, NOW, true).margin).toBeCloseTo(-0.5);
+    const both = viewCcp(ccp({ limit_low: 60, limit_high: 80 }), tag, live, live, NOW, true);
     expect(both.margin).toBeCloseTo(8.5);
   });
 
   it("knows the last valid reading under a bad one", () => {
     const bad = { time_us: NOW, value: null, quality: 0x8000, flags: 0 };
     const good = { time_us: NOW - 9 * S, value: 73, quality: 0, flags: 0 };
-    expect(viewCcp(ccp({ last: null }), tag, bad, good, NOW)).toMatchObject({ fresh: "bad", last_valid_us: NOW - 9 * S });
+    expect(viewCcp(ccp({ last: null }), tag, bad, good, NOW, true)).toMatchObject({ fresh: "bad", last_valid_us: NOW - 9 * S });
   });
 
   it("sorts worst first", () => {
     const states = ["not_running", "in_control", "unknown", "diverted", "deviation"] as const;
-    const views = states.map((state, index) => viewCcp(ccp({ id: state, code: `CCP-${index}`, state }), tag, null, null, NOW));
+    const views = states.map((state, index) => viewCcp(ccp({ id: state, code: `CCP-${index}`, state }), tag, null, null, NOW, true));
     expect(views.sort(worstFirst).map((view) => view.state)).toEqual([
       "deviation", "diverted", "unknown", "in_control", "not_running",
     ]);
@@ -79,7 +83,7 @@ describe("act now", () => {
   const base = { deviations: [], holds: [], ccps: [], lines: [line()], now_us: NOW };
 
   it("is empty when nothing is open", () => {
-    const calm = viewCcp(ccp(), tag, null, null, NOW);
+    const calm = viewCcp(ccp(), tag, null, null, NOW, true);
     expect(actNow({ ...base, ccps: [calm] })).toEqual([]);
   });
 
@@ -106,8 +110,8 @@ describe("act now", () => {
   });
 
   it("lists a CCP that is not seen, once", () => {
-    const unseen = viewCcp(ccp(), tag, null, null, NOW + 60 * S);
-    expect(actNow({ ...base, ccps: [unseen] }).map((row) => row.what)).toEqual(["CCP-1 not monitored"]);
+    const unseen = viewCcp(ccp(), tag, null, null, NOW + 60 * S, true);
+    expect(actNow({ ...base, ccps: [unseen] }).map((row) => row.what)).toEqual(["CCP-1 not seen"]);
     const rows = actNow({ ...base, ccps: [unseen], deviations: [deviation({ kind: "monitoring_gap", value_extreme: null })] });
     expect(rows.map((row) => row.what)).toEqual(["CCP-1 monitoring gap"]);
   });

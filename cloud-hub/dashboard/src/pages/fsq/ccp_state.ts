@@ -53,13 +53,15 @@ export function viewCcp(
   live: Observed | null,
   live_good: Observed | null,
   now_us: number | null,
+  is_page_current: boolean,
 ): CcpView {
   const seen = newest(live, ccp.last === null ? null : { ...ccp.last, flags: 0 });
   const fresh = freshness(seen, tag?.period_ms ?? 1000, now_us);
   // A gap in monitoring is itself a deviation; the page sees it before the hub's next check says so.
+  // But when the page itself hears nothing, the gap is the page's, and it knows nothing either way.
   const is_unseen = now_us !== null && (fresh === "stale" || fresh === "bad" || fresh === "none");
   const can_hide = ccp.state === "in_control" || ccp.state === "unknown";
-  const state: CcpState = is_unseen && can_hide ? "monitoring_gap" : ccp.state;
+  const state: CcpState = is_unseen && can_hide ? (is_page_current ? "monitoring_gap" : "unknown") : ccp.state;
   const is_usable = (fresh === "fresh" || fresh === "late") && seen !== null && seen.value !== null;
   const good = newest(live_good, seen !== null && !isBad(seen.quality) && seen.value !== null ? seen : null);
   return {

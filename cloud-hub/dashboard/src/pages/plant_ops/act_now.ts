@@ -84,14 +84,14 @@ function ccpRow(view: CcpView, line_code: string, now_us: number): ActRow {
   return {
     key: `ccp ${view.ccp.id}`,
     priority: view.priority ?? 2,
-    what: is_diverted ? `${view.ccp.code} flow diverted` : `${view.ccp.code} not monitored`,
+    what: is_diverted ? `${view.ccp.code} flow diverted` : `${view.ccp.code} not seen`,
     measure: is_diverted
       ? `${formatWithUnit(view.seen?.value ?? null, view.ccp.unit)}, limit ${limits}`
       : view.last_valid_us === null
         ? "no valid reading yet"
-        : "no valid reading",
+        : "no valid reading since",
     since_us: view.last_valid_us !== null && !is_diverted ? view.last_valid_us : (view.seen?.time_us ?? now_us),
-    product: is_diverted ? "nothing goes forward" : "product not judged meanwhile",
+    product: is_diverted ? "nothing goes forward" : "not judged by the hub meanwhile",
     line_code,
     target: { kind: "ccp", view },
   };

@@ -8,6 +8,8 @@ import { EdgeBand } from "../../components/trust";
 import { Value } from "../../components/value";
 import { duration, formatLimits, words } from "../../format";
 import { useNowUs } from "../../live/live";
+import { isAlarmStateKnown } from "../../live/staleness";
+import { store } from "../../live/store";
 import type { Priority } from "../fsq/ccp_state";
 
 /** A deviation is critical, a hold is high, and so is a key tag with a limit that is not seen. */
@@ -62,7 +64,8 @@ function LineCard({ line }: { line: Line }) {
   const key = key_id === undefined ? null : viewTag(plant, key_id, now_us);
   const tag = key?.tag;
   const has_limit = tag !== undefined && (tag.limit_low !== null || tag.limit_high !== null);
-  const is_unseen = has_limit && now_us !== null && (key?.fresh === "stale" || key?.fresh === "bad");
+  const is_current = isAlarmStateKnown(store.delivery(), now_us);
+  const is_unseen = has_limit && is_current && (key?.fresh === "stale" || key?.fresh === "bad");
   const priority = linePriority(line, is_unseen);
   const trouble = lineTrouble(line, is_unseen ? (tag?.name ?? null) : null);
   return (

@@ -36,7 +36,7 @@ export function NowPage() {
   );
 }
 
-function ActNowPanel() {
+export function ActNowPanel() {
   const plant = usePlant();
   const now_us = useNowUs();
   const deviations = useQuery(openDeviationsQuery);
