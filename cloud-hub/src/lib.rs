@@ -2,10 +2,12 @@
 //! and shows it all. `app` is what handlers are given; `router` is the table of contents.
 
 pub mod app;
+pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod embedded;
 pub mod fsq;
+pub mod hub;
 pub mod ingest;
 pub mod kernel;
 pub mod seed;

@@ -1,1 +1,233 @@
-//! Commands.
+//! Which commands are there, and what does each exit code mean? 0 done, 1 failed, 2 wrong usage or
+//! configuration. What a script reads goes to standard output, everything else to the log on standard error.
+
+mod manage;
+mod serve;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{Config, ConfigError, Overrides},
+    embedded::{Address, Settings},
+    hub::Databases,
+    kernel::{role::Role, tenancy::TenantSlug},
+};
+
+/// The hub of FoodFlow OS.
+#[derive(Debug, Parser)]
+#[command(name = "foodflow-hub", version, about)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    place: Place,
+    /// Write the log as JSON lines.
+    #[arg(long, global = true)]
+    log_json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Place {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the hub keeps its key, its private database and ready.json.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A PostgreSQL server to use instead of a private one (the hub's login role).
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "FOODFLOW_DATABASE_URL",
+        hide_env_values = true
+    )]
+    database_url: Option<String>,
+    /// Do not wait for the disk. For tests only: a power cut loses acknowledged data.
+    #[arg(long, global = true, hide = true)]
+    unsafe_no_fsync: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take traffic until told to stop.
+    Serve {
+        /// Run a private PostgreSQL in the data directory.
+        #[arg(long)]
+        embedded: bool,
+        /// Address of the API and the dashboard; port 0 picks a free one.
+        #[arg(long, value_name = "ADDR")]
+        http: Option<SocketAddr>,
+        /// Address of MQTT; port 0 picks a free one.
+        #[arg(long, value_name = "ADDR")]
+        mqtt: Option<SocketAddr>,
+    },
+    /// Bring the database up to date and exit.
+    Migrate,
+    /// Fill a tenant with a demonstration plant; may be repeated.
+    Seed {
+        /// Which plant.
+        #[arg(value_parser = ["akron"])]
+        plant: String,
+        /// Password of every demonstration user; made up and printed when absent.
+        #[arg(long)]
+        password: Option<String>,
+    },
+    /// Make or list tenants.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Make users.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Print a bearer token and nothing else.
+    Token {
+        /// Tenant slug.
+        #[arg(long, value_parser = TenantSlug::parse)]
+        tenant: TenantSlug,
+        /// admin, supervisor, fsq_manager, operator, integrator or auditor.
+        #[arg(long)]
+        role: Role,
+        /// How long it is good for.
+        #[arg(long, default_value = "1h", value_parser = crate::kernel::duration::parse)]
+        ttl: std::time::Duration,
+    },
+    /// Print a one-time code with which an edge gets its identity.
+    EnrollCode {
+        /// Tenant slug.
+        #[arg(long, value_parser = TenantSlug::parse)]
+        tenant: TenantSlug,
+        /// Name of the edge.
+        #[arg(long)]
+        edge: String,
+    },
+    /// Say how the hub's surroundings are.
+    Doctor {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TenantCommand {
+    /// Make a tenant.
+    Create {
+        /// 1 to 40 of a-z, 0-9 and `-`.
+        #[arg(value_parser = TenantSlug::parse)]
+        slug: TenantSlug,
+        /// Name for people.
+        #[arg(long)]
+        name: String,
+    },
+    /// List tenants: slug, tab, name.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Make a user, or change the password and role of one.
+    Create {
+        /// Tenant slug.
+        #[arg(long, value_parser = TenantSlug::parse)]
+        tenant: TenantSlug,
+        /// Address to sign in with.
+        #[arg(long)]
+        email: String,
+        /// What to do.
+        #[arg(long)]
+        role: Role,
+        /// Name for people; the address when absent.
+        #[arg(long)]
+        name: Option<String>,
+        /// Made up and printed when absent.
+        #[arg(long)]
+        password: Option<String>,
+    },
+}
+
+impl Place {
+    fn settings(&self) -> Settings {
+        Settings {
+            fsync: !self.unsafe_no_fsync,
+        }
+    }
+
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            data_dir: self.data_dir.clone(),
+            database_url: self.database_url.clone(),
+            ..Overrides::default()
+        }
+    }
+
+    /// The database, for a command that runs beside the hub or without it: the hub's own cluster when it runs,
+    /// else the cluster is started for the command.
+    async fn open(&self) -> anyhow::Result<(Config, Databases)> {
+        let mut config = Config::load(self.config.as_deref(), &self.overrides())?;
+        if config.database.url.is_none() {
+            config.database.embedded = true;
+            if let Some(address) = Address::read(&config.data_dir)
+                && address.answers().await
+            {
+                return Ok((config, Databases::of(&address)));
+            }
+        }
+        let databases = Databases::start(&config, self.settings()).await?;
+        databases.migrate().await?;
+        Ok((config, databases))
+    }
+}
+
+/// Sends the log to standard error, `RUST_LOG` deciding what of it.
+pub fn start_log(arguments: &Arguments) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn,rumqttd=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = if arguments.log_json {
+        log.json().try_init()
+    } else {
+        log.try_init()
+    };
+    if let Err(error) = started {
+        tracing::warn!(%error, "the log was started before");
+    }
+}
+
+/// Runs a command.
+pub async fn run(arguments: Arguments) -> ExitCode {
+    let place = arguments.place;
+    let done = match arguments.command {
+        Command::Serve { embedded, http, mqtt } => serve::run(&place, embedded, http, mqtt).await,
+        Command::Migrate => manage::migrate(&place).await,
+        Command::Seed { plant: _, password } => manage::seed(&place, password).await,
+        Command::Tenant(TenantCommand::Create { slug, name }) => {
+            manage::create_tenant(&place, &slug, &name).await
+        }
+        Command::Tenant(TenantCommand::List) => manage::list_tenants(&place).await,
+        Command::User(UserCommand::Create {
+            tenant,
+            email,
+            role,
+            name,
+            password,
+        }) => manage::create_user(&place, &tenant, &email, role, name, password).await,
+        Command::Token { tenant, role, ttl } => manage::token(&place, &tenant, role, ttl).await,
+        Command::EnrollCode { tenant, edge } => manage::enroll_code(&place, &tenant, &edge).await,
+        Command::Doctor { json } => manage::doctor(&place, json).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            if error.is::<ConfigError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

@@ -3,3 +3,4 @@
 pub mod enrolment;
 pub mod migrate;
 pub mod provision;
+pub mod user;

@@ -1,0 +1,213 @@
+//! Commands that change or show something and end: they use the hub's database while it runs, or start it.
+#![expect(clippy::print_stdout, reason = "what a script reads goes to standard output")]
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use uuid::Uuid;
+
+use super::Place;
+use crate::{
+    hub::Databases,
+    kernel::{
+        clock::Clock,
+        password,
+        role::Role,
+        secret,
+        tenancy::{Db, TenantSlug},
+        token::{Claims, SigningKey},
+    },
+    seed,
+    tenant::{enrolment, provision, user},
+};
+
+const CONNECTIONS_MAX: u32 = 2;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn db(databases: &Databases) -> Db {
+    Db::new(databases.login.requests.clone(), CONNECTIONS_MAX, ACQUIRE_TIMEOUT)
+}
+
+async fn owner(databases: &Databases) -> anyhow::Result<PgConnection> {
+    let owner = databases
+        .owner
+        .as_ref()
+        .context("this needs the owner of the database: set database.admin_url")?;
+    owner.requests.connect().await.context("connecting as the owner")
+}
+
+/// Stops the cluster if it was started for the command.
+async fn close(databases: Databases) {
+    if let Some(cluster) = databases.cluster {
+        cluster.stop().await;
+    }
+}
+
+pub(super) async fn migrate(place: &Place) -> anyhow::Result<()> {
+    let (_, databases) = place.open().await?;
+    let applied = databases.migrate().await?;
+    tracing::info!(applied, "the database is up to date");
+    close(databases).await;
+    Ok(())
+}
+
+pub(super) async fn create_tenant(place: &Place, slug: &TenantSlug, name: &str) -> anyhow::Result<()> {
+    let (_, databases) = place.open().await?;
+    let mut connection = owner(&databases).await?;
+    provision::provision(&mut connection, slug, name).await?;
+    connection.close().await?;
+    close(databases).await;
+    Ok(())
+}
+
+pub(super) async fn list_tenants(place: &Place) -> anyhow::Result<()> {
+    let (_, databases) = place.open().await?;
+    let mut tx = db(&databases).platform().await?;
+    for tenant in provision::tenants(tx.conn()).await? {
+        println!("{}\t{}", tenant.slug, tenant.name);
+    }
+    drop(tx);
+    close(databases).await;
+    Ok(())
+}
+
+pub(super) async fn create_user(
+    place: &Place,
+    tenant: &TenantSlug,
+    email: &str,
+    role: Role,
+    name: Option<String>,
+    given: Option<String>,
+) -> anyhow::Result<()> {
+    let (_, databases) = place.open().await?;
+    let is_given = given.is_some();
+    let password = given.unwrap_or_else(|| secret::random_text(10));
+    let hash = tokio::task::spawn_blocking({
+        let password = password.clone();
+        move || password::hash(&password)
+    })
+    .await??;
+    let mut tx = db(&databases).begin(tenant).await?;
+    user::put(&mut tx, email, name.as_deref().unwrap_or(email), role, &hash).await?;
+    tx.commit().await?;
+    if !is_given {
+        println!("{password}");
+    }
+    close(databases).await;
+    Ok(())
+}
+
+pub(super) async fn seed(place: &Place, given: Option<String>) -> anyhow::Result<()> {
+    let (_, databases) = place.open().await?;
+    let password = given.unwrap_or_else(|| secret::random_text(10));
+    let hash = tokio::task::spawn_blocking({
+        let password = password.clone();
+        move || password::hash(&password)
+    })
+    .await??;
+    let mut connection = owner(&databases).await?;
+    for tenant in seed::tenants() {
+        provision::provision(&mut connection, &tenant.slug, &tenant.name).await?;
+    }
+    connection.close().await?;
+    let db = db(&databases);
+    seed::akron(&db, &hash, Clock::system().now()).await?;
+    for user in seed::users() {
+        println!("{}\t{}\t{}", user.role, user.email, password);
+    }
+    db.close().await;
+    close(databases).await;
+    Ok(())
+}
+
+pub(super) async fn token(
+    place: &Place,
+    tenant: &TenantSlug,
+    role: Role,
+    ttl: Duration,
+) -> anyhow::Result<()> {
+    let (config, databases) = place.open().await?;
+    let key = SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?;
+    let mut tx = db(&databases).begin(tenant).await?;
+    let sub: Option<Uuid> = user::first_with(&mut tx, role).await?;
+    drop(tx);
+    let now_s = Clock::system().now().timestamp();
+    println!(
+        "{}",
+        key.issue(&Claims {
+            sub: sub.unwrap_or_default(),
+            tenant: tenant.as_str().to_owned(),
+            role,
+            iat: now_s,
+            exp: now_s + i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX / 2_000_000),
+        })
+    );
+    close(databases).await;
+    Ok(())
+}
+
+pub(super) async fn enroll_code(place: &Place, tenant: &TenantSlug, edge: &str) -> anyhow::Result<()> {
+    let (_, databases) = place.open().await?;
+    let code = enrolment::create_code(&db(&databases), tenant, edge, Clock::system().now()).await?;
+    println!("{code}");
+    close(databases).await;
+    Ok(())
+}
+
+pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
+    let (_, databases) = place.open().await?;
+    let db = db(&databases);
+    let mut tx = db.platform().await?;
+    let version: String = sqlx::query_scalar("SELECT current_setting('server_version')")
+        .fetch_one(tx.conn())
+        .await?;
+    let tenants = provision::tenants(tx.conn()).await?;
+    drop(tx);
+    let mut forms = Vec::new();
+    for tenant in &tenants {
+        let mut tx = db.begin(&tenant.slug).await?;
+        let (form, stray): (String, bool) = sqlx::query_as(
+            "SELECT storage_form(), to_regclass('reading_default') IS NOT NULL \
+                            AND EXISTS (SELECT FROM ONLY reading_default)",
+        )
+        .fetch_one(tx.conn())
+        .await?;
+        forms.push((tenant.slug.clone(), form, stray));
+    }
+    if json {
+        let tenants: Vec<_> = forms
+            .iter()
+            .map(|(slug, form, stray)| {
+                serde_json::json!({ "tenant": slug.as_str(), "storage_form": form, "lacks": lacks(form),
+                    "readings_in_default_partition": stray })
+            })
+            .collect();
+        println!(
+            "{}",
+            serde_json::json!({ "postgresql": version, "tenants": tenants })
+        );
+    } else {
+        println!("PostgreSQL {version}");
+        for (slug, form, stray) in &forms {
+            println!("tenant {slug}: storage form {form}; lacks {}", lacks(form));
+            if *stray {
+                println!("  some readings lie in the default partition: a source's clock is or was far off");
+            }
+        }
+    }
+    db.close().await;
+    close(databases).await;
+    Ok(())
+}
+
+/// What a storage form cannot do.
+fn lacks(form: &str) -> &'static str {
+    match form {
+        "plain" => "columnar compression and continuous aggregates (TimescaleDB is not installed)",
+        "timescaledb-apache" => {
+            "columnar compression and continuous aggregates (they need TimescaleDB's Community licence)"
+        }
+        _ => "nothing",
+    }
+}

@@ -1,0 +1,53 @@
+//! `foodflow-hub serve`: start, say so in ready.json, wait for a signal, stop in order.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Place;
+use crate::{
+    config::{Config, Overrides},
+    hub::{Hub, Options, write_ready},
+};
+
+pub(super) async fn run(
+    place: &Place,
+    embedded: bool,
+    http: Option<SocketAddr>,
+    mqtt: Option<SocketAddr>,
+) -> anyhow::Result<()> {
+    let overrides = Overrides {
+        embedded,
+        http,
+        mqtt,
+        ..place.overrides()
+    };
+    let config = Config::load(place.config.as_deref(), &overrides)?;
+    let data_dir = config.data_dir.clone();
+    let ready = data_dir.join("ready.json");
+    // One that an earlier hub left says nothing about this one.
+    if ready.exists() {
+        std::fs::remove_file(&ready).with_context(|| format!("removing {}", ready.display()))?;
+    }
+    // Before anything starts, so that a signal during the start is not lost.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let started = tokio::select! {
+        started = Hub::start(Options { config, embedded: place.settings() }) => started,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let hub = started?;
+    write_ready(&data_dir, hub.http, hub.mqtt).context("writing ready.json")?;
+    tracing::info!(http = %hub.http, mqtt = %hub.mqtt, "the hub takes traffic");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    if let Err(error) = std::fs::remove_file(&ready) {
+        tracing::warn!(%error, "ready.json could not be removed");
+    }
+    hub.stop().await;
+    Ok(())
+}

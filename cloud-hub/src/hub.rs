@@ -1,0 +1,297 @@
+//! How does a hub run? The one file that knows all its parts: database, ingest, broker, HTTP, maintenance;
+//! what starts first and what stops last.
+
+mod maintenance;
+
+use std::{net::SocketAddr, path::Path, sync::Arc, sync::OnceLock, time::Duration};
+
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sqlx::{ConnectOptions, Connection};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    app::App,
+    broker::{self, Authenticate, Broker, BrokerConfig, Device, TlsListener},
+    config::Config,
+    embedded::{self, Address, Cluster, DATABASE},
+    ingest,
+    kernel::{clock::Clock, database::Target, tenancy::Db, token::SigningKey},
+    series::bus::LiveBus,
+    tenant::{enrolment, provision},
+};
+
+/// How long requests and frames in flight may take once the hub is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A hub that takes traffic.
+#[derive(Debug)]
+pub struct Hub {
+    /// The shared state.
+    pub app: App,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Where MQTT is served.
+    pub mqtt: SocketAddr,
+    cluster: Option<Cluster>,
+    broker: Broker,
+    ingest: JoinHandle<()>,
+    ingest_stop: CancellationToken,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What to start a hub with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// Passed to a private cluster.
+    pub embedded: embedded::Settings,
+}
+
+/// Where the databases are, and the private cluster when the hub runs one.
+#[derive(Debug)]
+pub struct Databases {
+    /// As the login role.
+    pub login: Target,
+    /// As the owner; absent when an outside server's owner is not known.
+    pub owner: Option<Target>,
+    /// Runs while this lives.
+    pub cluster: Option<Cluster>,
+}
+
+impl Databases {
+    /// Those of the configuration, starting the private cluster when there is one.
+    ///
+    /// # Errors
+    /// Anything that keeps the database from being reached.
+    pub async fn start(config: &Config, settings: embedded::Settings) -> anyhow::Result<Self> {
+        if config.database.embedded {
+            let cluster = Cluster::start(&config.data_dir, settings).await?;
+            let address = cluster.address().clone();
+            return Ok(Self {
+                cluster: Some(cluster),
+                ..Self::of(&address)
+            });
+        }
+        let url = config.database.url.as_ref().context(
+            "no database: give --embedded for a private one, or --database-url (database.url) for a server",
+        )?;
+        Ok(Self {
+            login: Target::from_url(url)?,
+            owner: config
+                .database
+                .admin_url
+                .as_ref()
+                .map(Target::from_url)
+                .transpose()?,
+            cluster: None,
+        })
+    }
+
+    /// Those of a cluster that somebody else runs.
+    pub fn of(address: &Address) -> Self {
+        Self {
+            login: Target::login(address, DATABASE),
+            owner: Some(Target::owner(address, DATABASE)),
+            cluster: None,
+        }
+    }
+
+    /// Brings every schema up to date, where the owner is known.
+    ///
+    /// # Errors
+    /// Anything that goes wrong.
+    pub async fn migrate(&self) -> anyhow::Result<usize> {
+        let Some(owner) = &self.owner else { return Ok(0) };
+        let mut connection = owner
+            .requests
+            .connect()
+            .await
+            .context("connecting as the owner")?;
+        let applied = provision::migrate_all(&mut connection).await?;
+        connection.close().await?;
+        Ok(applied)
+    }
+}
+
+impl Hub {
+    /// Starts everything and returns once traffic is taken.
+    ///
+    /// # Errors
+    /// Anything that keeps the hub from serving; nothing is left running then.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let config = options.config;
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("creating {}", config.data_dir.display()))?;
+        let databases = Databases::start(&config, options.embedded).await?;
+        let applied = databases.migrate().await.context("migrating the database")?;
+        tracing::info!(applied, "the database is up to date");
+        let app = App {
+            db: Db::new(
+                databases.login.requests.clone(),
+                config.database.connections_max,
+                ACQUIRE_TIMEOUT,
+            ),
+            live: LiveBus::new(),
+            clock: Clock::system(),
+            signing_key: SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?,
+            metrics: metrics_handle(),
+            config: Arc::new(config),
+        };
+        Self::serve(app, databases).await
+    }
+
+    async fn serve(app: App, databases: Databases) -> anyhow::Result<Self> {
+        let (stop, ingest_stop, tasks) = (
+            CancellationToken::new(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
+        let (uplinks, arriving) = mpsc::channel(app.config.ingest.queue_frames);
+        let devices = Arc::new(Devices(app.db.clone()));
+        let broker = broker::start(broker_config(&app.config), devices, uplinks).await?;
+        let context = ingest::Context {
+            target: databases.login.clone(),
+            publish: Arc::new(broker.downlink.clone()),
+            live: app.live.clone(),
+            clock: app.clock.clone(),
+            settings: ingest::Settings {
+                rows_max: app.config.ingest.rows_max,
+                gather: app.config.ingest.gather,
+            },
+        };
+        let ingest = tokio::spawn(ingest::run(context, arriving, ingest_stop.clone()));
+        tasks.spawn(maintenance::run(app.clone(), databases.login, stop.clone()));
+
+        let listener = TcpListener::bind(app.config.http.listen)
+            .await
+            .with_context(|| format!("listening for HTTP on {}", app.config.http.listen))?;
+        let http = listener.local_addr()?;
+        let routes = routes(&app, &broker);
+        let drained = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            if let Err(error) = axum::serve(listener, routes)
+                .with_graceful_shutdown(drained)
+                .await
+            {
+                tracing::error!(%error, "HTTP ended");
+            }
+        });
+        Ok(Self {
+            http,
+            mqtt: broker.local_addr,
+            app,
+            cluster: databases.cluster,
+            broker,
+            ingest,
+            ingest_stop,
+            tasks,
+            stop,
+        })
+    }
+
+    /// The private cluster's process id, when there is one and it runs.
+    pub fn postgres_pid(&self) -> Option<i32> {
+        self.cluster.as_ref().and_then(Cluster::pid)
+    }
+
+    /// Stops: first what takes traffic, then ingest once it has stored what it holds, then the database.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.broker.shutdown().await;
+        self.tasks.close();
+        if timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("requests still open were cut off");
+        }
+        if timeout(DRAIN, self.ingest).await.is_err() {
+            tracing::warn!("frames still waiting for the database stay with their edges");
+            self.ingest_stop.cancel();
+        }
+        self.app.db.close().await;
+        if let Some(cluster) = self.cluster {
+            cluster.stop().await;
+        }
+    }
+}
+
+fn broker_config(config: &Config) -> BrokerConfig {
+    let tls = match (
+        &config.mqtt.tls_listen,
+        &config.mqtt.cert_file,
+        &config.mqtt.key_file,
+    ) {
+        (Some(listen), Some(cert_file), Some(key_file)) => Some(TlsListener {
+            listen: *listen,
+            cert_file: cert_file.clone(),
+            key_file: key_file.clone(),
+        }),
+        _ => None,
+    };
+    BrokerConfig {
+        listen: config.mqtt.listen,
+        tls,
+        limits: broker::Limits {
+            connections_max: config.mqtt.connections_max,
+            ..broker::Limits::default()
+        },
+    }
+}
+
+fn routes(_app: &App, broker: &Broker) -> axum::Router {
+    let is_ready = broker.readiness();
+    axum::Router::new().route(
+        "/health",
+        axum::routing::get(move || async move { if is_ready() { "ok" } else { "broker" } }),
+    )
+}
+
+/// Enrolled edges may connect.
+struct Devices(Db);
+
+impl Authenticate for Devices {
+    fn authenticate(&self, username: String, password: Vec<u8>) -> BoxFuture<'static, Option<Device>> {
+        let db = self.0.clone();
+        Box::pin(async move {
+            let password = String::from_utf8(password).ok()?;
+            match enrolment::authenticate(&db, &username, &password).await {
+                Ok(found) => found.map(|(tenant, name)| Device { tenant, name }),
+                Err(error) => {
+                    // The edge tries again; it is not told that its secret is wrong for good.
+                    tracing::warn!(%error, "an edge could not be authenticated");
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// One recorder serves the process, however many hubs a test starts.
+pub fn metrics_handle() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            if metrics::set_global_recorder(recorder).is_err() {
+                tracing::warn!("metrics are recorded by somebody else");
+            }
+            handle
+        })
+        .clone()
+}
+
+/// Writes `ready.json` as a whole or not at all.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_ready(data_dir: &Path, http: SocketAddr, mqtt: SocketAddr) -> std::io::Result<()> {
+    let ready = serde_json::json!({ "http": http, "mqtt": mqtt, "pid": std::process::id() });
+    let draft = data_dir.join("ready.json.tmp");
+    std::fs::write(&draft, ready.to_string())?;
+    std::fs::rename(draft, data_dir.join("ready.json"))
+}

@@ -1,0 +1,202 @@
+//! Which frames of a batch are new, and what rows do they bring? Claiming a frame's identity and storing its
+//! rows happen in one transaction, so a frame sent twice is stored once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use chrono::{DateTime, Utc};
+use protocol::{
+    Micros,
+    frame::{Frame, FrameId},
+    lane::Lane,
+};
+use uuid::Uuid;
+
+use super::{
+    copy::{COPY_READINGS, Rows},
+    dictionary::Mapping,
+};
+use crate::{
+    kernel::{
+        bulk::{BulkError, BulkTx},
+        clock::time_from_us,
+    },
+    series::bus::Sample,
+};
+
+/// A frame whose aliases are all known.
+#[derive(Clone, Debug)]
+pub(super) struct Resolved<'a> {
+    /// Its place in the batch.
+    pub(super) index: usize,
+    pub(super) edge_id: Uuid,
+    pub(super) frame: &'a Frame,
+    pub(super) mapping: Arc<Mapping>,
+}
+
+/// Whether every reading's alias stands for a tag; else the one that does not.
+pub(super) fn unknown_alias(frame: &Frame, mapping: &Mapping) -> Option<u32> {
+    frame
+        .readings
+        .iter()
+        .find(|reading| mapping.get(reading.tag).is_none())
+        .map(|reading| reading.tag.0)
+}
+
+const CLAIM: &str = "
+INSERT INTO frame (edge_id, boot, lane, seq, sealed_at, readings, events, clock_synced)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int2[], $4::int8[], $5::timestamptz[], $6::int4[], $7::int4[],
+    $8::bool[])
+ON CONFLICT DO NOTHING
+RETURNING edge_id, boot, lane, seq";
+
+/// Claims the identities and keeps the frames that nobody claimed before, each once.
+pub(super) async fn claim<'a>(
+    tx: &mut BulkTx<'_>,
+    frames: Vec<Resolved<'a>>,
+) -> Result<Vec<Resolved<'a>>, BulkError> {
+    if frames.is_empty() {
+        return Ok(frames);
+    }
+    fn column<T>(frames: &[Resolved<'_>], value: impl Fn(&Frame) -> T) -> Vec<T> {
+        frames.iter().map(|resolved| value(resolved.frame)).collect()
+    }
+    let edges: Vec<Uuid> = frames.iter().map(|resolved| resolved.edge_id).collect();
+    let rows = tx
+        .query(
+            CLAIM,
+            &[
+                &edges,
+                &column(&frames, |frame| frame.header.id.boot),
+                &column(&frames, |frame| i16::from(frame.header.id.lane.number())),
+                &column(&frames, |frame| frame.header.id.seq.cast_signed()),
+                &column(&frames, |frame| time_from_us(frame.header.sealed_us)),
+                &column(&frames, |frame| frame.readings.len() as i32),
+                &column(&frames, |frame| frame.events.len() as i32),
+                &column(&frames, |frame| frame.header.clock.synced),
+            ],
+        )
+        .await?;
+    let mut claimed: HashSet<(Uuid, Uuid, i16, i64)> = rows
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+        .collect();
+    // Removing what is taken keeps the second of two equal frames in one batch out.
+    Ok(frames
+        .into_iter()
+        .filter(|resolved| claimed.remove(&identity(resolved.edge_id, &resolved.frame.header.id)))
+        .collect())
+}
+
+fn identity(edge_id: Uuid, id: &FrameId) -> (Uuid, Uuid, i16, i64) {
+    (
+        edge_id,
+        id.boot,
+        i16::from(id.lane.number()),
+        id.seq.cast_signed(),
+    )
+}
+
+/// Stores the readings of claimed frames and gives the newest of each tag and lane, for live pages.
+pub(super) async fn store_readings(
+    tx: &mut BulkTx<'_>,
+    frames: &[Resolved<'_>],
+) -> Result<Vec<(Lane, Vec<Sample>)>, BulkError> {
+    let mut rows = Rows::with_capacity(frames.iter().map(|resolved| resolved.frame.readings.len()).sum());
+    let mut newest: HashMap<(Lane, i32), Sample> = HashMap::new();
+    for resolved in frames {
+        let lane = resolved.frame.header.id.lane;
+        for reading in &resolved.frame.readings {
+            // `unknown_alias` found them all.
+            let Some(tag) = resolved.mapping.get(reading.tag) else {
+                continue;
+            };
+            rows.push(reading.time_us, tag.id, reading.value(), reading.quality.to_i16());
+            let sample = Sample {
+                tag_id: tag.id,
+                time_us: reading.time_us,
+                value: reading.value(),
+                quality: reading.quality.code(),
+                simulated: tag.is_simulated,
+            };
+            newest
+                .entry((lane, tag.id))
+                .and_modify(|known| {
+                    if sample.time_us >= known.time_us {
+                        *known = sample;
+                    }
+                })
+                .or_insert(sample);
+        }
+    }
+    if rows.count() == 0 {
+        return Ok(vec![]);
+    }
+    let (count, copied) = (
+        rows.count() as u64,
+        tx.copy_in(COPY_READINGS, rows.finish()).await?,
+    );
+    debug_assert_eq!(count, copied, "COPY takes every row or fails");
+    remember_newest(tx, newest.values()).await?;
+    let mut by_lane: HashMap<Lane, Vec<Sample>> = HashMap::new();
+    for ((lane, _), sample) in newest {
+        by_lane.entry(lane).or_default().push(sample);
+    }
+    Ok(by_lane.into_iter().collect())
+}
+
+const NEWEST: &str = "
+INSERT INTO tag_last AS l (tag_id, time, value, quality)
+SELECT DISTINCT ON (tag_id) * FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[])
+    AS n (tag_id, time, value, quality)
+ORDER BY tag_id, time DESC
+ON CONFLICT (tag_id) DO UPDATE SET time = excluded.time, value = excluded.value, quality = excluded.quality
+WHERE excluded.time > l.time";
+
+/// The current value never goes backwards, whatever arrives late. Rows are taken in order of tag, so that two
+/// hubs never wait for each other.
+async fn remember_newest(
+    tx: &mut BulkTx<'_>,
+    newest: impl Iterator<Item = &Sample> + Clone,
+) -> Result<(), BulkError> {
+    let tags: Vec<i32> = newest.clone().map(|sample| sample.tag_id).collect();
+    let times: Vec<DateTime<Utc>> = newest
+        .clone()
+        .map(|sample| time_from_us(sample.time_us))
+        .collect();
+    let values: Vec<Option<f64>> = newest.clone().map(|sample| sample.value).collect();
+    let qualities: Vec<i16> = newest.map(|sample| sample.quality.cast_signed()).collect();
+    tx.execute(NEWEST, &[&tags, &times, &values, &qualities]).await?;
+    Ok(())
+}
+
+const EDGE_SEEN: &str = "
+UPDATE edge SET is_online = true, last_seen_at = $2, last_frame_at = $2,
+    newest_time = greatest(newest_time, $3)
+WHERE id = $1";
+
+/// Notes that frames of these edges were stored at `now`.
+pub(super) async fn note_edges(
+    tx: &mut BulkTx<'_>,
+    frames: &[Resolved<'_>],
+    now: DateTime<Utc>,
+) -> Result<(), BulkError> {
+    let mut newest: HashMap<Uuid, Option<Micros>> = HashMap::new();
+    for resolved in frames {
+        let time_us = resolved
+            .frame
+            .readings
+            .iter()
+            .map(|reading| reading.time_us)
+            .max();
+        let known = newest.entry(resolved.edge_id).or_default();
+        *known = (*known).max(time_us);
+    }
+    for (edge_id, time_us) in newest {
+        tx.execute(EDGE_SEEN, &[&edge_id, &now, &time_us.map(time_from_us)])
+            .await?;
+    }
+    Ok(())
+}

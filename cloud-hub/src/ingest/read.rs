@@ -1,0 +1,232 @@
+//! What does a message say? Decoding and every check that needs no database.
+
+use bytes::Bytes;
+use protocol::{
+    Micros,
+    ack::Subject,
+    envelope::payload_crc,
+    frame::Frame,
+    tag::Dictionary,
+    topic::{Channel, Topic},
+};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::{
+    broker::{Settled, Uplink},
+    kernel::tenancy::TenantSlug,
+};
+
+/// A reading may be this far ahead of the hub's clock; beyond, the edge's clock is wrong and storing it would
+/// make it the tag's newest value for ever.
+const AHEAD_US_MAX: Micros = 24 * 3_600 * 1_000_000;
+/// 1990-01-01: nothing measured is older; such a time is a clock that was never set.
+const OLDEST_US: Micros = 631_152_000_000_000;
+
+/// A message and what it turned out to be.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) tenant: TenantSlug,
+    pub(super) edge: String,
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    pub(super) content: Content,
+    pub(super) settled: oneshot::Sender<Settled>,
+}
+
+/// What a message turned out to be.
+#[derive(Debug)]
+pub(super) enum Content {
+    Frame(Box<Frame>),
+    Dictionary(Uuid, Box<Dictionary>),
+    Status(Status),
+    /// Kept as a dead letter; the subject is acknowledged as rejected when there is one to name.
+    Unusable {
+        subject: Option<Subject>,
+        reason: String,
+    },
+}
+
+/// An edge's state of health.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Status {
+    pub(super) online: bool,
+    pub(super) boot: Option<Uuid>,
+    pub(super) version: Option<String>,
+    pub(super) backlog_frames: Option<u64>,
+    pub(super) oldest_us: Option<Micros>,
+}
+
+impl Content {
+    /// Readings it brings.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.readings.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it should not wait for more.
+    pub(super) fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Frame(frame) if frame.events.is_empty())
+    }
+}
+
+/// Reads a message. The broker made sure that the topic belongs to the device. A device of no known form of
+/// tenant is told to retry: that is the hub's own fault.
+pub(super) fn item(uplink: Uplink, now_us: Micros) -> Option<Item> {
+    let Ok(tenant) = TenantSlug::parse(&uplink.device.tenant) else {
+        tracing::error!(tenant = %uplink.device.tenant, "an authenticated device has an impossible tenant");
+        // The receiver may be gone: then nobody waits.
+        drop(uplink.settled.send(Settled::Retry));
+        return None;
+    };
+    let content = content(&uplink.topic, &uplink.device.name, &uplink.payload, now_us);
+    Some(Item {
+        tenant,
+        edge: uplink.device.name,
+        topic: uplink.topic,
+        payload: uplink.payload,
+        content,
+        settled: uplink.settled,
+    })
+}
+
+fn content(topic: &str, edge: &str, payload: &Bytes, now_us: Micros) -> Content {
+    match Topic::parse(topic).map(|topic| topic.channel) {
+        Some(Channel::Up(lane)) => match Frame::decode(payload) {
+            Ok(frame) => checked(frame, edge, lane, now_us),
+            Err(error) => {
+                let subject = Frame::decode_header(payload).map_or_else(
+                    |_| Subject::Payload(payload_crc(payload)),
+                    |header| Subject::Frame(header.id),
+                );
+                unusable(subject, error.to_string())
+            }
+        },
+        Some(Channel::Dictionary) => match Dictionary::decode(payload) {
+            Ok(dictionary) => Content::Dictionary(dictionary.id(), Box::new(dictionary)),
+            Err(error) => unusable(Subject::Payload(payload_crc(payload)), error.to_string()),
+        },
+        Some(Channel::Status) => match serde_json::from_slice(payload) {
+            Ok(status) => Content::Status(status),
+            Err(error) => Content::Unusable {
+                subject: None,
+                reason: format!("status: {error}"),
+            },
+        },
+        _ => Content::Unusable {
+            subject: None,
+            reason: "no uplink topic".to_owned(),
+        },
+    }
+}
+
+fn unusable(subject: Subject, reason: String) -> Content {
+    Content::Unusable {
+        subject: Some(subject),
+        reason,
+    }
+}
+
+fn checked(frame: Frame, edge: &str, lane: protocol::lane::Lane, now_us: Micros) -> Content {
+    let header = &frame.header;
+    let fault = if header.edge != edge {
+        Some(format!(
+            "the frame was sealed by edge `{}`, but `{edge}` sent it",
+            header.edge
+        ))
+    } else if header.id.lane != lane {
+        Some(format!(
+            "a frame of lane {} came on the topic of lane {lane}",
+            header.id.lane
+        ))
+    } else if i64::try_from(header.id.seq).is_err() {
+        Some("the sequence number is beyond 2^63".to_owned())
+    } else {
+        let possible = OLDEST_US..now_us.saturating_add(AHEAD_US_MAX);
+        frame
+            .readings
+            .iter()
+            .find(|reading| !possible.contains(&reading.time_us))
+            .map(|reading| {
+                format!(
+                    "alias {} has time {} µs: check the clock of the source",
+                    reading.tag.0, reading.time_us
+                )
+            })
+    };
+    match fault {
+        Some(reason) => unusable(Subject::Frame(header.id), reason),
+        None => Content::Frame(Box::new(frame)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use protocol::{
+        Quality, Reading,
+        frame::{FrameId, Header},
+        lane::Lane,
+        reading::Alias,
+    };
+
+    use super::*;
+
+    const NOW_US: Micros = 1_800_000_000_000_000;
+
+    fn frame(edge: &str, lane: Lane, time_us: Micros) -> Frame {
+        Frame {
+            header: Header {
+                id: FrameId {
+                    boot: Uuid::nil(),
+                    lane,
+                    seq: 3,
+                },
+                edge: edge.to_owned(),
+                dictionary: Uuid::nil(),
+                sealed_us: time_us,
+                clock: protocol::frame::ClockState::default(),
+                readings: 0,
+                events: 0,
+            },
+            readings: vec![Reading::new(Alias(0), time_us, 1.0, Quality::GOOD)],
+            events: vec![],
+        }
+    }
+
+    fn read(topic: &str, frame: &Frame) -> Content {
+        content(topic, "e1", &frame.encode().unwrap().into(), NOW_US)
+    }
+
+    #[test]
+    fn a_frame_of_another_edge_lane_or_century_is_refused_by_its_identity() {
+        let good = frame("e1", Lane::Live, NOW_US);
+        assert!(matches!(read("ff/v1/a/e1/up/live", &good), Content::Frame(_)));
+        let id = Subject::Frame(good.header.id);
+        for (topic, frame) in [
+            ("ff/v1/a/e1/up/backfill", good),
+            ("ff/v1/a/e1/up/live", frame("e2", Lane::Live, NOW_US)),
+            ("ff/v1/a/e1/up/live", frame("e1", Lane::Live, NOW_US * 2)),
+            ("ff/v1/a/e1/up/live", frame("e1", Lane::Live, -5)),
+        ] {
+            let Content::Unusable { subject, .. } = read(topic, &frame) else {
+                panic!("{topic}")
+            };
+            assert_eq!(subject, Some(id));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_on_any_topic_panic(
+            payload in prop::collection::vec(any::<u8>(), 0..300), channel in "(up/(live|events|backfill)|dict|status|x)",
+        ) {
+            let content = content(&format!("ff/v1/a/e1/{channel}"), "e1", &payload.into(), NOW_US);
+            let is_unusable = matches!(content, Content::Unusable { .. });
+            prop_assert!(is_unusable);
+        }
+    }
+}
