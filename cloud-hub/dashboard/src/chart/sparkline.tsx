@@ -78,7 +78,7 @@ export function Sparkline({ tag_id, period_ms, limit_low, limit_high, label }: S
       paint(element, points, { from_us, to_us, limits });
     });
     drawing.current = own;
-    const stop = store.subscribe(() => own.markDirty());
+    const stop = store.subscribe((change) => (change === "readings" ? own.markDirty() : own.markAged()));
     const in_view = new IntersectionObserver(([entry]) => own.setVisible(entry?.isIntersecting ?? true));
     in_view.observe(element);
     const resized = new ResizeObserver(() => own.drawSoon());

@@ -197,7 +197,7 @@ export function TrendChart({ tag_id, span_us }: TrendChartProps) {
       if (summary_text.current !== null) summary_text.current.textContent = latest.current.updated_ms === 0 ? "" : summary(points, unit);
     });
     soon.current = () => drawing.drawSoon();
-    const stops = [store.subscribe(() => drawing.markDirty()), onThemeChange(() => drawing.drawSoon())];
+    const stops = [store.subscribe((change) => (change === "readings" ? drawing.markDirty() : drawing.markAged())), onThemeChange(() => drawing.drawSoon())];
     const in_view = new IntersectionObserver(([entry]) => drawing.setVisible(entry?.isIntersecting ?? true));
     in_view.observe(element);
     const resized = new ResizeObserver(() => {

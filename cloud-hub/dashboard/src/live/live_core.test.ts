@@ -210,9 +210,22 @@ describe("scheduler", () => {
     expect(drawn.size).toBe(50);
   });
 
+  it("draws as time passes only when nothing else was drawn for a second", () => {
+    const host = new FakeHost();
+    let drawn = 0;
+    const drawing = new Scheduler(host).register(() => (drawn += 1));
+    host.run(16);
+    for (let touch = 0; touch < 40; touch += 1) {
+      drawing.markAged();
+      host.run(250);
+    }
+    expect(drawn).toBeGreaterThanOrEqual(8);
+    expect(drawn).toBeLessThanOrEqual(11);
+  });
+
   it("averages to one a second when messages come a little early", () => {
     let due_ms = 0;
-    for (let now_ms = 0; now_ms < 10_000; now_ms += 990) due_ms = nextDueMs(due_ms, now_ms);
+    for (let now_ms = 0; now_ms < 10_000; now_ms += 990) due_ms = nextDueMs(due_ms, now_ms, 1_000);
     expect(due_ms).toBe(11_000);
   });
 });

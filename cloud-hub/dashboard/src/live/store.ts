@@ -16,6 +16,9 @@ import { isBad, type Delivery, type Observed } from "./staleness";
 /** An hour and a bit at 1 Hz. */
 const RING_CAPACITY = 4_096;
 
+/** What a listener may care about: readings (and all that goes with them), health of edges, time alone. */
+export type Change = "readings" | "health" | "time";
+
 export class LiveStore {
   readonly clock = new ServerClock();
   readonly edges = new Map<string, EdgeHealth>();
@@ -23,7 +26,7 @@ export class LiveStore {
   private readonly newest = new Map<number, Observed>();
   private readonly newest_good = new Map<number, Observed>();
   private readonly rings = new Map<number, Ring>();
-  private readonly listeners = new Set<() => void>();
+  private readonly listeners = new Set<(change: Change) => void>();
   private heartbeat_us: number | null = null;
   private delivery_lag_us: number | null = null;
   /** Grows with each connection; a chart that sees it grow reads its history again. */
@@ -66,7 +69,7 @@ export class LiveStore {
   }
 
   /** Called after anything was written. Listeners only set dirty flags. */
-  subscribe(listener: () => void): () => void {
+  subscribe(listener: (change: Change) => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
@@ -93,7 +96,7 @@ export class LiveStore {
     // Nothing was sent since: the lag that was measured last no longer describes the page.
     const now_us = this.clock.nowUs(local);
     if (now_us !== null) this.delivery_lag_us = Math.max(0, now_us - heartbeat.server_now_us);
-    this.changed();
+    this.changed("health");
   }
 
   takeSamples(samples: SamplesEvent, local: LocalTime = localTime()): void {
@@ -164,11 +167,11 @@ export class LiveStore {
 
   /** Time passed: ages grew although nothing was written. */
   touch(): void {
-    this.changed();
+    this.changed("time");
   }
 
-  private changed(): void {
-    for (const listener of this.listeners) listener();
+  private changed(change: Change = "readings"): void {
+    for (const listener of this.listeners) listener(change);
   }
 }
 
