@@ -1,1 +1,16 @@
-//! Under construction.
+//! The edge agent: reads PLCs and cameras on a plant's floor, judges critical control points on the spot, and keeps
+//! every reading on disk until the hub has it.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod ccp;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod health;
+pub mod inspect;
+pub mod local;
+pub mod pipeline;
+pub mod source;
+pub mod spool;
+pub mod uplink;

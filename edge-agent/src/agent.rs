@@ -1,0 +1,209 @@
+//! How do the parts make one agent? The only file that knows them all: opens the spool, starts the pipeline, the
+//! sources, the inspectors, the uplink and the local page, and takes them down in the reverse order.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    ccp::Engine,
+    clock,
+    config::Config,
+    health::{Health, SourceHealth, UplinkState},
+    inspect::{self, Mailbox},
+    local,
+    pipeline::Pipeline,
+    source::{Acquired, Closed, Outlet, camera, modbus, opcua},
+    spool::{self, seal::Sealer, store::Limits},
+    uplink::{self, Uplink, identity},
+};
+
+/// Batches of readings that may wait to be judged; sources wait beyond that, and say so.
+const ACQUIRED_WAITING_MAX: usize = 4_096;
+/// How long tasks may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The data directory cannot be used.
+    #[error("data directory {}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The spool cannot be opened.
+    #[error("the spool cannot be opened")]
+    Spool(#[from] spool::store::StoreError),
+    /// The identity cannot be read.
+    #[error("the identity cannot be read")]
+    Identity(#[from] identity::IdentityError),
+    /// The local page cannot be served.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+    /// The spool's thread ended while the agent ran.
+    #[error("a part of the agent ended unexpectedly: {0}")]
+    Ended(&'static str),
+}
+
+/// Runs the agent until `stop`; everything acquired by then is on disk when it returns.
+pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Result<(), AgentError> {
+    std::fs::create_dir_all(data_dir).map_err(|source| AgentError::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    })?;
+    let identity = identity::load(data_dir)?;
+    let boot = Uuid::now_v7();
+    let sources = source_health(&config);
+    let health = Arc::new(Health::new(&config.edge.name, boot, clock::now_us(), sources));
+    let limits = Limits {
+        quota_bytes: config.spool.quota_bytes,
+        generation_bytes: config.spool.generation_bytes,
+    };
+    let spool = spool::start(data_dir, limits, &config.dictionary, health.clone())?;
+    // Bound only once the spool is ours: a second agent must not get as far as a port.
+    let listener = listen(&config.local_http).await?;
+    let http = listener
+        .local_addr()
+        .map_or_else(|_| config.local_http.clone(), |address| address.to_string());
+
+    let (acquired_tx, acquired) = mpsc::channel(ACQUIRED_WAITING_MAX);
+    let engine = Engine::new(&config.edge.name, &config.points, Uuid::now_v7);
+    let sealer = Sealer::new(
+        &config.edge.name,
+        boot,
+        config.dictionary.id(),
+        config.spool.frame_readings_max,
+        config.spool.frame_age_max,
+    );
+    let mut pipeline = Pipeline::new(engine, sealer, spool.appender, health.clone());
+    pipeline.recover(spool.left, &config.dictionary, clock::now_us());
+    let pipeline_stop = CancellationToken::new();
+    let pipeline = tokio::spawn(pipeline.run(acquired, pipeline_stop.clone()));
+
+    let mailbox = Mailbox::default();
+    let mut sources = start_sources(&config, data_dir, &mailbox, &acquired_tx, &health);
+    if !config.cameras.is_empty() {
+        inspect::start(&config.vision, &mailbox, &acquired_tx, &health).map_err(AgentError::Thread)?;
+    }
+    let page = tokio::spawn(local::serve(listener, health.clone(), stop.clone()));
+    let uplink_stop = CancellationToken::new();
+    let uplink = identity.map(|identity| Uplink {
+        edge: config.edge.clone(),
+        hub: config.hub.clone(),
+        identity,
+        boot,
+        outbox: spool.outbox.clone(),
+        health: health.clone(),
+        alarms: acquired_tx.clone(),
+    });
+    let uplink = match uplink {
+        Some(uplink) => Some(tokio::spawn(uplink::run(uplink, uplink_stop.clone()))),
+        None => {
+            tracing::warn!(
+                "not enrolled: readings are kept until `foodflow-edge enroll` was run and the agent restarted"
+            );
+            health.uplink.set(UplinkState::NotEnrolled);
+            None
+        }
+    };
+    drop((acquired_tx, spool.outbox));
+    local::write_ready(data_dir, &http).map_err(|source| AgentError::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    })?;
+    tracing::info!(edge = %config.edge.name, %boot, %http, tags = config.tag_count(), "agent running");
+
+    let pipeline_ended = pipeline_stop.clone();
+    let mut pipeline = pipeline;
+    let early = tokio::select! {
+        () = stop.cancelled() => None,
+        _ = &mut pipeline => Some("pipeline"),
+    };
+    // Sources first, so that nothing comes after the pipeline's last frame; the uplink last, so that it may send it.
+    sources.shutdown().await;
+    mailbox.close();
+    pipeline_ended.cancel();
+    if early.is_none() && tokio::time::timeout(STOP_WITHIN, pipeline).await.is_err() {
+        tracing::error!("the pipeline did not stop in time");
+    }
+    let flushed = tokio::task::spawn_blocking(move || spool.thread.join());
+    if !matches!(tokio::time::timeout(STOP_WITHIN, flushed).await, Ok(Ok(Ok(())))) {
+        tracing::error!("the spool did not stop in time");
+    }
+    uplink_stop.cancel();
+    if let Some(uplink) = uplink
+        && tokio::time::timeout(STOP_WITHIN, uplink).await.is_err()
+    {
+        tracing::warn!("the uplink did not stop in time");
+    }
+    page.abort();
+    tracing::info!("agent stopped");
+    early.map_or(Ok(()), |part| Err(AgentError::Ended(part)))
+}
+
+async fn listen(address: &str) -> Result<TcpListener, AgentError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| AgentError::Listen {
+            address: address.to_owned(),
+            source,
+        })
+}
+
+/// One entry a source, in the order in which they are started.
+fn source_health(config: &Config) -> Vec<Arc<SourceHealth>> {
+    let modbus = config
+        .modbus
+        .iter()
+        .map(|device| SourceHealth::new("modbus", &device.name));
+    let opcua = config
+        .opcua
+        .iter()
+        .map(|server| SourceHealth::new("opcua", &server.name));
+    let cameras = config
+        .cameras
+        .iter()
+        .map(|camera| SourceHealth::new("camera", &camera.name));
+    modbus.chain(opcua).chain(cameras).collect()
+}
+
+fn start_sources(
+    config: &Config,
+    data_dir: &Path,
+    mailbox: &Mailbox,
+    acquired: &mpsc::Sender<Acquired>,
+    health: &Health,
+) -> JoinSet<Result<(), Closed>> {
+    let mut tasks = JoinSet::new();
+    let mut outlets = health
+        .sources
+        .iter()
+        .map(|source| Outlet::new(acquired.clone(), source.clone()));
+    for (device, outlet) in config.modbus.iter().zip(outlets.by_ref()) {
+        tasks.spawn(modbus::run(device.clone(), outlet));
+    }
+    for (server, outlet) in config.opcua.iter().zip(outlets.by_ref()) {
+        tasks.spawn(opcua::run(server.clone(), data_dir.join("opcua-pki"), outlet));
+    }
+    for (camera, outlet) in config.cameras.iter().zip(outlets.by_ref()) {
+        tasks.spawn(camera::run(camera.clone(), mailbox.clone(), outlet));
+    }
+    tasks
+}

@@ -1,0 +1,169 @@
+//! What does `[[ccp]]` say? One critical limit, the gate that tells whether product flows, and the reference that
+//! shows a stuck sensor.
+
+use std::time::Duration;
+
+use protocol::{
+    Micros,
+    limit::{CriticalLimit, LimitError},
+    reading::Alias,
+};
+
+use crate::config::{At, Names, Section, Tags};
+
+/// One critical control point.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// The limit.
+    pub limit: CriticalLimit,
+    /// The monitored tag.
+    pub tag: Alias,
+    /// Tells whether product flows; it always flows without one.
+    pub gate: Option<Gate>,
+    /// Tells whether the sensor is stuck.
+    pub stuck: Option<Stuck>,
+}
+
+/// Product flows while `tag` has exactly `value`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// The tag, usually a valve's position.
+    pub tag: Alias,
+    /// Forward flow.
+    pub value: f64,
+}
+
+/// The sensor is stuck when it stays within `floor` over `window` while the reference moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stuck {
+    /// The reference tag.
+    pub reference: Alias,
+    /// Over how long.
+    pub window: Duration,
+    /// Spread in the tag's unit.
+    pub floor: f64,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Reads one `[[ccp]]`.
+pub fn read_point(section: &Section<'_>, tags: &Tags<'_>, names: &mut Names) -> Option<Point> {
+    let code = section.required_text("code");
+    if let Some(code) = &code {
+        names.claim(section, "control point", code);
+    }
+    let tag_name = section.required_text("tag");
+    let tag = tag_name.as_ref().and_then(|at| tags.find(at));
+    let limit = read_limit(section, code.as_ref(), tag_name.as_ref(), tag);
+    let gate = read_gate(section, tags);
+    let stuck = read_stuck(section, tags);
+    Some(Point {
+        limit: limit?,
+        tag: tag?.alias,
+        gate: gate?,
+        stuck: stuck?,
+    })
+}
+
+fn read_limit(
+    section: &Section<'_>,
+    code: Option<&At<String>>,
+    tag_name: Option<&At<String>>,
+    tag: Option<&protocol::tag::Tag>,
+) -> Option<CriticalLimit> {
+    let low = section.number("low");
+    let high = section.number("high");
+    let unit = section.text("unit");
+    let margin = section.number("clear_margin").map_or(0.0, |at| at.value);
+    let delay = section
+        .duration("delay", Duration::ZERO..=HOUR)
+        .unwrap_or(Duration::ZERO);
+    let gap_max = section
+        .duration("gap_max", Duration::from_millis(100)..=HOUR)
+        .unwrap_or(Duration::from_secs(5));
+    let check_every = section
+        .duration("check_every", Duration::from_secs(1)..=HOUR)
+        .unwrap_or(Duration::from_secs(60));
+    let version = section.integer("version", 1..=i64::from(u32::MAX)).unwrap_or(1);
+    if let (Some(unit), Some(tag)) = (&unit, tag)
+        && unit.value != tag.unit
+    {
+        section.fault_at(
+            &unit.span,
+            format!(
+                "the limit is in `{}` but tag `{}` is in `{}`",
+                unit.value, tag.name, tag.unit
+            ),
+        );
+    }
+    let limit = CriticalLimit {
+        ccp: code?.value.clone(),
+        line: tag?.line.clone(),
+        tag: tag_name?.value.clone(),
+        unit: unit.map_or_else(
+            || tag.map_or_else(String::new, |tag| tag.unit.clone()),
+            |at| at.value,
+        ),
+        low: low.as_ref().map(|at| at.value),
+        high: high.as_ref().map(|at| at.value),
+        clear_margin: margin,
+        delay_us: micros(delay),
+        gap_us_max: micros(gap_max),
+        check_every_us: micros(check_every),
+        period_us: Micros::from(tag?.period_ms) * 1000,
+        version: version as u32,
+    };
+    if let Err(fault) = limit.check() {
+        match (fault, low.or(high)) {
+            (LimitError::Impossible, Some(at)) => section.fault_at(&at.span, fault.to_string()),
+            _ => section.fault(fault.to_string()),
+        }
+    }
+    if limit.gap_us_max < limit.period_us {
+        section.fault(
+            "`gap_max` is shorter than the tag's period: every pause between readings would be a deviation",
+        );
+    }
+    Some(limit)
+}
+
+/// The outer `Option` is none when the gate is there and faulty.
+fn read_gate(section: &Section<'_>, tags: &Tags<'_>) -> Option<Option<Gate>> {
+    if !section.has("gate") {
+        return Some(None);
+    }
+    let gate = section.table("gate");
+    let tag = gate
+        .required_text("tag")
+        .and_then(|at| tags.find(&at).map(|tag| tag.alias));
+    let value = gate.number("value").map_or(1.0, |at| at.value);
+    gate.finish();
+    Some(Some(Gate { tag: tag?, value }))
+}
+
+fn read_stuck(section: &Section<'_>, tags: &Tags<'_>) -> Option<Option<Stuck>> {
+    if !section.has("stuck") {
+        return Some(None);
+    }
+    let stuck = section.table("stuck");
+    let reference = stuck
+        .required_text("reference")
+        .and_then(|at| tags.find(&at).map(|tag| tag.alias));
+    let window = stuck
+        .duration("window", Duration::from_secs(1)..=HOUR)
+        .unwrap_or(Duration::from_secs(30));
+    let floor = stuck.number("floor");
+    if let Some(floor) = floor.as_ref().filter(|floor| floor.value <= 0.0) {
+        stuck.fault_at(&floor.span, "`floor` must be greater than 0");
+    }
+    stuck.finish();
+    Some(Some(Stuck {
+        reference: reference?,
+        window,
+        floor: floor.map_or(0.005, |at| at.value),
+    }))
+}
+
+fn micros(duration: Duration) -> Micros {
+    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
+}

@@ -1,0 +1,112 @@
+//! What can be asked of `foodflow-edge` on the command line? One file a subcommand. Exit codes: 0 done, 1 failed at
+//! run time, 2 bad usage or configuration.
+
+pub mod browse;
+pub mod check;
+pub mod enroll;
+pub mod read;
+pub mod run;
+pub mod spool;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::ConfigError;
+
+/// FoodFlow OS edge agent.
+#[derive(Debug, Parser)]
+#[command(name = "foodflow-edge", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log as JSON lines.
+    #[arg(long, global = true)]
+    log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent.
+    Run(run::RunArgs),
+    /// Check a configuration and list every fault in it.
+    Check(check::CheckArgs),
+    /// List the nodes of an OPC UA server.
+    Browse(browse::BrowseArgs),
+    /// Read one tag now.
+    Read(read::ReadArgs),
+    /// Exchange a one-time code for this edge's identity.
+    Enroll(enroll::EnrollArgs),
+    /// Look into the spool and the journal.
+    Spool(spool::SpoolArgs),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.log_json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
+    };
+    let result = runtime.block_on(dispatch(cli.command));
+    // A blocking call that hangs (a dead network share) must not keep the process alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => run::run(args).await,
+        Command::Check(args) => check::run(&args),
+        Command::Browse(args) => browse::run(args).await,
+        Command::Read(args) => read::run(args).await,
+        Command::Enroll(args) => enroll::run(args).await,
+        Command::Spool(args) => spool::run(&args),
+    }
+}
+
+fn start_logging(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("info,opcua=warn,opcua_client=error,opcua_core=error,opcua_crypto=error")
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}
+
+/// Says what went wrong, with its causes; a bad configuration is the user's to mend and has its own code.
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where the program reports failure"
+)]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(faulty) = error.downcast_ref::<ConfigError>() {
+        eprintln!("{faulty}");
+        if let Some(cause) = std::error::Error::source(faulty) {
+            eprintln!("  {cause}");
+        }
+        return ExitCode::from(2);
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,101 @@
+//! `foodflow-edge read`: what does one configured tag say right now?
+#![expect(clippy::print_stdout, reason = "a command's answer goes to standard output")]
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use protocol::{Reading, reading::Alias};
+
+use super::browse::with_session;
+use crate::{
+    clock,
+    config::{self, Config},
+    source::{
+        modbus::{self, client::Connection},
+        opcua::{client, decode},
+    },
+};
+
+/// Read one tag now.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The tag's name.
+    tag: String,
+    /// Answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads the tag; a reading without a value is an answer, not a failure.
+pub async fn run(args: ReadArgs) -> anyhow::Result<()> {
+    let config = config::load(&args.config)?;
+    let tag = config.dictionary.tags.iter().find(|tag| tag.name == args.tag);
+    let Some(tag) = tag else {
+        bail!("no tag is named `{}` in {}", args.tag, args.config.display());
+    };
+    let reading = match read_modbus(&config, tag.alias).await? {
+        Some(reading) => reading,
+        None => read_opcua(&config, tag.alias).await?,
+    };
+    if args.json {
+        let answer = serde_json::json!({
+            "tag": tag.name,
+            "time_us": reading.time_us,
+            "value": reading.value(),
+            "unit": tag.unit,
+            "quality": reading.quality.name(),
+        });
+        println!("{answer}");
+    } else {
+        let value = reading
+            .value()
+            .map_or_else(|| "no value".to_owned(), |value| value.to_string());
+        println!("{} = {value} {} ({})", tag.name, tag.unit, reading.quality);
+    }
+    Ok(())
+}
+
+async fn read_modbus(config: &Config, alias: Alias) -> anyhow::Result<Option<Reading>> {
+    for device in &config.modbus {
+        let tags = device.groups.iter().flat_map(|group| &group.tags);
+        let Some(tag) = tags.into_iter().find(|tag| tag.alias == alias) else {
+            continue;
+        };
+        let mut connection = Connection::open(&device.address, device.unit_id, device.timeout).await?;
+        let block = modbus::plan::blocks(&[tag.place], &[0], device.limits);
+        let registers = match connection.read(&block[0]).await {
+            Ok(registers) => registers,
+            Err(error) => return Ok(Some(Reading::bad(alias, clock::now_us(), error.quality()))),
+        };
+        let registers = &registers[..usize::from(tag.place.width)];
+        return Ok(Some(match modbus::decode::value(registers, tag.decoding) {
+            Ok((value, quality)) => Reading::new(alias, clock::now_us(), value, quality),
+            Err(reason) => Reading::bad(alias, clock::now_us(), reason),
+        }));
+    }
+    Ok(None)
+}
+
+async fn read_opcua(config: &Config, alias: Alias) -> anyhow::Result<Reading> {
+    let pki = std::env::temp_dir().join("foodflow-edge-pki");
+    for server in &config.opcua {
+        let Some(tag) = server.tags.iter().find(|tag| tag.alias == alias) else {
+            continue;
+        };
+        let value = with_session(&server.url, &pki, |session| async move {
+            let namespace = session
+                .get_namespace_index(&server.namespace_uri)
+                .await
+                .context("reading the namespace array")?;
+            let values = client::read(&session, &[client::node_id(namespace, &tag.node)]).await?;
+            values.into_iter().next().context("the server gave no value")
+        })
+        .await?;
+        return Ok(decode::reading(alias, &value, clock::now_us()));
+    }
+    bail!("the tag has no source")
+}

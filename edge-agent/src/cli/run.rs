@@ -1,0 +1,42 @@
+//! `foodflow-edge run`: the agent, until SIGTERM or Ctrl-C.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{agent, config};
+
+/// Run the agent.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where the spool, the journal and the identity are kept.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+/// Runs the agent; SIGTERM and Ctrl-C stop it cleanly.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let config = config::load(&args.config)?;
+    // The first user of TLS finds the provider installed; a second installation is refused, which is fine.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            stop.cancel();
+        }
+    });
+    agent::run(config, &args.data_dir, stop).await?;
+    Ok(())
+}

@@ -1,0 +1,373 @@
+//! How is a TOML table read so that every fault is found, with its line? A section hands out typed values,
+//! records what is wrong with each, and at the end names the keys that nobody asked for.
+
+use std::{cell::RefCell, collections::BTreeSet, ops::Range, time::Duration};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{quantity, suggest};
+
+/// One thing that is wrong with a configuration, and where.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// 1-based line.
+    pub line: usize,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Collects the faults of one file.
+#[derive(Debug)]
+pub struct Faults<'a> {
+    text: &'a str,
+    found: RefCell<Vec<Fault>>,
+}
+
+impl<'a> Faults<'a> {
+    /// An empty collection for a file's text.
+    pub fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            found: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// Records a fault at a byte position of the text.
+    pub fn add(&self, at: &Range<usize>, message: impl Into<String>) {
+        let end = at.start.min(self.text.len());
+        let line = self.text.as_bytes()[..end]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        self.found.borrow_mut().push(Fault {
+            line,
+            message: message.into(),
+        });
+    }
+
+    /// All faults, by line.
+    pub fn into_sorted(self) -> Vec<Fault> {
+        let mut found = self.found.into_inner();
+        found.sort();
+        found.dedup();
+        found
+    }
+}
+
+/// A value together with where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands in the text.
+    pub span: Range<usize>,
+}
+
+/// One table of the file while it is being read.
+#[derive(Debug)]
+pub struct Section<'a> {
+    name: String,
+    table: Option<&'a DeTable<'a>>,
+    span: Range<usize>,
+    asked: RefCell<BTreeSet<&'static str>>,
+    faults: &'a Faults<'a>,
+}
+
+impl<'a> Section<'a> {
+    /// The whole file.
+    pub fn root(table: &'a DeTable<'a>, faults: &'a Faults<'a>) -> Self {
+        Self::new(String::new(), Some(table), 0..0, faults)
+    }
+
+    fn new(name: String, table: Option<&'a DeTable<'a>>, span: Range<usize>, faults: &'a Faults<'a>) -> Self {
+        Self {
+            name,
+            table,
+            span,
+            asked: RefCell::new(BTreeSet::new()),
+            faults,
+        }
+    }
+
+    /// Where the section stands.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// Whether the key is there, whatever its value.
+    pub fn has(&self, key: &'static str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Records a fault of the section as a whole.
+    pub fn fault(&self, message: impl Into<String>) {
+        self.faults.add(&self.span, message);
+    }
+
+    /// Records a fault at a place.
+    pub fn fault_at(&self, span: &Range<usize>, message: impl Into<String>) {
+        self.faults.add(span, message);
+    }
+
+    fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.asked.borrow_mut().insert(key);
+        self.table?.get(key)
+    }
+
+    fn path(&self, key: &str) -> String {
+        if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        }
+    }
+
+    fn wrong(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
+        let found = kind(value.get_ref());
+        self.faults.add(
+            &value.span(),
+            format!("`{}` must be {wanted}, not {found}", self.path(key)),
+        );
+    }
+
+    fn missing(&self, key: &str, wanted: &str) {
+        self.faults.add(
+            &self.span,
+            format!("`{}` is missing (it must be {wanted})", self.path(key)),
+        );
+    }
+
+    /// A table under `key`; an empty one when it is absent.
+    pub fn table(&self, key: &'static str) -> Section<'a> {
+        let name = self.path(key);
+        match self.get(key) {
+            Some(value) => {
+                if let DeValue::Table(table) = value.get_ref() {
+                    Section::new(name, Some(table), value.span(), self.faults)
+                } else {
+                    self.wrong(key, value, "a table");
+                    Section::new(name, None, value.span(), self.faults)
+                }
+            }
+            None => Section::new(name, None, self.span.clone(), self.faults),
+        }
+    }
+
+    /// The tables of an array `[[key]]`.
+    pub fn tables(&self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong(
+                key,
+                value,
+                &format!("an array of tables `[[{}]]`", self.path(key)),
+            );
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for item in items.iter() {
+            if let DeValue::Table(table) = item.get_ref() {
+                sections.push(Section::new(
+                    self.path(key),
+                    Some(table),
+                    item.span(),
+                    self.faults,
+                ));
+            } else {
+                self.wrong(key, item, "a table");
+            }
+        }
+        sections
+    }
+
+    /// A string, when there is one.
+    pub fn text(&self, key: &'static str) -> Option<At<String>> {
+        let value = self.get(key)?;
+        if let DeValue::String(text) = value.get_ref() {
+            Some(At {
+                value: text.to_string(),
+                span: value.span(),
+            })
+        } else {
+            self.wrong(key, value, "a string");
+            None
+        }
+    }
+
+    /// A string that must be there and not be empty.
+    pub fn required_text(&self, key: &'static str) -> Option<At<String>> {
+        if !self.has(key) {
+            self.missing(key, "a string");
+            return None;
+        }
+        let text = self.text(key)?;
+        if text.value.trim().is_empty() {
+            self.faults
+                .add(&text.span, format!("`{}` must not be empty", self.path(key)));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// One of the given words.
+    pub fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text(key)?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
+            return Some(*value);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        self.faults.add(
+            &text.span,
+            format!(
+                "`{}` is `{}`; expected one of {}{}",
+                self.path(key),
+                text.value,
+                known.join(", "),
+                suggest(&text.value, &known)
+            ),
+        );
+        None
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&self, key: &'static str, default: bool) -> bool {
+        match self.get(key).map(|value| (value, value.get_ref())) {
+            None => default,
+            Some((_, DeValue::Boolean(flag))) => *flag,
+            Some((value, _)) => {
+                self.wrong(key, value, "true or false");
+                default
+            }
+        }
+    }
+
+    /// A whole number within a range.
+    pub fn integer(&self, key: &'static str, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+        let value = self.get(key)?;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => {
+                i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()
+            }
+            _ => {
+                self.wrong(key, value, "a whole number");
+                return None;
+            }
+        };
+        if let Some(number) = number.filter(|number| range.contains(number)) {
+            return Some(number);
+        }
+        let (low, high) = range.into_inner();
+        self.faults.add(
+            &value.span(),
+            format!("`{}` must be between {low} and {high}", self.path(key)),
+        );
+        None
+    }
+
+    /// A finite number, whole or not.
+    pub fn number(&self, key: &'static str) -> Option<At<f64>> {
+        let value = self.get(key)?;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => number.as_str().replace('_', "").parse::<f64>().ok(),
+            DeValue::Float(number) => number.as_str().replace('_', "").parse::<f64>().ok(),
+            _ => {
+                self.wrong(key, value, "a number");
+                return None;
+            }
+        };
+        match number.filter(|number| number.is_finite()) {
+            Some(number) => Some(At {
+                value: number,
+                span: value.span(),
+            }),
+            None => {
+                self.faults.add(
+                    &value.span(),
+                    format!("`{}` must be a finite number", self.path(key)),
+                );
+                None
+            }
+        }
+    }
+
+    /// A duration such as `"250ms"`, within a range.
+    pub fn duration(&self, key: &'static str, range: std::ops::RangeInclusive<Duration>) -> Option<Duration> {
+        let text = self.text(key)?;
+        match quantity::duration(&text.value) {
+            Ok(duration) if range.contains(&duration) => Some(duration),
+            Ok(_) => {
+                let (low, high) = range.into_inner();
+                self.faults.add(
+                    &text.span,
+                    format!("`{}` must be between {low:?} and {high:?}", self.path(key)),
+                );
+                None
+            }
+            Err(why) => {
+                self.faults
+                    .add(&text.span, format!("`{}`: {why}", self.path(key)));
+                None
+            }
+        }
+    }
+
+    /// A size such as `"64MiB"`, within a range of bytes.
+    pub fn bytes(&self, key: &'static str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let text = self.text(key)?;
+        match quantity::bytes(&text.value) {
+            Ok(bytes) if range.contains(&bytes) => Some(bytes),
+            Ok(_) => {
+                let (low, high) = range.into_inner();
+                self.faults.add(
+                    &text.span,
+                    format!("`{}` must be between {low} and {high} bytes", self.path(key)),
+                );
+                None
+            }
+            Err(why) => {
+                self.faults
+                    .add(&text.span, format!("`{}`: {why}", self.path(key)));
+                None
+            }
+        }
+    }
+
+    /// Ends the section: every key that nobody asked for is a fault.
+    pub fn finish(self) {
+        self.unknown_keys();
+    }
+
+    /// Records a fault for every key that nobody asked for.
+    pub fn unknown_keys(&self) {
+        let Some(table) = self.table else { return };
+        let asked = self.asked.borrow();
+        let known: Vec<&str> = asked.iter().copied().collect();
+        for key in table.keys() {
+            let name = key.get_ref().as_ref();
+            if !asked.contains(name) {
+                self.faults.add(
+                    &key.span(),
+                    format!("unknown key `{}`{}", self.path(name), suggest(name, &known)),
+                );
+            }
+        }
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,338 @@
+//! How is the agent doing? Counters and states that every part writes and the local page, `/metrics` and the
+//! uplink's status message read.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use protocol::{
+    Micros, Reading,
+    event::{Alarm, Gap},
+    quality::Status,
+};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::ccp::PointStatus;
+
+/// Most alarms remembered for the status page.
+const ALARMS_KEPT: usize = 50;
+
+/// Everything about the running agent that a person or a test may ask.
+#[derive(Debug)]
+pub struct Health {
+    /// Name of the edge.
+    pub edge: String,
+    /// Identity of this start.
+    pub boot: Uuid,
+    /// When it started.
+    pub started_us: Micros,
+    /// One entry a source.
+    pub sources: Vec<Arc<SourceHealth>>,
+    /// The spool's gauges.
+    pub spool: SpoolHealth,
+    /// The uplink's state.
+    pub uplink: UplinkHealth,
+    /// Inspections by verdict.
+    pub vision: VisionHealth,
+    points: Mutex<Vec<PointStatus>>,
+    alarms: Mutex<VecDeque<Alarm>>,
+    gaps: Mutex<Vec<Gap>>,
+}
+
+impl Health {
+    /// All zero.
+    pub fn new(edge: &str, boot: Uuid, started_us: Micros, sources: Vec<Arc<SourceHealth>>) -> Self {
+        Self {
+            edge: edge.to_owned(),
+            boot,
+            started_us,
+            sources,
+            spool: SpoolHealth::default(),
+            uplink: UplinkHealth::default(),
+            vision: VisionHealth::default(),
+            points: Mutex::default(),
+            alarms: Mutex::default(),
+            gaps: Mutex::default(),
+        }
+    }
+
+    /// Replaces the states of the control points.
+    pub fn set_points(&self, points: Vec<PointStatus>) {
+        *locked(&self.points) = points;
+    }
+
+    /// The states of the control points.
+    pub fn points(&self) -> Vec<PointStatus> {
+        locked(&self.points).clone()
+    }
+
+    /// Remembers an alarm for the status page.
+    pub fn note_alarm(&self, alarm: &Alarm) {
+        let mut alarms = locked(&self.alarms);
+        if alarms.len() == ALARMS_KEPT {
+            alarms.pop_front();
+        }
+        alarms.push_back(alarm.clone());
+    }
+
+    /// The newest alarms, newest first.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        locked(&self.alarms).iter().rev().cloned().collect()
+    }
+
+    /// Leaves the record of something given up for the pipeline to send.
+    pub fn note_gap(&self, gap: Gap) {
+        locked(&self.gaps).push(gap);
+    }
+
+    /// Takes the records left by [`note_gap`](Self::note_gap).
+    pub fn take_gaps(&self) -> Vec<Gap> {
+        std::mem::take(&mut *locked(&self.gaps))
+    }
+
+    /// Readings acquired since the start.
+    pub fn acquired(&self) -> u64 {
+        self.sources.iter().map(|source| source.acquired()).sum()
+    }
+}
+
+/// A panic while holding one of these locks cannot leave the plain data behind them half-written.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a source gives readings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum SourceState {
+    /// Not tried yet.
+    Starting,
+    /// Giving readings.
+    Up,
+    /// Giving none.
+    Down {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Counters and state of one source.
+#[derive(Debug)]
+pub struct SourceHealth {
+    /// `modbus`, `opcua` or `camera`.
+    pub kind: &'static str,
+    /// The source's name.
+    pub name: String,
+    good: AtomicU64,
+    uncertain: AtomicU64,
+    bad: AtomicU64,
+    not_read: AtomicU64,
+    newest_us: AtomicI64,
+    state: Mutex<(SourceState, Option<Uuid>)>,
+}
+
+/// What a source's counters were at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceSnapshot {
+    /// `modbus`, `opcua` or `camera`.
+    pub kind: &'static str,
+    /// The source's name.
+    pub name: String,
+    /// Up or down, and why.
+    #[serde(flatten)]
+    pub state: SourceState,
+    /// Good readings.
+    pub good: u64,
+    /// Uncertain readings.
+    pub uncertain: u64,
+    /// Readings without a usable value.
+    pub bad: u64,
+    /// Readings due and not taken: good + uncertain + bad + not read = due.
+    pub not_read: u64,
+    /// Readings due.
+    pub due: u64,
+    /// When the newest reading arrived.
+    pub newest_us: Option<Micros>,
+}
+
+impl SourceHealth {
+    /// All zero.
+    pub fn new(kind: &'static str, name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            kind,
+            name: name.to_owned(),
+            good: AtomicU64::new(0),
+            uncertain: AtomicU64::new(0),
+            bad: AtomicU64::new(0),
+            not_read: AtomicU64::new(0),
+            newest_us: AtomicI64::new(0),
+            state: Mutex::new((SourceState::Starting, None)),
+        })
+    }
+
+    /// Counts readings.
+    pub fn count(&self, readings: &[Reading], received_us: Micros) {
+        for reading in readings {
+            let counter = match reading.quality.status() {
+                Status::Good => &self.good,
+                Status::Uncertain => &self.uncertain,
+                Status::Bad => &self.bad,
+            };
+            counter.fetch_add(1, Relaxed);
+        }
+        self.newest_us.store(received_us, Relaxed);
+    }
+
+    /// Counts readings that were due and not taken.
+    pub fn count_not_read(&self, readings: u64) {
+        self.not_read.fetch_add(readings, Relaxed);
+    }
+
+    /// Readings acquired, good or not.
+    pub fn acquired(&self) -> u64 {
+        self.good.load(Relaxed) + self.uncertain.load(Relaxed) + self.bad.load(Relaxed)
+    }
+
+    /// Notes the state; returns the alarm to raise or clear when up turned down or the reverse.
+    pub fn set_state(
+        &self,
+        state: SourceState,
+        at_us: Micros,
+        new_id: impl FnOnce() -> Uuid,
+    ) -> Option<Alarm> {
+        let mut held = locked(&self.state);
+        let (message, active, id) = match (&state, held.1) {
+            (SourceState::Down { reason }, None) => (reason.clone(), true, new_id()),
+            (SourceState::Up, Some(id)) => ("giving readings again".to_owned(), false, id),
+            _ => {
+                held.0 = state;
+                return None;
+            }
+        };
+        *held = (state, active.then_some(id));
+        Some(Alarm {
+            id,
+            at_us,
+            code: "source.down".to_owned(),
+            subject: self.name.clone(),
+            line: None,
+            active,
+            message,
+        })
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> SourceSnapshot {
+        let (good, uncertain, bad) = (
+            self.good.load(Relaxed),
+            self.uncertain.load(Relaxed),
+            self.bad.load(Relaxed),
+        );
+        let not_read = self.not_read.load(Relaxed);
+        SourceSnapshot {
+            kind: self.kind,
+            name: self.name.clone(),
+            state: locked(&self.state).0.clone(),
+            good,
+            uncertain,
+            bad,
+            not_read,
+            due: good + uncertain + bad + not_read,
+            newest_us: Some(self.newest_us.load(Relaxed)).filter(|newest_us| *newest_us > 0),
+        }
+    }
+}
+
+/// The spool's gauges: counters since the start, and what waits now.
+#[derive(Debug, Default)]
+pub struct SpoolHealth {
+    /// Readings made durable since the start.
+    pub spooled_readings: AtomicU64,
+    /// Readings acknowledged by the hub since the start.
+    pub acknowledged_readings: AtomicU64,
+    /// Frames that wait for the hub.
+    pub backlog_frames: AtomicU64,
+    /// Readings that wait for the hub.
+    pub backlog_readings: AtomicU64,
+    /// Seal time of the oldest waiting frame; 0 for none.
+    pub oldest_us: AtomicI64,
+    /// Bytes on disk.
+    pub disk_bytes: AtomicU64,
+    /// Readings given up for want of space or to damage.
+    pub lost_readings: AtomicU64,
+    /// Failed writes since the start.
+    pub write_errors: AtomicU64,
+}
+
+/// The uplink's state.
+#[derive(Debug, Default)]
+pub struct UplinkHealth {
+    state: Mutex<UplinkState>,
+    /// Frames sent since the start, repeats included.
+    pub sent_frames: AtomicU64,
+    /// Bytes sent since the start.
+    pub sent_bytes: AtomicU64,
+    /// Frames the hub rejected.
+    pub rejected_frames: AtomicU64,
+    /// Connections made.
+    pub connections: AtomicU64,
+}
+
+/// Whether the hub can be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum UplinkState {
+    /// Not tried yet.
+    #[default]
+    Starting,
+    /// Not configured: no identity.
+    NotEnrolled,
+    /// Connected.
+    Online,
+    /// Not connected.
+    Offline {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl UplinkHealth {
+    /// Notes the state.
+    pub fn set(&self, state: UplinkState) {
+        *locked(&self.state) = state;
+    }
+
+    /// The state.
+    pub fn get(&self) -> UplinkState {
+        locked(&self.state).clone()
+    }
+}
+
+/// Inspections by verdict, and why vision is off if it is.
+#[derive(Debug, Default)]
+pub struct VisionHealth {
+    /// Pass verdicts.
+    pub pass: AtomicU64,
+    /// Reject verdicts.
+    pub reject: AtomicU64,
+    /// Unknown verdicts.
+    pub unknown: AtomicU64,
+    off: Mutex<Option<String>>,
+}
+
+impl VisionHealth {
+    /// Notes why nothing can be inspected, or that it can.
+    pub fn set_off(&self, reason: Option<String>) {
+        *locked(&self.off) = reason;
+    }
+
+    /// Why nothing can be inspected.
+    pub fn off(&self) -> Option<String> {
+        locked(&self.off).clone()
+    }
+}

@@ -1,0 +1,263 @@
+//! What happens to everything that is acquired? Judged, sealed, handed to the spool, in this order and in one
+//! place. It never waits for the disk or the uplink: a control point is judged whatever they do.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    Micros,
+    event::{Alarm, Event, Gap, NotRead},
+    tag::Dictionary,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    ccp::Engine,
+    clock,
+    health::Health,
+    inspect,
+    source::Acquired,
+    spool::{self, Appender, Batch, Left, Refused, seal::Sealer},
+};
+
+/// How often control points are told that time passed.
+const TICK_EVERY: Duration = Duration::from_millis(250);
+/// How often a frame's age is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Messages handled between two looks at the clock.
+const MESSAGES_AT_ONCE: usize = 256;
+/// Events kept in memory while the disk refuses.
+const EVENTS_WAITING_MAX: usize = 10_000;
+
+/// Judges, seals and stores.
+#[derive(Debug)]
+pub struct Pipeline {
+    engine: Engine,
+    sealer: Sealer,
+    appender: Appender,
+    health: Arc<Health>,
+    events: Vec<Event>,
+    /// Batches the spool refused, oldest first: only events, their states are superseded.
+    lost: Option<Gap>,
+}
+
+impl Pipeline {
+    /// A pipeline that has seen nothing.
+    pub fn new(engine: Engine, sealer: Sealer, appender: Appender, health: Arc<Health>) -> Self {
+        Self {
+            engine,
+            sealer,
+            appender,
+            health,
+            events: Vec::new(),
+            lost: None,
+        }
+    }
+
+    /// Takes up what an earlier start left: control points' states, events that reached only the journal, and the
+    /// record of the time in which nothing ran.
+    pub fn recover(&mut self, left: Left, dictionary: &Dictionary, now_us: Micros) {
+        for (code, state) in &left.store.states {
+            if let Err(reason) = self.engine.restore(code, state) {
+                tracing::warn!(%reason, "state not restored");
+            }
+        }
+        if let Some(last_us) = left.store.last_sealed_us {
+            self.events.extend(not_running(dictionary, last_us, now_us));
+        }
+        for path in left.store.set_aside.iter().chain(&left.journal_set_aside) {
+            let message = format!("set aside as {}; records in it need a person", path.display());
+            self.events.push(Event::Alarm(alarm(
+                "spool.corrupt",
+                &self.health.edge,
+                &message,
+                now_us,
+            )));
+            self.events.push(Event::Gap(Gap {
+                from_us: 0,
+                to_us: now_us,
+                frames: 0,
+                readings: 0,
+                reason: "corrupt segment".to_owned(),
+            }));
+        }
+        if left.store.damaged_frames > 0 {
+            self.events.push(Event::Gap(Gap {
+                from_us: 0,
+                to_us: now_us,
+                frames: left.store.damaged_frames,
+                readings: 0,
+                reason: "damaged frame".to_owned(),
+            }));
+        }
+        if !left.unstored.is_empty() {
+            // They are in the journal already and must not be written there again.
+            let records = self.sealer.seal_events(left.unstored, now_us, clock::state());
+            self.hand_over(Batch {
+                records,
+                states: self.engine.snapshot(),
+                journal: Vec::new(),
+                sealed_us: now_us,
+            });
+        }
+        self.flush(now_us, false);
+    }
+
+    /// Runs until `stop`, then seals what is left.
+    pub async fn run(mut self, mut acquired: mpsc::Receiver<Acquired>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(TICK_EVERY);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut messages = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = tick.tick() => {
+                    let events = self.engine.tick(clock::now_us());
+                    self.note(events);
+                    self.health.set_points(self.engine.status());
+                }
+                count = acquired.recv_many(&mut messages, MESSAGES_AT_ONCE) => {
+                    if count == 0 {
+                        break;
+                    }
+                    messages.drain(..).for_each(|message| self.take(message));
+                }
+                _ = look.tick() => {}
+            }
+            self.flush(clock::now_us(), false);
+        }
+        // Sources have stopped; what they handed over still counts.
+        while let Ok(message) = acquired.try_recv() {
+            self.take(message);
+        }
+        self.flush(clock::now_us(), true);
+    }
+
+    fn take(&mut self, acquired: Acquired) {
+        match acquired {
+            Acquired::Readings {
+                mut readings,
+                received_us,
+            } => {
+                let events = self.engine.observe(&mut readings, received_us);
+                self.note(events);
+                self.sealer.push(readings, received_us);
+            }
+            Acquired::NotRead(record) => self.note(vec![Event::NotRead(record)]),
+            Acquired::Alarm(alarm) => self.note(vec![Event::Alarm(alarm)]),
+            Acquired::Inspection(inspection) => {
+                inspect::count(&self.health, &inspection);
+                self.note(vec![Event::Inspection(*inspection)]);
+            }
+        }
+    }
+
+    fn note(&mut self, events: Vec<Event>) {
+        for event in &events {
+            if let Event::Alarm(alarm) = event {
+                tracing::info!(code = %alarm.code, subject = %alarm.subject, active = alarm.active, "{}", alarm.message);
+                self.health.note_alarm(alarm);
+            }
+            if let Event::Deviation(deviation) = event {
+                tracing::warn!(ccp = %deviation.ccp, phase = ?deviation.phase, kind = ?deviation.kind, "deviation");
+            }
+        }
+        self.events.extend(events);
+    }
+
+    /// Seals and hands over what is due; everything when `all`.
+    fn flush(&mut self, now_us: Micros, all: bool) {
+        self.events
+            .extend(self.health.take_gaps().into_iter().map(Event::Gap));
+        let readings_due = self.sealer.is_due(now_us) || all;
+        if !readings_due && self.events.is_empty() {
+            return;
+        }
+        let clock = clock::state();
+        if let Some(gap) = self.lost.take() {
+            self.events.push(Event::Gap(gap));
+        }
+        let events = std::mem::take(&mut self.events);
+        let journal = spool::for_journal(&events);
+        let mut records = self.sealer.seal_events(events, now_us, clock);
+        // Readings go along with events: the control points' states were reached by them.
+        records.extend(self.sealer.seal_readings(now_us, clock));
+        if records.is_empty() {
+            return;
+        }
+        self.hand_over(Batch {
+            records,
+            states: self.engine.snapshot(),
+            journal,
+            sealed_us: now_us,
+        });
+    }
+
+    /// Gives a batch to the spool. When it is refused the readings are given up on record and the events wait.
+    fn hand_over(&mut self, batch: Batch) {
+        let Err(Refused(batch)) = self.appender.append(batch) else {
+            return;
+        };
+        let mut kept = Vec::new();
+        for record in batch.records {
+            let frame = protocol::frame::Frame::decode(&record.envelope);
+            kept.extend(frame.map(|frame| frame.events).unwrap_or_default());
+            if record.meta.readings > 0 {
+                let gap = self.lost.get_or_insert_with(|| Gap {
+                    from_us: record.meta.sealed_us,
+                    to_us: record.meta.sealed_us,
+                    frames: 0,
+                    readings: 0,
+                    reason: "disk does not take data".to_owned(),
+                });
+                gap.to_us = record.meta.sealed_us;
+                gap.frames += 1;
+                gap.readings += u64::from(record.meta.readings);
+            }
+        }
+        kept.append(&mut self.events);
+        // Telemetry-like events go first when even memory is full; the legal record stays.
+        if kept.len() > EVENTS_WAITING_MAX {
+            kept.retain(crate::ccp::is_record);
+            kept.truncate(EVENTS_WAITING_MAX);
+        }
+        self.events = kept;
+    }
+}
+
+/// The records of the readings that were due while no agent ran, one a period.
+fn not_running(dictionary: &Dictionary, from_us: Micros, to_us: Micros) -> Vec<Event> {
+    let mut by_period: std::collections::BTreeMap<u32, Vec<_>> = std::collections::BTreeMap::new();
+    for tag in dictionary.tags.iter().filter(|tag| tag.period_ms > 0) {
+        by_period.entry(tag.period_ms).or_default().push(tag.alias);
+    }
+    let records = by_period.into_iter().filter_map(|(period_ms, tags)| {
+        let due = (to_us - from_us) / (Micros::from(period_ms) * 1000);
+        (due > 0).then(|| {
+            Event::NotRead(NotRead {
+                tags,
+                from_us,
+                to_us,
+                due: u32::try_from(due).unwrap_or(u32::MAX),
+                reason: "agent stopped".to_owned(),
+            })
+        })
+    });
+    records.collect()
+}
+
+/// An alarm that is raised now.
+pub(crate) fn alarm(code: &str, subject: &str, message: &str, at_us: Micros) -> Alarm {
+    Alarm {
+        id: Uuid::now_v7(),
+        at_us,
+        code: code.to_owned(),
+        subject: subject.to_owned(),
+        line: None,
+        active: true,
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,48 @@
+//! What does `[[camera]]` say? One directory that a camera writes pictures into.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::config::{Names, Section};
+
+/// One camera.
+#[derive(Clone, Debug)]
+pub struct Camera {
+    /// Name, unique among sources.
+    pub name: String,
+    /// Code of the line.
+    pub line: Option<String>,
+    /// Where its pictures appear, renamed into place when complete.
+    pub directory: PathBuf,
+    /// How often the directory is looked at.
+    pub poll: Duration,
+    /// Whether a picture is deleted once taken.
+    pub delete_after: bool,
+    /// No picture for longer than this raises an alarm.
+    pub silent_after: Duration,
+}
+
+/// Reads one `[[camera]]`.
+pub fn read_camera(section: &Section<'_>, names: &mut Names) -> Option<Camera> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let name = section.required_text("name");
+    if let Some(name) = &name {
+        names.claim(section, "source", name);
+    }
+    let line = section.text("line").map(|at| at.value);
+    let directory = section.required_text("directory");
+    let poll = section
+        .duration("poll", Duration::from_millis(10)..=HOUR)
+        .unwrap_or(Duration::from_millis(100));
+    let delete_after = section.flag("delete_after", true);
+    let silent_after = section
+        .duration("silent_after", Duration::from_secs(1)..=HOUR * 24)
+        .unwrap_or(Duration::from_secs(30));
+    Some(Camera {
+        name: name?.value,
+        line,
+        directory: PathBuf::from(directory?.value),
+        poll,
+        delete_after,
+        silent_after,
+    })
+}

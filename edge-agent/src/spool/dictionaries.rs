@@ -1,0 +1,94 @@
+//! Where are the dictionaries that waiting frames need? One file each, named by content id, written before the
+//! first frame that uses it and deleted when no frame does.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use protocol::tag::Dictionary;
+use uuid::Uuid;
+
+/// The dictionaries on disk.
+#[derive(Debug)]
+pub struct Dictionaries {
+    directory: PathBuf,
+}
+
+impl Dictionaries {
+    /// Opens or creates the directory.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
+    }
+
+    fn path(&self, id: Uuid) -> PathBuf {
+        self.directory.join(format!("{id}.dict"))
+    }
+
+    /// Keeps a dictionary, durably.
+    pub fn keep(&self, dictionary: &Dictionary) -> io::Result<Uuid> {
+        let id = dictionary.id();
+        let path = self.path(id);
+        if !path.exists() {
+            let temporary = path.with_extension("tmp");
+            let mut file = File::create(&temporary)?;
+            file.write_all(&dictionary.encode())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.directory)?.sync_all()?;
+        }
+        Ok(id)
+    }
+
+    /// A dictionary's envelope, if it is there and sound.
+    pub fn get(&self, id: Uuid) -> Option<Vec<u8>> {
+        let bytes = fs::read(self.path(id)).ok()?;
+        let found = Dictionary::decode(&bytes).ok()?;
+        (found.id() == id).then_some(bytes)
+    }
+
+    /// Deletes every dictionary that is not among `needed`.
+    pub fn prune(&self, needed: &BTreeSet<Uuid>) -> io::Result<()> {
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let id = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse::<Uuid>().ok());
+            if id.is_some_and(|id| !needed.contains(&id)) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dictionary_is_kept_until_nothing_needs_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Dictionaries::open(directory.path()).unwrap();
+        let id = kept.keep(&Dictionary::default()).unwrap();
+        assert_eq!(kept.get(id), Some(Dictionary::default().encode()));
+        kept.prune(&BTreeSet::from([id])).unwrap();
+        assert!(kept.get(id).is_some());
+        kept.prune(&BTreeSet::new()).unwrap();
+        assert!(kept.get(id).is_none());
+    }
+
+    #[test]
+    fn a_damaged_dictionary_is_not_handed_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Dictionaries::open(directory.path()).unwrap();
+        let id = kept.keep(&Dictionary::default()).unwrap();
+        fs::write(directory.path().join(format!("{id}.dict")), b"garbage").unwrap();
+        assert!(kept.get(id).is_none());
+    }
+}

@@ -1,0 +1,114 @@
+//! Who is this edge to the hub? The MQTT user and password that enrolment wrote, in one file that only its owner
+//! may read.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// MQTT credentials.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `TENANT/EDGE`.
+    pub mqtt_username: String,
+    /// The device's secret.
+    pub mqtt_password: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("mqtt_username", &self.mqtt_username)
+            .field("mqtt_password", &"<redacted>")
+            .finish()
+    }
+}
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{}: is no identity ({source}); enrol again with `foodflow-edge enroll`", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("identity.json")
+}
+
+/// Reads the identity; none before enrolment.
+pub fn load(data_dir: &Path) -> Result<Option<Identity>, IdentityError> {
+    let path = path(data_dir);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(IdentityError::Io { path, source }),
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|source| IdentityError::Malformed { path, source })
+}
+
+/// Writes the identity so that only its owner may read it, whole or not at all.
+pub fn save(data_dir: &Path, identity: &Identity) -> Result<PathBuf, IdentityError> {
+    let path = path(data_dir);
+    let written = (|| {
+        fs::create_dir_all(data_dir)?;
+        let temporary = path.with_extension("tmp");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(serde_json::to_string_pretty(identity)?.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    })();
+    match written {
+        Ok(()) => Ok(path),
+        Err(source) => Err(IdentityError::Io { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_identity_is_readable_by_its_owner_only_and_never_printed() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            mqtt_username: "akron/akron-1".to_owned(),
+            mqtt_password: "s3cret".to_owned(),
+        };
+        let path = save(directory.path(), &identity).unwrap();
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!format!("{identity:?}").contains("s3cret"));
+        assert_eq!(load(directory.path()).unwrap(), Some(identity));
+    }
+
+    #[test]
+    fn before_enrolment_there_is_none() {
+        assert_eq!(load(tempfile::tempdir().unwrap().path()).unwrap(), None);
+    }
+}
