@@ -11,7 +11,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 use serde_json::{Value, json};
-use vision::decode::decode;
+use vision::decode::{check, decode};
 use vision::engine::Engine;
 use vision::head::Head;
 use vision::manifest::{ColourOrder, InputSpec, Layout, ResizeFilter};
@@ -23,14 +23,13 @@ use vision::{Detector, Runtime};
 const BATCHES: usize = 15;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = Runtime::find()?;
-    let runtime = Runtime::load(&path)?;
-    let rows = vec![yolo_sized(&runtime, &path)?, tray_model(&runtime, &path)?];
+    let runtime = Runtime::load(&Runtime::find()?)?;
+    let rows = vec![yolo_sized(&runtime)?, tray_model(&runtime)?];
     write(&rows)
 }
 
 /// The goal's case: a detector of YOLOv10n's size at 640, frames of 1280×960.
-fn yolo_sized(runtime: &Runtime, library: &Path) -> Result<Value, Box<dyn Error>> {
+fn yolo_sized(runtime: &Runtime) -> Result<Value, Box<dyn Error>> {
     let onnx = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/yolo_sized.onnx"))?;
     let input = InputSpec {
         width: 640,
@@ -55,7 +54,8 @@ fn yolo_sized(runtime: &Runtime, library: &Path) -> Result<Value, Box<dyn Error>
         }
         Ok(())
     };
-    let (ours, bare) = compare(pipeline, bare_session(library, &onnx)?, [1, 3, 640, 640], 2)?;
+    let (ours, bare) = compare(pipeline, bare_session(runtime, &onnx)?, [1, 3, 640, 640], 2)?;
+    print_stages(&frame, &input)?;
     Ok(row(
         "vision/overhead",
         "1280×960 JPEG, YOLOv10n-sized at 640×640",
@@ -66,7 +66,7 @@ fn yolo_sized(runtime: &Runtime, library: &Path) -> Result<Value, Box<dyn Error>
 }
 
 /// The committed model, whose small network leaves the decoder nowhere to hide; the goal is the same.
-fn tray_model(runtime: &Runtime, library: &Path) -> Result<Value, Box<dyn Error>> {
+fn tray_model(runtime: &Runtime) -> Result<Value, Box<dyn Error>> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tray-defects/manifest.json");
     let mut detector = Detector::load(runtime, &manifest)?;
     let input = &detector.manifest().input;
@@ -77,7 +77,7 @@ fn tray_model(runtime: &Runtime, library: &Path) -> Result<Value, Box<dyn Error>
         std::hint::black_box(detector.inspect(&frame));
         Ok(())
     };
-    let (ours, bare) = compare(pipeline, bare_session(library, &onnx)?, shape, 20)?;
+    let (ours, bare) = compare(pipeline, bare_session(runtime, &onnx)?, shape, 20)?;
     Ok(row(
         "vision/overhead_tray_model",
         "640×480 JPEG, tray-defects at 320×256",
@@ -85,6 +85,21 @@ fn tray_model(runtime: &Runtime, library: &Path) -> Result<Value, Box<dyn Error>
         bare,
         0.08,
     ))
+}
+
+/// Prints where the time beside inference goes.
+fn print_stages(frame: &[u8], input: &InputSpec) -> Result<(), Box<dyn Error>> {
+    let mut rgb = Vec::new();
+    let size = decode(frame, &mut rgb)?;
+    let mut preprocessor = Preprocessor::new(input);
+    let checked = cpu_ms_each(&mut || Ok(check(frame).map(drop)?), 50)?;
+    let placed = cpu_ms_each(&mut || Ok(preprocessor.run(&rgb, size).map(drop)?), 50)?;
+    let decoded = cpu_ms_each(&mut || Ok(decode(frame, &mut rgb).map(drop)?), 50)?;
+    let kilobytes = frame.len() / 1000;
+    println!(
+        "stages of a {kilobytes} kB frame: check {checked:.2}, decode with check {decoded:.2}, preprocess {placed:.2} CPU-ms"
+    );
+    Ok(())
 }
 
 fn frame(width_px: u32, height_px: u32) -> Vec<u8> {
@@ -98,9 +113,8 @@ fn frame(width_px: u32, height_px: u32) -> Vec<u8> {
 }
 
 /// A session as a plain program would build it, with the same threads and optimisations.
-fn bare_session(library: &Path, onnx: &[u8]) -> Result<Session, Box<dyn Error>> {
-    let environment = ort::init_from(library)?.build()?;
-    let builder = Session::builder(&environment)?
+fn bare_session(runtime: &Runtime, onnx: &[u8]) -> Result<Session, Box<dyn Error>> {
+    let builder = Session::builder(runtime.environment())?
         .with_optimization_level(GraphOptimizationLevel::Level3)?
         .with_intra_threads(1)?
         .with_inter_threads(1)?

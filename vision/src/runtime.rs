@@ -70,7 +70,8 @@ impl Runtime {
         find_in(&folders(cache))
     }
 
-    pub(crate) fn environment(&self) -> &ort::environment::Environment {
+    /// Returns ONNX Runtime's one environment, for sessions that are built without this crate's engine.
+    pub fn environment(&self) -> &ort::environment::Environment {
         &self.environment
     }
 }

@@ -57,6 +57,14 @@ pub struct FrameSize {
     pub height_px: u32,
 }
 
+/// Checks that a JPEG is one whole frame within the limits, without computing a pixel; returns its size.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn check(jpeg: &[u8]) -> Result<FrameSize, DecodeError> {
+    structure::check(jpeg)
+}
+
 /// Decodes one whole JPEG into `rgb` (rows of R, G, B bytes, resized to fit and reused between calls).
 ///
 /// The structure is walked first, down to every Huffman code of the scan: the number of blocks must be exactly what the
@@ -66,7 +74,7 @@ pub struct FrameSize {
 /// # Errors
 /// See [`DecodeError`]; `rgb` then holds nothing that may be used.
 pub fn decode(jpeg: &[u8], rgb: &mut Vec<u8>) -> Result<FrameSize, DecodeError> {
-    let size = structure::check(jpeg)?;
+    let size = check(jpeg)?;
     let expected = size.width_px as usize * size.height_px as usize * 3;
     rgb.clear();
     rgb.resize(expected, 0);
