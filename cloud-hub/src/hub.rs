@@ -6,7 +6,6 @@ mod maintenance;
 use std::{net::SocketAddr, path::Path, sync::Arc, sync::OnceLock, time::Duration};
 
 use anyhow::Context as _;
-use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sqlx::{ConnectOptions, Connection};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
@@ -14,13 +13,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    broker::{self, Authenticate, Broker, BrokerConfig, Device, TlsListener},
+    broker::{self, Broker, BrokerConfig, TlsListener},
     config::Config,
+    edges::directory::EdgeDirectory,
     embedded::{self, Address, Cluster, DATABASE},
     ingest,
     kernel::{clock::Clock, database::Target, tenancy::Db, token::SigningKey},
+    router,
     series::bus::LiveBus,
-    tenant::{enrolment, provision},
+    tenant::provision,
 };
 
 /// How long requests and frames in flight may take once the hub is told to stop.
@@ -153,7 +154,7 @@ impl Hub {
             TaskTracker::new(),
         );
         let (uplinks, arriving) = mpsc::channel(app.config.ingest.queue_frames);
-        let devices = Arc::new(Devices(app.db.clone()));
+        let devices = Arc::new(EdgeDirectory::new(app.db.clone()));
         let broker = broker::start(broker_config(&app.config), devices, uplinks).await?;
         let context = ingest::Context {
             target: databases.login.clone(),
@@ -172,7 +173,7 @@ impl Hub {
             .await
             .with_context(|| format!("listening for HTTP on {}", app.config.http.listen))?;
         let http = listener.local_addr()?;
-        let routes = routes(&app, &broker);
+        let routes = router::build(app.clone(), Arc::new(broker.readiness()), stop.clone());
         let drained = stop.clone().cancelled_owned();
         tasks.spawn(async move {
             if let Err(error) = axum::serve(listener, routes)
@@ -239,34 +240,6 @@ fn broker_config(config: &Config) -> BrokerConfig {
             connections_max: config.mqtt.connections_max,
             ..broker::Limits::default()
         },
-    }
-}
-
-fn routes(_app: &App, broker: &Broker) -> axum::Router {
-    let is_ready = broker.readiness();
-    axum::Router::new().route(
-        "/health",
-        axum::routing::get(move || async move { if is_ready() { "ok" } else { "broker" } }),
-    )
-}
-
-/// Enrolled edges may connect.
-struct Devices(Db);
-
-impl Authenticate for Devices {
-    fn authenticate(&self, username: String, password: Vec<u8>) -> BoxFuture<'static, Option<Device>> {
-        let db = self.0.clone();
-        Box::pin(async move {
-            let password = String::from_utf8(password).ok()?;
-            match enrolment::authenticate(&db, &username, &password).await {
-                Ok(found) => found.map(|(tenant, name)| Device { tenant, name }),
-                Err(error) => {
-                    // The edge tries again; it is not told that its secret is wrong for good.
-                    tracing::warn!(%error, "an edge could not be authenticated");
-                    None
-                }
-            }
-        })
     }
 }
 

@@ -1,4 +1,5 @@
 //! Food safety and quality: from a deviation at a critical control point to the lots on hold.
 
 pub mod domain;
+pub mod query;
 pub mod workflow;

@@ -1,0 +1,109 @@
+//! Is this MQTT client an edge we know? Asked at every connection; while the database is away, an edge that was
+//! known before is still known, so that a restart of the database does not look like a wrong password.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+
+use crate::{
+    broker::{Authenticate, Device},
+    kernel::{secret, tenancy::Db},
+    tenant::enrolment,
+};
+
+/// Edges remembered for the time without a database.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// Authenticates edges against the registry.
+#[derive(Debug, Clone)]
+pub struct EdgeDirectory {
+    db: Db,
+    /// Digest of the last good password, by user name.
+    remembered: Arc<Mutex<HashMap<String, ([u8; 32], Device)>>>,
+}
+
+impl EdgeDirectory {
+    /// A directory that asks `db`.
+    pub fn new(db: Db) -> Self {
+        Self {
+            db,
+            remembered: Arc::default(),
+        }
+    }
+
+    async fn look_up(self, username: String, password: Vec<u8>) -> Option<Device> {
+        let password = String::from_utf8(password).ok()?;
+        let digest = secret::digest(&password);
+        match enrolment::authenticate(&self.db, &username, &password).await {
+            Ok(found) => {
+                let device = found.map(|(tenant, name)| Device { tenant, name });
+                self.remember(username, digest, device.clone());
+                device
+            }
+            Err(error) => {
+                tracing::warn!(%error, user = username, "edge registry cannot be asked; using what is remembered");
+                self.recall(&username, digest)
+            }
+        }
+    }
+
+    fn remember(&self, username: String, digest: [u8; 32], device: Option<Device>) {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        match device {
+            Some(device) if remembered.len() < REMEMBERED_MAX => {
+                remembered.insert(username, (digest, device));
+            }
+            Some(_) => {}
+            // Refused now: this very password must not be recalled later; another one may still be good.
+            None => {
+                if remembered
+                    .get(&username)
+                    .is_some_and(|(known, _)| *known == digest)
+                {
+                    remembered.remove(&username);
+                }
+            }
+        }
+    }
+
+    fn recall(&self, username: &str, digest: [u8; 32]) -> Option<Device> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered
+            .get(username)
+            .filter(|(known, _)| *known == digest)
+            .map(|(_, device)| device.clone())
+    }
+}
+
+impl Authenticate for EdgeDirectory {
+    fn authenticate(&self, username: String, password: Vec<u8>) -> BoxFuture<'static, Option<Device>> {
+        self.clone().look_up(username, password).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_database_only_a_remembered_password_is_good() {
+        let nowhere = "postgres://nobody@127.0.0.1:1/none".parse().unwrap();
+        let directory = EdgeDirectory::new(Db::new(nowhere, 1, Duration::from_millis(200)));
+        let device = Device {
+            tenant: "akron".to_owned(),
+            name: "akron-1".to_owned(),
+        };
+        let username = "akron/akron-1".to_owned();
+        directory.remember(username.clone(), secret::digest("right"), Some(device.clone()));
+        let ask = |password: &str| directory.authenticate(username.clone(), password.as_bytes().to_vec());
+        assert_eq!(ask("wrong").await, None);
+        assert_eq!(ask("right").await, Some(device));
+        directory.remember(username.clone(), secret::digest("right"), None);
+        assert_eq!(ask("right").await, None, "revoked while the database was there");
+    }
+}

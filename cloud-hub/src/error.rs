@@ -1,0 +1,191 @@
+//! What does a caller learn when a request fails? One error type, mapped once to an RFC 9457 problem document
+//! with the request's correlation id. Internal causes are logged here and never shown.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{kernel::tenancy::TenancyError, request::correlation_id};
+
+/// The result of a handler.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request failed; each variant has one HTTP status.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such row, or it belongs to another tenant.
+    #[error("{entity} not found")]
+    NotFound {
+        /// What was sought.
+        entity: &'static str,
+    },
+    /// The request says something impossible.
+    #[error("{0}")]
+    Invalid(String),
+    /// The deed does not fit the present state.
+    #[error("{0}")]
+    Conflict(String),
+    /// No token, or one that is not good (any more).
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// The caller's role lacks this permission.
+    #[error("your role does not include `{permission}`")]
+    Forbidden {
+        /// `resource.action`.
+        permission: &'static str,
+    },
+    /// Too many attempts from this caller.
+    #[error("too many attempts; try again in {retry_after_s} s")]
+    TooManyAttempts {
+        /// Sent as `Retry-After`.
+        retry_after_s: u64,
+    },
+    /// axum could not read the request: malformed JSON, wrong media type, too large.
+    #[error("{detail}")]
+    Unreadable {
+        /// What axum decided.
+        status: StatusCode,
+        /// What is wrong, in words.
+        detail: String,
+    },
+    /// Something the hub needs is away; the same request may succeed later.
+    #[error("a service the hub depends on is not available")]
+    Unavailable(#[source] anyhow::Error),
+    /// Anything else: our fault.
+    #[error("internal error")]
+    Internal(#[source] anyhow::Error),
+}
+
+/// An RFC 9457 problem document (`application/problem+json`).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// Stable URI of this kind of problem.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What is wrong with this request.
+    pub detail: String,
+    /// Names this request in the hub's log.
+    pub correlation_id: String,
+}
+
+impl From<TenancyError> for Error {
+    fn from(source: TenancyError) -> Self {
+        match source {
+            TenancyError::UnknownTenant => Self::NotFound { entity: "tenant" },
+            TenancyError::Unavailable(_) => Self::Unavailable(source.into()),
+            TenancyError::Database(_) => Self::Internal(source.into()),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(source: sqlx::Error) -> Self {
+        TenancyError::from(source).into()
+    }
+}
+
+impl Error {
+    /// The HTTP status of this error.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
+            Self::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unreadable { status, .. } => *status,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not-found",
+            Self::Invalid(_) => "invalid",
+            Self::Conflict(_) => "conflict",
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::Forbidden { .. } => "forbidden",
+            Self::TooManyAttempts { .. } => "too-many-attempts",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Unavailable(_) => "unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    fn log(&self, correlation_id: &str) {
+        match self {
+            Self::Internal(source) => tracing::error!(correlation_id, error = ?source, "request failed"),
+            Self::Unavailable(source) => tracing::warn!(correlation_id, error = ?source, "request failed"),
+            _ => tracing::debug!(correlation_id, error = %self, "request refused"),
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let correlation_id = correlation_id();
+        self.log(&correlation_id);
+        let status = self.status();
+        let problem = Problem {
+            kind: format!("urn:foodflow:problem:{}", self.kind()),
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            detail: self.to_string(),
+            correlation_id,
+        };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        match self {
+            Self::Unauthenticated(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::TooManyAttempts { retry_after_s } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_internal_cause_is_never_shown() {
+        let response = Error::Internal(anyhow::anyhow!("password is hunter2")).into_response();
+        assert_eq!(response.status(), 500);
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["detail"], "internal error");
+        assert_eq!(problem["type"], "urn:foodflow:problem:internal");
+    }
+
+    #[tokio::test]
+    async fn too_many_attempts_say_when_to_come_back() {
+        let response = Error::TooManyAttempts { retry_after_s: 17 }.into_response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "17");
+    }
+}

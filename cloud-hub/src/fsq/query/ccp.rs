@@ -1,0 +1,371 @@
+//! The CCP board: is each critical control point in control, how far from its limit, and what was last checked?
+
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use protocol::{Micros, Quality, quality::Status};
+use serde::Serialize;
+use sqlx::FromRow;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::TAG;
+use crate::{
+    app::App,
+    error::{Error, Result},
+    identity::{caller::Caller, permission::Permission},
+    plant_ops::{
+        line::{LineState, line_state},
+        tag::LastReading,
+    },
+    request::{ListQuery, Page, Path, Query, Rows},
+};
+
+/// A last reading older than this, or five periods, is a gap in monitoring.
+const STALE_US_MIN: Micros = 15_000_000;
+/// A check that ended longer ago than this says nothing about now.
+const CHECK_AGE_US_MAX: Micros = 180_000_000;
+
+/// How a control point stands now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CcpState {
+    /// Monitored and within its limit.
+    InControl,
+    /// A limit was broken and the deviation is open.
+    Deviation,
+    /// It should be monitored and is not.
+    MonitoringGap,
+    /// Product is diverted: recorded, not judged.
+    Diverted,
+    /// Its line makes nothing.
+    NotRunning,
+    /// Nothing is known.
+    Unknown,
+}
+
+/// What decides a control point's state.
+#[derive(Debug, Clone, Copy)]
+struct Evidence<'a> {
+    open_kind: Option<&'a str>,
+    last: Option<(Micros, Quality)>,
+    period_ms: i32,
+    check: Option<(&'a str, Micros)>,
+    line: LineState,
+}
+
+/// The worst that is true wins; a stopped line excuses silence, an unknown one does not make it a gap.
+fn ccp_state(evidence: Evidence<'_>, now_us: Micros) -> CcpState {
+    let stale_us = STALE_US_MIN.max(i64::from(evidence.period_ms) * 5_000);
+    let is_monitored = evidence
+        .last
+        .is_some_and(|(time_us, quality)| now_us - time_us <= stale_us && quality.status() != Status::Bad);
+    let is_diverted = evidence
+        .check
+        .is_some_and(|(verdict, to_us)| verdict == "diverted" && now_us - to_us <= CHECK_AGE_US_MAX);
+    match (evidence.open_kind, evidence.line) {
+        (Some("limit"), _) => CcpState::Deviation,
+        (Some(_), _) => CcpState::MonitoringGap,
+        (None, LineState::Stopped) => CcpState::NotRunning,
+        _ if is_diverted => CcpState::Diverted,
+        _ if is_monitored => CcpState::InControl,
+        (None, LineState::Running) if evidence.last.is_some() => CcpState::MonitoringGap,
+        _ => CcpState::Unknown,
+    }
+}
+
+/// Distance to the nearer limit in the tag's unit; negative beyond it.
+fn margin(value: f64, low: Option<f64>, high: Option<f64>) -> Option<f64> {
+    let below = low.map(|low| value - low);
+    let above = high.map(|high| high - value);
+    match (below, above) {
+        (Some(below), Some(above)) => Some(below.min(above)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The newest check that an edge recorded.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LastCheck {
+    /// From this time …
+    pub from_us: Micros,
+    /// … to this one.
+    pub to_us: Micros,
+    /// `met`, `not_met`, `diverted` or `not_monitored`.
+    pub verdict: String,
+    /// Least good value.
+    pub value_min: Option<f64>,
+    /// Greatest good value.
+    pub value_max: Option<f64>,
+    /// Last good value.
+    pub value_last: Option<f64>,
+    /// Good readings.
+    pub good: i32,
+    /// Bad readings.
+    pub bad: i32,
+    /// Readings that were due and not taken.
+    pub missing: i32,
+}
+
+/// A critical control point as it stands now.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ccp {
+    /// Stable id.
+    pub id: Uuid,
+    /// Code, for example `CCP-1`.
+    pub code: String,
+    /// What it controls.
+    pub name: String,
+    /// Its line.
+    pub line_id: Uuid,
+    /// The tag that monitors it, once an edge publishes it.
+    pub tag_id: Option<i32>,
+    /// Lowest value allowed.
+    pub limit_low: Option<f64>,
+    /// Highest value allowed.
+    pub limit_high: Option<f64>,
+    /// Unit of limit and values.
+    pub unit: String,
+    /// Revision of the limit.
+    pub limit_version: i32,
+    /// How it stands.
+    pub state: CcpState,
+    /// Newest reading of its tag.
+    pub last: Option<LastReading>,
+    /// Distance of that reading to the nearer limit; negative beyond it.
+    pub margin: Option<f64>,
+    /// Newest check.
+    pub last_check: Option<LastCheck>,
+    /// The open deviation.
+    pub open_deviation_id: Option<Uuid>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    code: String,
+    name: String,
+    line_id: Uuid,
+    tag_id: Option<i32>,
+    period_ms: Option<i32>,
+    limit_low: Option<f64>,
+    limit_high: Option<f64>,
+    unit: String,
+    limit_version: i32,
+    last_time: Option<DateTime<Utc>>,
+    last_value: Option<f64>,
+    last_quality: Option<i16>,
+    rate_time: Option<DateTime<Utc>>,
+    rate_value: Option<f64>,
+    rate_quality: Option<i16>,
+    open_id: Option<Uuid>,
+    open_kind: Option<String>,
+    check_from: Option<DateTime<Utc>>,
+    check_to: Option<DateTime<Utc>>,
+    verdict: Option<String>,
+    value_min: Option<f64>,
+    value_max: Option<f64>,
+    value_last: Option<f64>,
+    good: Option<i32>,
+    bad: Option<i32>,
+    missing: Option<i32>,
+}
+
+const SELECT: &str = "
+SELECT c.id, c.code, c.name, c.line_id, t.id AS tag_id, t.period_ms, c.limit_low, c.limit_high, c.unit,
+    c.limit_version, r.time AS last_time, r.value AS last_value, r.quality AS last_quality,
+    rr.time AS rate_time, rr.value AS rate_value, rr.quality AS rate_quality,
+    d.id AS open_id, d.kind AS open_kind, k.from_time AS check_from, k.to_time AS check_to, k.verdict,
+    k.value_min, k.value_max, k.value_last, k.good, k.bad, k.missing
+FROM ccp c
+JOIN line l ON l.id = c.line_id
+LEFT JOIN tag t ON t.name = c.tag_name
+LEFT JOIN tag_last r ON r.tag_id = t.id
+LEFT JOIN tag rt ON rt.name = l.rate_tag
+LEFT JOIN tag_last rr ON rr.tag_id = rt.id
+LEFT JOIN LATERAL (SELECT x.id, x.kind FROM deviation x WHERE x.ccp_id = c.id AND x.status = 'open'
+    ORDER BY x.kind = 'limit' DESC, x.detected_at DESC LIMIT 1) d ON true
+LEFT JOIN LATERAL (SELECT x.* FROM ccp_check x WHERE x.ccp_id = c.id ORDER BY x.from_time DESC LIMIT 1) k ON true";
+
+fn present(row: Row, now_us: Micros) -> Ccp {
+    let micros = |time: DateTime<Utc>| time.timestamp_micros();
+    let reading = |time: Option<DateTime<Utc>>, quality: Option<i16>| {
+        time.zip(quality)
+            .map(|(time, quality)| (micros(time), Quality::from_i16(quality)))
+    };
+    let rate =
+        reading(row.rate_time, row.rate_quality).map(|(time_us, quality)| (time_us, row.rate_value, quality));
+    let evidence = Evidence {
+        open_kind: row.open_kind.as_deref(),
+        last: reading(row.last_time, row.last_quality),
+        period_ms: row.period_ms.unwrap_or(0),
+        check: row.verdict.as_deref().zip(row.check_to.map(micros)),
+        line: line_state(rate, now_us),
+    };
+    let state = ccp_state(evidence, now_us);
+    let window = row
+        .check_from
+        .map(micros)
+        .zip(row.check_to.map(micros))
+        .zip(row.verdict);
+    Ccp {
+        state,
+        last: LastReading::from_columns(row.last_time, row.last_value, row.last_quality),
+        margin: row
+            .last_value
+            .and_then(|value| margin(value, row.limit_low, row.limit_high)),
+        last_check: window.map(|((from_us, to_us), verdict)| LastCheck {
+            from_us,
+            to_us,
+            verdict,
+            value_min: row.value_min,
+            value_max: row.value_max,
+            value_last: row.value_last,
+            good: row.good.unwrap_or(0),
+            bad: row.bad.unwrap_or(0),
+            missing: row.missing.unwrap_or(0),
+        }),
+        open_deviation_id: row.open_id,
+        id: row.id,
+        code: row.code,
+        name: row.name,
+        line_id: row.line_id,
+        tag_id: row.tag_id,
+        limit_low: row.limit_low,
+        limit_high: row.limit_high,
+        unit: row.unit,
+        limit_version: row.limit_version,
+    }
+}
+
+/// Lists the control points by code, each as it stands now.
+#[utoipa::path(get, path = "/fsq/ccps", operation_id = "list_ccps", tag = TAG, params(ListQuery),
+    responses((status = 200, description = "Control points", body = Page<Ccp>)))]
+pub async fn list_ccps(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<Ccp>>> {
+    let rows = Rows::parse(query.limit)?;
+    let mut tx = caller.begin(&app, Permission::CcpRead).await?;
+    let sql = format!(
+        "{SELECT} WHERE $1::uuid IS NULL OR c.code > (SELECT p.code FROM ccp p WHERE p.id = $1) \
+         ORDER BY c.code LIMIT $2"
+    );
+    let found: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(query.cursor)
+        .bind(rows.fetched())
+        .fetch_all(tx.conn())
+        .await?;
+    let now_us = app.clock.now_us();
+    let ccps = found.into_iter().map(|row| present(row, now_us)).collect();
+    Ok(Json(Page::of(ccps, rows, |ccp: &Ccp| ccp.id.to_string())))
+}
+
+/// Reads one control point as it stands now.
+#[utoipa::path(get, path = "/fsq/ccps/{id}", operation_id = "read_ccp", tag = TAG,
+    params(("id" = Uuid, Path, description = "Control point")),
+    responses((status = 200, description = "The control point", body = Ccp)))]
+pub async fn read_ccp(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Json<Ccp>> {
+    let mut tx = caller.begin(&app, Permission::CcpRead).await?;
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!("{SELECT} WHERE c.id = $1")))
+        .bind(id)
+        .fetch_optional(tx.conn())
+        .await?;
+    let row = row.ok_or(Error::NotFound {
+        entity: "critical control point",
+    })?;
+    Ok(Json(present(row, app.clock.now_us())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_US: Micros = 1_000_000_000;
+
+    fn quiet() -> Evidence<'static> {
+        Evidence {
+            open_kind: None,
+            last: Some((NOW_US, Quality::GOOD)),
+            period_ms: 1_000,
+            check: Some(("met", NOW_US)),
+            line: LineState::Running,
+        }
+    }
+
+    #[test]
+    fn an_open_deviation_outranks_everything() {
+        let stopped = Evidence {
+            open_kind: Some("limit"),
+            line: LineState::Stopped,
+            ..quiet()
+        };
+        assert_eq!(ccp_state(stopped, NOW_US), CcpState::Deviation);
+        let gap = Evidence {
+            open_kind: Some("sensor_stuck"),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(gap, NOW_US), CcpState::MonitoringGap);
+    }
+
+    #[test]
+    fn silence_is_a_gap_while_the_line_runs_and_an_excuse_while_it_stands() {
+        let silent = Evidence {
+            last: Some((NOW_US - 15_000_001, Quality::GOOD)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(silent, NOW_US), CcpState::MonitoringGap);
+        let bad = Evidence {
+            last: Some((NOW_US, Quality::BAD)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(bad, NOW_US), CcpState::MonitoringGap);
+        assert_eq!(
+            ccp_state(
+                Evidence {
+                    line: LineState::Stopped,
+                    ..silent
+                },
+                NOW_US
+            ),
+            CcpState::NotRunning
+        );
+        assert_eq!(
+            ccp_state(
+                Evidence {
+                    line: LineState::Unknown,
+                    ..silent
+                },
+                NOW_US
+            ),
+            CcpState::Unknown
+        );
+        let slow = Evidence {
+            period_ms: 60_000,
+            ..silent
+        };
+        assert_eq!(ccp_state(slow, NOW_US), CcpState::InControl);
+    }
+
+    #[test]
+    fn a_recent_check_under_diversion_shows_as_diverted() {
+        let diverted = Evidence {
+            check: Some(("diverted", NOW_US)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(diverted, NOW_US), CcpState::Diverted);
+        let old = Evidence {
+            check: Some(("diverted", NOW_US - CHECK_AGE_US_MAX - 1)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(old, NOW_US), CcpState::InControl);
+    }
+
+    #[test]
+    fn the_margin_is_to_the_nearer_limit_and_negative_beyond_it() {
+        assert_eq!(margin(73.5, Some(72.0), None), Some(1.5));
+        assert_eq!(margin(71.0, Some(72.0), None), Some(-1.0));
+        assert_eq!(margin(4.0, Some(0.0), Some(5.0)), Some(1.0));
+        assert_eq!(margin(4.0, None, None), None);
+    }
+}

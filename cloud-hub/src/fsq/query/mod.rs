@@ -1,0 +1,27 @@
+//! Read models of food safety: the CCP board, deviations, holds and lots, as pages show them.
+
+pub mod ccp;
+pub mod deviation;
+pub mod hold;
+pub mod lot;
+
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::app::App;
+
+/// The context's name in URLs and documentation.
+pub const TAG: &str = "fsq";
+
+/// Routes under `/api/v1`.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(lot::list_lots))
+        .routes(routes!(lot::read_lot))
+        .routes(routes!(ccp::list_ccps))
+        .routes(routes!(ccp::read_ccp))
+        .routes(routes!(deviation::list_deviations))
+        .routes(routes!(deviation::read_deviation))
+        .routes(routes!(deviation::acknowledge_deviation))
+        .routes(routes!(hold::list_holds))
+        .routes(routes!(hold::read_hold))
+}

@@ -1,0 +1,127 @@
+//! The table of contents of the hub's HTTP side.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::{
+    app::App,
+    edges,
+    error::Error,
+    fsq,
+    health::{self, MqttProbe},
+    identity::{self, attempts::Attempts},
+    openapi, plant_ops, request,
+    series::live::{self, Feed},
+    ui, vision,
+};
+
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Time in which a handler must answer; a live stream has answered once it is open.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+fn api() -> OpenApiRouter<App> {
+    let contexts = OpenApiRouter::new()
+        .merge(identity::routes())
+        .merge(plant_ops::routes())
+        .merge(fsq::query::routes())
+        .merge(vision::routes())
+        .merge(edges::routes())
+        .routes(routes!(live::open_live));
+    OpenApiRouter::with_openapi(openapi::base()).nest("/api/v1", contexts)
+}
+
+/// The API's description, as served and as `foodflow-hub openapi` prints it.
+pub fn document() -> OpenApi {
+    openapi::complete(api().into_openapi())
+}
+
+/// Everything that the hub serves over HTTP. Call within a Tokio runtime: the live feed starts here.
+/// Live streams end when `stop` is cancelled, so that a graceful shutdown does not wait for them.
+pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
+    let feed = Feed::start(&app.live, stop);
+    let (api, _) = api().split_for_parts();
+    api.merge(health::routes(mqtt))
+        .merge(SwaggerUi::new("/docs").url(openapi::PATH, document()))
+        .merge(ui::routes())
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(Extension(feed))
+        .layer(Extension(Arc::new(Attempts::default())))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(measure))
+        .layer(middleware::from_fn(request::correlate))
+        .with_state(app)
+}
+
+async fn method_not_allowed() -> Error {
+    Error::Unreadable {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        detail: "this method is not offered here".to_owned(),
+    }
+}
+
+/// Counts and times requests by route, and answers for a handler that does not.
+async fn measure(request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let route = path.map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let method = request.method().as_str().to_owned();
+    let started = Instant::now();
+    let response = match timeout(ANSWER_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(elapsed) => Error::Unavailable(elapsed.into()).into_response(),
+    };
+    let status = response.status().as_u16().to_string();
+    let labels = [("route", route), ("method", method), ("status", status)];
+    metrics::counter!("foodflow_http_requests_total", &labels).increment(1);
+    metrics::histogram!("foodflow_http_request_seconds", &labels).record(started.elapsed().as_secs_f64());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn operation_ids_are_unique_and_every_operation_is_tagged_and_documents_its_problems() {
+        let mut document = document();
+        let mut seen = HashMap::new();
+        for (path, item) in &mut document.paths.paths {
+            for (method, operation) in openapi::operations(item) {
+                let place = format!("{method:?} {path}");
+                let id = operation.operation_id.clone().expect("every operation has an id");
+                assert_eq!(seen.insert(id.clone(), place.clone()), None, "{id} is used twice");
+                assert!(
+                    operation.tags.as_ref().is_some_and(|tags| tags.len() == 1),
+                    "{place}"
+                );
+                assert!(operation.responses.responses.contains_key("401"), "{place}");
+                assert!(path.starts_with("/api/v1/"), "{place}");
+            }
+        }
+        assert!(seen.len() >= 27, "{} operations", seen.len());
+    }
+
+    #[test]
+    fn every_schema_that_is_referred_to_exists() {
+        let text = serde_json::to_string(&document()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
+    }
+}

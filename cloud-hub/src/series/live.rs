@@ -1,0 +1,520 @@
+//! What does a live page hear? One stream of server-sent events a browser: samples at most once a second with
+//! the newest value of each tag, deviations and holds never dropped, a heartbeat every five seconds.
+//! A stream that broke resumes by its last event id within ten minutes; otherwise it is told to start over.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue},
+    response::{IntoResponse, Response, Sse, sse::Event},
+};
+use protocol::{Micros, lane::Lane};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc},
+    time::{Instant, interval, sleep_until, timeout},
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
+
+use super::bus::{LiveBus, LiveEvent, LiveKind, Sample};
+use crate::{
+    app::App,
+    edges::health::edges,
+    error::{Error, Result},
+    identity::{
+        caller::{Caller, bearer},
+        permission::{Permission, granted},
+    },
+    kernel::tenancy::TenantSlug,
+    request::Query,
+};
+
+const RESUME_US_MAX: Micros = 600_000_000;
+const RING_EVENTS_MAX: usize = 20_000;
+const LISTENERS_MAX: usize = 2_000;
+/// Events that the socket has not taken yet, and those that wait behind them before we give up.
+const QUEUE_EVENTS: usize = 8;
+const WAITING_MAX: usize = 64;
+const SAMPLES_EVERY: Duration = Duration::from_secs(1);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+const HEARTBEAT_AGE_US_MAX: Micros = 4_000_000;
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+const TAGS_MAX: usize = 500;
+const EDGES_MAX: i64 = 1_000;
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+const FLAG_LATE: u8 = 1;
+const FLAG_SIMULATED: u8 = 2;
+
+// === what all streams share ===
+
+/// The last ten minutes of events other than samples, and what heartbeats say.
+#[derive(Debug)]
+pub struct Feed {
+    /// Names this start of the hub: cursors of another start mean nothing here.
+    boot: u32,
+    ring: Mutex<Ring>,
+    heartbeats: Mutex<HashMap<TenantSlug, (Micros, Arc<Value>)>>,
+    listeners: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Arc<LiveEvent>>,
+    /// Everything after this cursor is in the ring.
+    complete_after: u64,
+}
+
+impl Ring {
+    fn push(&mut self, event: Arc<LiveEvent>) {
+        let oldest_us = event.at_us - RESUME_US_MAX;
+        self.events.push_back(event);
+        while self.events.len() > RING_EVENTS_MAX
+            || self.events.front().is_some_and(|first| first.at_us < oldest_us)
+        {
+            if let Some(gone) = self.events.pop_front() {
+                self.complete_after = self.complete_after.max(gone.cursor);
+            }
+        }
+    }
+
+    /// A tenant's events after `cursor`; `None` when some may be gone.
+    fn after(&self, tenant: &TenantSlug, cursor: u64) -> Option<Vec<Arc<LiveEvent>>> {
+        (cursor >= self.complete_after).then(|| {
+            let missed = self
+                .events
+                .iter()
+                .filter(|event| event.cursor > cursor && event.tenant == *tenant);
+            missed.cloned().collect()
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Feed {
+    /// Starts to remember what the bus says; `stop` ends every stream.
+    pub fn start(bus: &LiveBus, stop: CancellationToken) -> Arc<Self> {
+        let mut random = [0; 4];
+        // Without randomness two starts of the hub could share a name; a stream would then miss a `resync`.
+        let boot = getrandom::fill(&mut random).map_or(std::process::id(), |()| u32::from_be_bytes(random));
+        let ring = Ring {
+            complete_after: bus.cursor().saturating_sub(1),
+            ..Ring::default()
+        };
+        let feed = Arc::new(Self {
+            boot,
+            ring: Mutex::new(ring),
+            heartbeats: Mutex::default(),
+            listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
+            stop,
+        });
+        tokio::spawn(remember(feed.clone(), bus.subscribe(), bus.clone()));
+        feed
+    }
+
+    fn id(&self, cursor: u64) -> String {
+        format!("{:x}-{cursor}", self.boot)
+    }
+
+    fn cursor_of(&self, id: &str) -> Option<u64> {
+        let (boot, cursor) = id.split_once('-')?;
+        (u32::from_str_radix(boot, 16).ok()? == self.boot).then(|| cursor.parse().ok())?
+    }
+
+    /// The edges' health as heartbeats carry it, asked at most every four seconds a tenant. While the database is
+    /// away the last answer stands.
+    async fn edges(&self, app: &App, tenant: &TenantSlug) -> Arc<Value> {
+        let now_us = app.clock.now_us();
+        let known = lock(&self.heartbeats).get(tenant).cloned();
+        if let Some((at_us, value)) = &known
+            && now_us - at_us < HEARTBEAT_AGE_US_MAX
+        {
+            return value.clone();
+        }
+        let Ok(fresh) = read_edges(app, tenant, now_us).await else {
+            return known.map_or_else(|| Arc::new(json!({})), |(_, value)| value);
+        };
+        let fresh = Arc::new(fresh);
+        lock(&self.heartbeats).insert(tenant.clone(), (now_us, fresh.clone()));
+        fresh
+    }
+}
+
+async fn remember(feed: Arc<Feed>, mut events: broadcast::Receiver<Arc<LiveEvent>>, bus: LiveBus) {
+    loop {
+        let received = tokio::select! {
+            () = feed.stop.cancelled() => return,
+            received = events.recv() => received,
+        };
+        match received {
+            Ok(event) if matches!(event.kind, LiveKind::Samples { .. }) => {}
+            Ok(event) => lock(&feed.ring).push(event),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                let mut ring = lock(&feed.ring);
+                ring.events.clear();
+                ring.complete_after = bus.cursor();
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn read_edges(app: &App, tenant: &TenantSlug, now_us: Micros) -> Result<Value> {
+    let mut tx = app.db.begin(tenant).await?;
+    let found = edges(&mut tx, None, EDGES_MAX, now_us).await?;
+    let health = found.into_iter().map(|edge| {
+        let said = json!({
+            "state": edge.state, "lag_ms": edge.lag_ms, "backlog_frames": edge.backlog_frames,
+        });
+        (edge.name, said)
+    });
+    Ok(Value::Object(health.collect()))
+}
+
+// === what one stream asked for ===
+
+/// What to hear.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LiveQuery {
+    /// Of `lines,alarms,samples`; all when absent.
+    topics: Option<String>,
+    /// Numbers of the tags whose samples are wanted, separated by commas; all when absent.
+    tags: Option<String>,
+    /// The bearer token, for clients that cannot set a header.
+    access_token: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    lines: bool,
+    alarms: bool,
+    samples: bool,
+    /// Empty means every tag.
+    tags: HashSet<i32>,
+}
+
+impl Wanted {
+    fn parse(topics: Option<&str>, tags: Option<&str>) -> Result<Self> {
+        let mut wanted = Self {
+            lines: false,
+            alarms: false,
+            samples: false,
+            tags: HashSet::new(),
+        };
+        for topic in topics.unwrap_or("lines,alarms,samples").split(',').map(str::trim) {
+            match topic {
+                "lines" => wanted.lines = true,
+                "alarms" => wanted.alarms = true,
+                "samples" => wanted.samples = true,
+                other => {
+                    return Err(Error::Invalid(format!(
+                        "`{other}` is no topic of lines, alarms, samples"
+                    )));
+                }
+            }
+        }
+        for tag in tags
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|tag| !tag.is_empty())
+        {
+            let id = tag
+                .parse()
+                .map_err(|_| Error::Invalid(format!("`{tag}` is no tag number")))?;
+            wanted.tags.insert(id);
+        }
+        if wanted.tags.len() > TAGS_MAX {
+            return Err(Error::Invalid(format!(
+                "at most {TAGS_MAX} tags may be asked for"
+            )));
+        }
+        Ok(wanted)
+    }
+
+    /// The event's name and data, if it is wanted and no sample.
+    fn notice(&self, kind: &LiveKind) -> Option<(&'static str, Value)> {
+        match kind {
+            LiveKind::Deviation { id, version } if self.alarms => {
+                Some(("deviation", json!({ "id": id, "version": version })))
+            }
+            LiveKind::Hold { id, version } if self.alarms => {
+                Some(("hold", json!({ "id": id, "version": version })))
+            }
+            LiveKind::Defect { id } if self.alarms => Some(("defect", json!({ "id": id }))),
+            LiveKind::Edge { name } => Some(("edge", json!({ "name": name }))),
+            LiveKind::Line { id } if self.lines => Some(("line", json!({ "id": id }))),
+            _ => None,
+        }
+    }
+}
+
+/// Opens the live stream.
+#[utoipa::path(get, path = "/live", operation_id = "open_live", tag = "live", params(LiveQuery),
+    responses((status = 200, description = "hello, heartbeat, samples, deviation, hold, defect, edge, line, resync",
+        body = String, content_type = "text/event-stream")))]
+pub async fn open_live(
+    State(app): State<App>,
+    Extension(feed): Extension<Arc<Feed>>,
+    headers: HeaderMap,
+    Query(query): Query<LiveQuery>,
+) -> Result<Response> {
+    let token = bearer(&headers).or(query.access_token.as_deref());
+    let caller = Caller::from_token(
+        token.ok_or(Error::Unauthenticated("a bearer token is needed"))?,
+        &app,
+    )?;
+    caller.require(Permission::LiveRead)?;
+    let wanted = Wanted::parse(query.topics.as_deref(), query.tags.as_deref())?;
+    let permit = feed.listeners.clone().try_acquire_owned();
+    let permit = permit.map_err(|source| Error::Unavailable(source.into()))?;
+    let last_id = headers
+        .get(LAST_EVENT_ID)
+        .and_then(|id| id.to_str().ok())
+        .map(str::to_owned);
+    let (sender, receiver) = mpsc::channel(QUEUE_EVENTS);
+    let bus = app.live.subscribe();
+    let mut listener = Listener {
+        cursor: app.live.cursor().saturating_sub(1),
+        app,
+        feed,
+        caller,
+        wanted,
+        replayed: HashSet::new(),
+        waiting: VecDeque::new(),
+        samples: BTreeMap::new(),
+        _permit: permit,
+    };
+    listener.greet(last_id.as_deref());
+    tokio::spawn(listener.run(bus, sender));
+    let mut response = Sse::new(ReceiverStream::new(receiver).map(Ok::<_, Infallible>)).into_response();
+    // A buffering proxy would turn the stream into a download.
+    response
+        .headers_mut()
+        .insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+// === one stream ===
+
+struct Listener {
+    app: App,
+    feed: Arc<Feed>,
+    caller: Caller,
+    wanted: Wanted,
+    /// The newest event that this stream has seen.
+    cursor: u64,
+    /// Events told by the replay that the bus may tell again.
+    replayed: HashSet<u64>,
+    /// What must not be lost, in order.
+    waiting: VecDeque<Event>,
+    /// The newest value of each tag since samples were last sent.
+    samples: BTreeMap<i32, (Sample, u8)>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Listener {
+    fn event(&self, name: &str, data: &Value) -> Event {
+        Event::default()
+            .event(name)
+            .id(self.feed.id(self.cursor))
+            .data(data.to_string())
+    }
+
+    fn tell(&mut self, name: &str, data: &Value) {
+        let event = self.event(name, data);
+        self.waiting.push_back(event);
+    }
+
+    /// Says hello, then what was missed since `last_id` or that it cannot be said.
+    fn greet(&mut self, last_id: Option<&str>) {
+        let now = self.cursor;
+        let missed = last_id.map(|id| {
+            let cursor = self.feed.cursor_of(id)?;
+            lock(&self.feed.ring).after(&self.caller.tenant, cursor)
+        });
+        let hello = json!({
+            "server_now_us": self.app.clock.now_us(), "tenant": self.caller.tenant.as_str(),
+            "can": granted(self.caller.role), "cursor": self.feed.id(now), "schema": 1,
+        });
+        self.tell("hello", &hello);
+        match missed {
+            None => {}
+            Some(Some(events)) if events.len() < WAITING_MAX => {
+                for event in events {
+                    self.replayed.insert(event.cursor);
+                    self.take(&event);
+                }
+            }
+            Some(_) => self.tell(
+                "resync",
+                &json!({ "reason": "the events since your last one are gone" }),
+            ),
+        }
+        self.cursor = self.cursor.max(now);
+    }
+
+    fn take(&mut self, event: &LiveEvent) {
+        self.cursor = self.cursor.max(event.cursor);
+        if let LiveKind::Samples { lane, samples } = &event.kind {
+            if self.wanted.samples {
+                self.keep(*lane, samples);
+            }
+        } else if let Some((name, data)) = self.wanted.notice(&event.kind) {
+            self.tell(name, &data);
+        }
+    }
+
+    fn keep(&mut self, lane: Lane, samples: &[Sample]) {
+        for sample in samples {
+            if !self.wanted.tags.is_empty() && !self.wanted.tags.contains(&sample.tag_id) {
+                continue;
+            }
+            let late = if lane == Lane::Backfill { FLAG_LATE } else { 0 };
+            let flags = late | if sample.simulated { FLAG_SIMULATED } else { 0 };
+            let kept = self.samples.entry(sample.tag_id).or_insert((*sample, flags));
+            if kept.0.time_us <= sample.time_us {
+                *kept = (*sample, flags);
+            }
+        }
+    }
+
+    async fn run(mut self, mut bus: broadcast::Receiver<Arc<LiveEvent>>, sender: mpsc::Sender<Event>) {
+        let (mut samples_due, mut heartbeat_due) = (interval(SAMPLES_EVERY), interval(HEARTBEAT_EVERY));
+        let valid_us = (self.caller.expires_us - self.app.clock.now_us()).max(0);
+        let expires = Instant::now() + Duration::from_micros(valid_us as u64);
+        while self.waiting.len() < WAITING_MAX {
+            tokio::select! {
+                () = sender.closed() => return,
+                () = self.feed.stop.cancelled() => return,
+                () = sleep_until(expires) => return,
+                permit = sender.reserve(), if !self.waiting.is_empty() => {
+                    let (Ok(permit), Some(event)) = (permit, self.waiting.pop_front()) else { return };
+                    permit.send(event);
+                }
+                event = bus.recv() => match event {
+                    Ok(event) => {
+                        if event.tenant == self.caller.tenant && !self.replayed.remove(&event.cursor) {
+                            self.take(&event);
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(missed)) => {
+                        self.tell("resync", &json!({ "reason": format!("{missed} events were missed") }));
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                _ = samples_due.tick() => self.offer_samples(&sender),
+                _ = heartbeat_due.tick() => self.offer_heartbeat(&sender).await,
+            }
+        }
+        let slow = self.event("resync", &json!({ "reason": "you read too slowly" }));
+        if !matches!(timeout(GOODBYE_TIMEOUT, sender.send(slow)).await, Ok(Ok(()))) {
+            tracing::debug!("a live stream was closed before its reader caught up");
+        }
+    }
+
+    /// Samples go only when nothing more important waits; what cannot go now is overwritten by newer values.
+    fn offer_samples(&mut self, sender: &mpsc::Sender<Event>) {
+        if self.samples.is_empty() || !self.waiting.is_empty() {
+            return;
+        }
+        let row = |(sample, flags): &(Sample, u8)| {
+            json!([sample.tag_id, sample.time_us, sample.value, sample.quality, flags])
+        };
+        let values: Vec<_> = self.samples.values().map(row).collect();
+        let event = self.event(
+            "samples",
+            &json!({ "t_hub_us": self.app.clock.now_us(), "v": values }),
+        );
+        if sender.try_send(event).is_ok() {
+            self.samples.clear();
+        }
+    }
+
+    async fn offer_heartbeat(&mut self, sender: &mpsc::Sender<Event>) {
+        if !self.waiting.is_empty() {
+            return;
+        }
+        let edges = self.feed.edges(&self.app, &self.caller.tenant).await;
+        let said = json!({ "server_now_us": self.app.clock.now_us(), "edges": *edges });
+        if sender.try_send(self.event("heartbeat", &said)).is_err() {
+            tracing::debug!("a live stream has no room for a heartbeat");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn event(cursor: u64, at_us: Micros) -> Arc<LiveEvent> {
+        let tenant = TenantSlug::parse("akron").unwrap();
+        Arc::new(LiveEvent {
+            tenant,
+            cursor,
+            at_us,
+            kind: LiveKind::Defect { id: Uuid::nil() },
+        })
+    }
+
+    #[test]
+    fn the_ring_resumes_within_ten_minutes_and_never_pretends_beyond() {
+        let akron = TenantSlug::parse("akron").unwrap();
+        let mut ring = Ring::default();
+        for cursor in 1..=3 {
+            ring.push(event(cursor, cursor as i64 * 1_000_000));
+        }
+        let missed = ring.after(&akron, 1).unwrap();
+        assert_eq!(
+            missed.iter().map(|event| event.cursor).collect::<Vec<_>>(),
+            [2, 3]
+        );
+        assert!(
+            ring.after(&TenantSlug::parse("other").unwrap(), 0)
+                .unwrap()
+                .is_empty()
+        );
+        ring.push(event(4, RESUME_US_MAX + 2_500_000));
+        assert!(ring.after(&akron, 1).is_none(), "events 1 and 2 are gone");
+        assert_eq!(ring.after(&akron, 2).unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_of_another_start_of_the_hub_is_not_ours() {
+        let bus = LiveBus::new();
+        let (one, other) = (
+            Feed::start(&bus, CancellationToken::new()),
+            Feed::start(&bus, CancellationToken::new()),
+        );
+        assert_eq!(one.cursor_of(&one.id(17)), Some(17));
+        assert_eq!(other.cursor_of(&one.id(17)), None);
+        assert_eq!(one.cursor_of("nonsense"), None);
+    }
+
+    #[test]
+    fn unknown_topics_and_tags_are_refused() {
+        assert!(Wanted::parse(Some("lines,alarm"), None).is_err());
+        assert!(Wanted::parse(None, Some("1,x")).is_err());
+        let wanted = Wanted::parse(Some("samples"), Some("1, 2,")).unwrap();
+        assert!(wanted.samples && !wanted.lines && !wanted.alarms);
+        assert_eq!(wanted.tags, HashSet::from([1, 2]));
+    }
+}
