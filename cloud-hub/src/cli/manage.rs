@@ -155,6 +155,12 @@ pub(super) async fn enroll_code(place: &Place, tenant: &TenantSlug, edge: &str) 
     Ok(())
 }
 
+/// Prints the description that `/api/v1/openapi.json` serves.
+pub(super) fn openapi() -> anyhow::Result<()> {
+    println!("{}", crate::router::document().to_pretty_json()?);
+    Ok(())
+}
+
 pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
     let (_, databases) = place.open().await?;
     let db = db(&databases);

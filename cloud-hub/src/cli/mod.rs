@@ -102,6 +102,8 @@ enum Command {
         #[arg(long)]
         edge: String,
     },
+    /// Print the API's description (OpenAPI, JSON).
+    Openapi,
     /// Say how the hub's surroundings are.
     Doctor {
         /// As JSON.
@@ -217,6 +219,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         }) => manage::create_user(&place, &tenant, &email, role, name, password).await,
         Command::Token { tenant, role, ttl } => manage::token(&place, &tenant, role, ttl).await,
         Command::EnrollCode { tenant, edge } => manage::enroll_code(&place, &tenant, &edge).await,
+        Command::Openapi => manage::openapi(),
         Command::Doctor { json } => manage::doctor(&place, json).await,
     };
     match done {
