@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     fsq,
     health::{self, MqttProbe},
-    identity::{self, attempts::Attempts},
+    identity::{self, attempts::Attempts, login},
     openapi, plant_ops, request,
     series::live::{self, Feed},
     ui, vision,
@@ -51,6 +51,7 @@ pub fn document() -> OpenApi {
 /// Live streams end when `stop` is cancelled, so that a graceful shutdown does not wait for them.
 pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
     let feed = Feed::start(&app.live, stop);
+    drop(tokio::task::spawn_blocking(login::warm_up));
     let (api, _) = api().split_for_parts();
     api.merge(health::routes(mqtt))
         .merge(SwaggerUi::new("/docs").url(openapi::PATH, document()))

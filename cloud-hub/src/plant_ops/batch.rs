@@ -313,7 +313,7 @@ async fn open_lot(tx: &mut TenantTx, id: Uuid, now: DateTime<Utc>) -> Result<()>
     sqlx::query(
         "INSERT INTO lot (id, code, kind, sku_id, item_name, status, quantity, unit, batch_id, equipment_id, \
            produced_range) \
-         SELECT $1, $2, 'finished', $3, $4, 'in_process', 0, 'each', b.id, \
+         SELECT $1, $2, 'finished', $3, $4, 'in_process', 0, 'units', b.id, \
            (SELECT e.id FROM equipment e WHERE e.line_id = b.line_id AND NOT EXISTS (SELECT FROM flow_link f \
               JOIN equipment t ON t.id = f.to_equipment_id \
               WHERE f.from_equipment_id = e.id AND t.line_id = b.line_id) \
@@ -321,7 +321,7 @@ async fn open_lot(tx: &mut TenantTx, id: Uuid, now: DateTime<Utc>) -> Result<()>
            tstzrange($5, NULL) FROM batch b WHERE b.id = $6",
     )
     .bind(Uuid::now_v7())
-    .bind(format!("{stem}{}", taken + 1))
+    .bind(format!("{stem}{}", batch_letter(taken)))
     .bind(sku_id)
     .bind(name)
     .bind(now)
@@ -341,6 +341,17 @@ fn taken_code(source: sqlx::Error) -> Error {
     }
 }
 
+/// `A` for the first batch of the day, `Z` for the 26th, then `AA`.
+fn batch_letter(before: i64) -> String {
+    let (round, place) = (before / 26, (before % 26) as u8);
+    let last = char::from(b'A' + place);
+    if round == 0 {
+        last.to_string()
+    } else {
+        batch_letter(round - 1) + &last.to_string()
+    }
+}
+
 /// `SKU-YJJJ-L`: last digit of the year, day of the year, number of the line; the batch of the day follows.
 fn lot_stem(sku: &str, line: &str, at: DateTime<chrono_tz::Tz>) -> String {
     let line = line.trim_start_matches(|c: char| c.is_ascii_alphabetic());
@@ -352,6 +363,12 @@ mod tests {
     use chrono::TimeZone;
 
     use super::*;
+
+    #[test]
+    fn batches_of_a_day_are_lettered_without_end() {
+        let letters: Vec<_> = [0, 1, 25, 26, 51, 52].into_iter().map(batch_letter).collect();
+        assert_eq!(letters, ["A", "B", "Z", "AA", "AZ", "BA"]);
+    }
 
     #[test]
     fn a_lot_code_carries_the_plants_own_day() {
