@@ -10,6 +10,7 @@ import { useLiveStream, useNowUs } from "../live/live";
 import { store } from "../live/store";
 import { endSession, onSessionEnd } from "../session";
 import { PlantProvider, type Plant } from "./plant";
+import { setShortcuts, useShortcutsOn } from "./shortcuts";
 import { ProblemNote } from "./state";
 import { BehindBand, TrustText } from "./trust";
 
@@ -168,6 +169,7 @@ function PlantClock({ zone }: { zone: string }) {
 
 function UserMenu({ plant }: { plant: Plant }) {
   const { display_name: name, role } = plant.me.user;
+  const has_shortcuts = useShortcutsOn();
   return (
     <details className="user">
       <summary>{name}</summary>
@@ -177,6 +179,10 @@ function UserMenu({ plant }: { plant: Plant }) {
           {role.replaceAll("_", " ")}, {plant.me.tenant.name}
         </p>
         <p className="quiet">Times in {plant.zone}</p>
+        <label className="check">
+          <input type="checkbox" checked={has_shortcuts} onChange={(event) => setShortcuts(event.target.checked)} />
+          Single-key shortcuts
+        </label>
         <button type="button" className="button" onClick={endSession}>
           Sign out
         </button>
