@@ -97,6 +97,24 @@ async function checkSignIn(checks, page, target) {
   });
 }
 
+async function checkSessionEnd(checks, page, base, target) {
+  await checks.check("an ended session leads to sign in, and from there back to the page", async () => {
+    await page.goto(`${base}/holds`);
+    await page.waitForSelector("h1");
+    await page.evaluate(() => {
+      const session = JSON.parse(sessionStorage.getItem("foodflow.session"));
+      sessionStorage.setItem("foodflow.session", JSON.stringify({ ...session, token: "ended" }));
+    });
+    await page.reload();
+    await page.waitForURL("**/login*", { timeout: PATIENCE_MS });
+    await page.getByLabel("E-mail").fill(target.email);
+    await page.getByLabel("Password").fill(target.password);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.waitForURL("**/holds", { timeout: PATIENCE_MS });
+    return seen(page, "h1");
+  });
+}
+
 async function checkKeyboard(checks, page, base) {
   await checks.check("keyboard: skip link first, then the pages; Enter opens one", async () => {
     await page.goto(`${base}/now`);
@@ -235,6 +253,7 @@ export async function run(wanted) {
     await checkLine(checks, page, base, target.expect);
     await page.emulateMedia({ colorScheme: "light" });
     await checkKeyboard(checks, page, base);
+    await checkSessionEnd(checks, page, base, target);
     await page.goto(`${base}/now`);
     await checkTrust(checks, page, base);
     await checkTabs(checks, context, page);

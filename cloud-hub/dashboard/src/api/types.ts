@@ -61,6 +61,7 @@ export interface Tag {
   unit: string;
   line_id: Id | null;
   edge: string | null;
+  /** How often a reading is due; 0 means on change. */
   period_ms: number;
   limit_low: number | null;
   limit_high: number | null;
@@ -104,7 +105,8 @@ export interface Ccp {
   code: string;
   name: string;
   line_id: Id;
-  tag_id: number;
+  /** Null until an edge publishes the tag. */
+  tag_id: number | null;
   limit_low: number | null;
   limit_high: number | null;
   unit: string;
@@ -187,7 +189,7 @@ export interface VisionResult {
   id: Id;
   taken_us: Micros;
   camera: string;
-  line_id: Id;
+  line_id: Id | null;
   verdict: Verdict;
   reason: string | null;
   defects: Defect[];

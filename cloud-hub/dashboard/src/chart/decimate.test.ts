@@ -54,6 +54,7 @@ describe("joining history and live readings", () => {
 describe("gap width", () => {
   it("grows with the period and with the bucket width, and is never below five seconds", () => {
     expect(gapUs(100, 0)).toBe(5 * SECOND);
+    expect(gapUs(0, SECOND)).toBe(Number.POSITIVE_INFINITY);
     expect(gapUs(30_000, 0)).toBe(150 * SECOND);
     expect(gapUs(1_000, 96 * SECOND)).toBe(240 * SECOND);
   });

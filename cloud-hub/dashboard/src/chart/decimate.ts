@@ -113,7 +113,11 @@ export function seriesOf(times: readonly number[], values: readonly number[]): S
   };
 }
 
-/** From when on are two neighbours not neighbours: five periods, or two and a half buckets. */
+/**
+ * From when on are two neighbours not neighbours: five periods, or two and a half buckets. A tag that
+ * reports on change (period 0) holds its value in between.
+ */
 export function gapUs(period_ms: number, resolution_us: number): number {
+  if (period_ms === 0) return Number.POSITIVE_INFINITY;
   return Math.max(5 * period_ms * 1000, 5_000_000, 2.5 * resolution_us);
 }

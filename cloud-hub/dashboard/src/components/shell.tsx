@@ -10,6 +10,7 @@ import { useLiveStream, useNowUs } from "../live/live";
 import { store } from "../live/store";
 import { endSession, onSessionEnd } from "../session";
 import { PlantProvider, type Plant } from "./plant";
+import { setShortcuts, useShortcutsOn } from "./shortcuts";
 import { ProblemNote } from "./state";
 import { BehindBand, TrustText } from "./trust";
 
@@ -28,7 +29,7 @@ export function shownTags(lines: readonly Line[], ccps: readonly Ccp[]): number[
     for (const tag of line.key_tags) tags.add(tag);
     if (line.rate_tag_id !== null) tags.add(line.rate_tag_id);
   }
-  for (const ccp of ccps) tags.add(ccp.tag_id);
+  for (const ccp of ccps) if (ccp.tag_id !== null) tags.add(ccp.tag_id);
   return [...tags].sort((a, b) => a - b);
 }
 
@@ -48,6 +49,19 @@ function useSessionEnd(): void {
       }),
     [client, navigate],
   );
+}
+
+/** A line or CCP may name a tag that an edge has only now published: then the tags are read again, once. */
+function useUnknownTags(wanted: number[] | null, tags: Tag[] | undefined, refetch: () => unknown): void {
+  const asked = useRef("");
+  useEffect(() => {
+    if (wanted === null || tags === undefined) return;
+    const known = new Set(tags.map((tag) => tag.id));
+    const unknown = wanted.filter((tag_id) => !known.has(tag_id)).join();
+    if (unknown === "" || unknown === asked.current) return;
+    asked.current = unknown;
+    refetch();
+  }, [wanted, tags, refetch]);
 }
 
 export function Shell() {
@@ -73,6 +87,8 @@ export function Shell() {
   // When master data cannot be read, alarms are still wanted: the stream opens without samples.
   const has_failed = lines.error !== null || ccps.error !== null;
   useLiveStream(me.data?.user.id ?? null, wanted ?? (has_failed ? [] : null));
+
+  useUnknownTags(wanted, tags.data, tags.refetch);
 
   const plant = useMemo<Plant | null>(() => {
     if (me.data === undefined || lines.data === undefined || tags.data === undefined) return null;
@@ -153,6 +169,7 @@ function PlantClock({ zone }: { zone: string }) {
 
 function UserMenu({ plant }: { plant: Plant }) {
   const { display_name: name, role } = plant.me.user;
+  const has_shortcuts = useShortcutsOn();
   return (
     <details className="user">
       <summary>{name}</summary>
@@ -162,6 +179,10 @@ function UserMenu({ plant }: { plant: Plant }) {
           {role.replaceAll("_", " ")}, {plant.me.tenant.name}
         </p>
         <p className="quiet">Times in {plant.zone}</p>
+        <label className="check">
+          <input type="checkbox" checked={has_shortcuts} onChange={(event) => setShortcuts(event.target.checked)} />
+          Single-key shortcuts
+        </label>
         <button type="button" className="button" onClick={endSession}>
           Sign out
         </button>

@@ -67,9 +67,13 @@ export function BehindBand() {
   const now_us = useNowUs();
   const behind_us = pageBehindUs(store.delivery(), now_us);
   return (
-    <div role="status">
+    <>
+      {/* Announced once; the band itself changes every second. */}
+      <p role="status" className="hidden">
+        {behind_us !== null && "This page is behind; what it shows may be old."}
+      </p>
       {behind_us !== null && <p className="band">{`This page is ${duration(behind_us)} behind`}</p>}
-    </div>
+    </>
   );
 }
 

@@ -49,6 +49,7 @@ describe("staleness", () => {
     expect(freshness(seen(0), 1_000, 16 * S)).toBe("stale");
     expect(freshness(seen(0), 30_000, 59 * S)).toBe("fresh");
     expect(freshness(seen(0), 30_000, 151 * S)).toBe("stale");
+    expect(freshness(seen(0), 0, 9_000 * S)).toBe("fresh"); // reports on change
   });
 
   it("calls a bad reading bad, an old bad reading stale, and nothing fresh without the hub's time", () => {

@@ -34,6 +34,8 @@ export function lateUntilMs(period_ms: number): number {
 export function freshness(seen: Observed | null, period_ms: number, now_us: number | null): Freshness {
   if (seen === null) return "none";
   if (now_us === null) return "stale";
+  // A tag that reports on change has no age to go by; a silent edge shows as a band over its cards.
+  if (period_ms === 0) return isBad(seen.quality) || seen.value === null ? "bad" : "fresh";
   const age_ms = (now_us - seen.time_us) / 1000;
   if (age_ms > lateUntilMs(period_ms)) return "stale";
   if (isBad(seen.quality) || seen.value === null) return "bad";

@@ -46,6 +46,9 @@ describe("a CCP on the board", () => {
     expect(viewCcp(ccp(), tag, null, null, NOW, true)).toMatchObject({ state: "in_control", priority: null });
     expect(viewCcp(ccp(), tag, null, null, NOW + 60 * S, true)).toMatchObject({ state: "monitoring_gap", priority: 2, margin: null });
     expect(viewCcp(ccp({ last: null }), tag, null, null, NOW, true).state).toBe("monitoring_gap");
+    expect(viewCcp(ccp({ last: null, tag_id: null, state: "unknown" }), undefined, null, null, NOW, true)).toMatchObject({
+      state: "unknown", priority: null,
+    });
   });
 
   it("is unknown, not a monitoring gap, while the page itself hears nothing", () => {
@@ -114,6 +117,12 @@ describe("act now", () => {
     expect(actNow({ ...base, ccps: [unseen] }).map((row) => row.what)).toEqual(["CCP-1 not seen"]);
     const rows = actNow({ ...base, ccps: [unseen], deviations: [deviation({ kind: "monitoring_gap", value_extreme: null })] });
     expect(rows.map((row) => row.what)).toEqual(["CCP-1 monitoring gap"]);
+  });
+
+  it("does not list a gap that is over, although its deviation is open", () => {
+    const seen_again = viewCcp(ccp({ state: "monitoring_gap" }), tag, null, null, NOW, true);
+    const acknowledged = deviation({ kind: "monitoring_gap", acknowledged_us: NOW });
+    expect(actNow({ ...base, ccps: [seen_again], deviations: [acknowledged] })).toEqual([]);
   });
 
   it("puts what is critical first, then the newest", () => {

@@ -45,7 +45,7 @@ export function AcknowledgeDialog({ deviation, onClose }: { deviation: Deviation
         <div role="alert">
           {error !== null && (
             <p className="problem">
-              {is_changed ? "This changed while you were reading. Close and look again." : `${problemWords(error)}.`}
+              {is_changed ? `Not acknowledged: ${error.message}.` : `${problemWords(error)}.`}
             </p>
           )}
         </div>

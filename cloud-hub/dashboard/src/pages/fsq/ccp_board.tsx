@@ -81,7 +81,7 @@ function Row({ view }: { view: CcpView }) {
         )}
       </td>
       <td data-label="Value">
-        <Value seen={view.seen} good={store.latestGood(ccp.tag_id)} fresh={view.fresh} unit={ccp.unit}
+        <Value seen={view.seen} good={ccp.tag_id === null ? null : store.latestGood(ccp.tag_id)} fresh={view.fresh} unit={ccp.unit}
           zone={plant.zone} now_us={now_us} />
       </td>
       <td data-label="Limit">

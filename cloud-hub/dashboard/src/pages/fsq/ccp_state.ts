@@ -11,6 +11,8 @@ export interface CcpView {
   priority: Priority | null;
   word: string;
   fresh: Freshness;
+  /** No usable reading now: old, bad, or none at all. */
+  is_unseen: boolean;
   seen: Observed | null;
   /** Distance to the nearest limit, positive inside; null when there is no usable value. */
   margin: number | null;
@@ -60,8 +62,7 @@ export function viewCcp(
   // A gap in monitoring is itself a deviation; the page sees it before the hub's next check says so.
   // But when the page itself hears nothing, the gap is the page's, and it knows nothing either way.
   const is_unseen = now_us !== null && (fresh === "stale" || fresh === "bad" || fresh === "none");
-  const can_hide = ccp.state === "in_control" || ccp.state === "unknown";
-  const state: CcpState = is_unseen && can_hide ? (is_page_current ? "monitoring_gap" : "unknown") : ccp.state;
+  const state: CcpState = is_unseen && ccp.state === "in_control" ? (is_page_current ? "monitoring_gap" : "unknown") : ccp.state;
   const is_usable = (fresh === "fresh" || fresh === "late") && seen !== null && seen.value !== null;
   const good = newest(live_good, seen !== null && !isBad(seen.quality) && seen.value !== null ? seen : null);
   return {
@@ -70,6 +71,7 @@ export function viewCcp(
     priority: PRIORITIES[state],
     word: WORDS[state],
     fresh,
+    is_unseen,
     seen,
     margin: is_usable ? marginTo(ccp.limit_low, ccp.limit_high, seen.value as number) : null,
     last_valid_us: good?.time_us ?? null,

@@ -13,6 +13,7 @@ export function useCcpViews(ccps: readonly Ccp[]): CcpView[] {
   return ccps
     .map((ccp) => {
       const { tag_id } = ccp;
+      if (tag_id === null) return viewCcp(ccp, undefined, null, null, now_us, is_current);
       return viewCcp(ccp, tags.get(tag_id), store.latest(tag_id), store.latestGood(tag_id), now_us, is_current);
     })
     .sort(worstFirst);

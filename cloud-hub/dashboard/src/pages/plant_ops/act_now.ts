@@ -125,7 +125,8 @@ export function actNow({ deviations, holds, ccps, lines, now_us }: Situation): A
     rows.push(holdRow(hold, code(deviation?.line_id)));
   }
   for (const view of ccps) {
-    const needs_row = view.state === "monitoring_gap" || view.state === "diverted";
+    // A gap that is over needs nobody once its deviation was acknowledged, although that stays open.
+    const needs_row = view.state === "diverted" || (view.state === "monitoring_gap" && view.is_unseen);
     if (!needs_row || shown_ccps.has(view.ccp.id)) continue;
     rows.push(ccpRow(view, code(view.ccp.line_id), now_us));
   }

@@ -1,10 +1,11 @@
 // Inspected frames, newest first, with boxes drawn on; by verdict, line and class.
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { useEffect, useState } from "react";
+import { useState } from "react";
 import { visionQuery } from "../../api/queries";
 import type { Verdict, VisionResult } from "../../api/types";
 import { lineOf, usePlant } from "../../components/plant";
+import { useShortcut } from "../../components/shortcuts";
 import { ProblemNote } from "../../components/state";
 import { useTitle } from "../../components/use_title";
 import { when, words } from "../../format";
@@ -18,21 +19,6 @@ export function classesOf(results: readonly VisionResult[]): string[] {
   return [...new Set(results.flatMap((result) => result.defects.map((defect) => defect.class)))].sort();
 }
 
-/** `b` hides and shows the boxes, unless somebody is typing. */
-function useBoxes(): [boolean, (hasBoxes: boolean) => void] {
-  const [has_boxes, setBoxes] = useState(true);
-  useEffect(() => {
-    const onKey = (event: KeyboardEvent): void => {
-      const is_typing = event.target instanceof HTMLElement && event.target.matches("input, select, textarea");
-      if (event.key !== "b" || is_typing || event.ctrlKey || event.metaKey || event.altKey) return;
-      setBoxes((had) => !had);
-    };
-    window.addEventListener("keydown", onKey);
-    return () => window.removeEventListener("keydown", onKey);
-  }, []);
-  return [has_boxes, setBoxes];
-}
-
 export function DefectsPage() {
   useTitle("Vision");
   const search = useSearch({ from: "/t/$tenant/p/$plant/vision" });
@@ -42,7 +28,8 @@ export function DefectsPage() {
   const wanted = search.class;
   const shown =
     wanted === undefined ? all : all.filter((each) => each.defects.some((defect) => defect.class === wanted));
-  const [has_boxes, setBoxes] = useBoxes();
+  const [has_boxes, setBoxes] = useState(true);
+  useShortcut("b", () => setBoxes(!has_boxes));
   return (
     <>
       <h1>Vision</h1>
