@@ -306,9 +306,9 @@ async fn open_lot(tx: &mut TenantTx, id: Uuid, now: DateTime<Utc>) -> Result<()>
     .await?;
     let zone: chrono_tz::Tz = plant_zone.parse().unwrap_or(chrono_tz::UTC);
     let stem = lot_stem(&sku, &line, now.with_timezone(&zone));
-    let taken: i64 = sqlx::query_scalar("SELECT count(*) FROM lot WHERE starts_with(code, $1)")
+    let taken: Vec<String> = sqlx::query_scalar("SELECT code FROM lot WHERE starts_with(code, $1)")
         .bind(&stem)
-        .fetch_one(tx.conn())
+        .fetch_all(tx.conn())
         .await?;
     sqlx::query(
         "INSERT INTO lot (id, code, kind, sku_id, item_name, status, quantity, unit, batch_id, equipment_id, \
@@ -321,7 +321,7 @@ async fn open_lot(tx: &mut TenantTx, id: Uuid, now: DateTime<Utc>) -> Result<()>
            tstzrange($5, NULL) FROM batch b WHERE b.id = $6",
     )
     .bind(Uuid::now_v7())
-    .bind(format!("{stem}{}", batch_letter(taken)))
+    .bind(free_code(&stem, &taken))
     .bind(sku_id)
     .bind(name)
     .bind(now)
@@ -339,6 +339,13 @@ fn taken_code(source: sqlx::Error) -> Error {
         }
         _ => source.into(),
     }
+}
+
+/// The first code of the day that no lot has.
+fn free_code(stem: &str, taken: &[String]) -> String {
+    let codes = (0..).map(|before| format!("{stem}{}", batch_letter(before)));
+    let mut free = codes.filter(|code| !taken.contains(code));
+    free.next().expect("there are more codes than lots")
 }
 
 /// `A` for the first batch of the day, `Z` for the 26th, then `AA`.
@@ -368,6 +375,7 @@ mod tests {
     fn batches_of_a_day_are_lettered_without_end() {
         let letters: Vec<_> = [0, 1, 25, 26, 51, 52].into_iter().map(batch_letter).collect();
         assert_eq!(letters, ["A", "B", "Z", "AA", "AZ", "BA"]);
+        assert_eq!(free_code("X-", &["X-A".to_owned(), "X-C".to_owned()]), "X-B");
     }
 
     #[test]
