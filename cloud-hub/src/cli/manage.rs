@@ -155,6 +155,11 @@ pub(super) async fn enroll_code(place: &Place, tenant: &TenantSlug, edge: &str) 
     Ok(())
 }
 
+pub(super) fn openapi() -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(&crate::router::document())?);
+    Ok(())
+}
+
 pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
     let (_, databases) = place.open().await?;
     let db = db(&databases);

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{Config, ConfigError, Overrides},
-    embedded::{Address, Settings},
+    embedded::{Address, DATABASE, Settings},
     hub::Databases,
     kernel::{role::Role, tenancy::TenantSlug},
 };
@@ -102,6 +102,8 @@ enum Command {
         #[arg(long)]
         edge: String,
     },
+    /// Print the description of the API (OpenAPI, JSON).
+    Openapi,
     /// Say how the hub's surroundings are.
     Doctor {
         /// As JSON.
@@ -171,7 +173,7 @@ impl Place {
             if let Some(address) = Address::read(&config.data_dir)
                 && address.answers().await
             {
-                return Ok((config, Databases::of(&address)));
+                return Ok((config, Databases::of(&address, DATABASE)));
             }
         }
         let databases = Databases::start(&config, self.settings()).await?;
@@ -217,6 +219,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         }) => manage::create_user(&place, &tenant, &email, role, name, password).await,
         Command::Token { tenant, role, ttl } => manage::token(&place, &tenant, role, ttl).await,
         Command::EnrollCode { tenant, edge } => manage::enroll_code(&place, &tenant, &edge).await,
+        Command::Openapi => manage::openapi(),
         Command::Doctor { json } => manage::doctor(&place, json).await,
     };
     match done {
