@@ -76,7 +76,7 @@ impl Databases {
             let address = cluster.address().clone();
             return Ok(Self {
                 cluster: Some(cluster),
-                ..Self::of(&address)
+                ..Self::of(&address, DATABASE)
             });
         }
         let url = config.database.url.as_ref().context(
@@ -95,10 +95,10 @@ impl Databases {
     }
 
     /// Those of a cluster that somebody else runs.
-    pub fn of(address: &Address) -> Self {
+    pub fn of(address: &Address, database: &str) -> Self {
         Self {
-            login: Target::login(address, DATABASE),
-            owner: Some(Target::owner(address, DATABASE)),
+            login: Target::login(address, database),
+            owner: Some(Target::owner(address, database)),
             cluster: None,
         }
     }
@@ -126,12 +126,19 @@ impl Hub {
     /// # Errors
     /// Anything that keeps the hub from serving; nothing is left running then.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let config = options.config;
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("creating {}", config.data_dir.display()))?;
-        let databases = Databases::start(&config, options.embedded).await?;
+        let databases = Databases::start(&options.config, options.embedded).await?;
         let applied = databases.migrate().await.context("migrating the database")?;
         tracing::info!(applied, "the database is up to date");
+        Self::start_on(options.config, databases).await
+    }
+
+    /// Starts a hub on databases that are up to date.
+    ///
+    /// # Errors
+    /// As [`Hub::start`].
+    pub async fn start_on(config: Config, databases: Databases) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("creating {}", config.data_dir.display()))?;
         let app = App {
             db: Db::new(
                 databases.login.requests.clone(),

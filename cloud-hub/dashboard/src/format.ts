@@ -15,6 +15,11 @@ export function unitWord(unit: string): string {
   return UNITS[unit] ?? unit;
 }
 
+/** Sentences of the hub name units as the dictionary does: "fell to 71.1 degC". */
+export function plainUnits(text: string): string {
+  return text.replace(/\bdeg([CF])\b/g, "°$1");
+}
+
 const numbers = new Map<number, Intl.NumberFormat>();
 
 function fixed(digits: number): Intl.NumberFormat {
@@ -73,6 +78,12 @@ export function clockMinute(time_us: number, zone: string): string {
 export function when(time_us: number, now_us: number | null, zone: string): string {
   const is_recent = now_us !== null && Math.abs(now_us - time_us) < 12 * 3_600_000_000;
   return zoneFormat(zone, is_recent ? "hms" : "dhm").format(time_us / 1000);
+}
+
+/** "06:07:16 to 06:08:31", or "since 06:07:16, not over" while it lasts. */
+export function windowWords(from_us: number, to_us: number | null, now_us: number | null, zone: string): string {
+  const from = when(from_us, now_us, zone);
+  return to_us === null ? `since ${from}, not over` : `${from} to ${when(to_us, now_us, zone)}`;
 }
 
 /** "8 s", "3 min", "2 h 05 min", "4 d". Never negative: a source clock may be ahead. */

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{Config, ConfigError, Overrides},
-    embedded::{Address, Settings},
+    embedded::{Address, DATABASE, Settings},
     hub::Databases,
     kernel::{role::Role, tenancy::TenantSlug},
 };
@@ -102,7 +102,7 @@ enum Command {
         #[arg(long)]
         edge: String,
     },
-    /// Print the API's description (OpenAPI, JSON).
+    /// Print the description of the API (OpenAPI, JSON).
     Openapi,
     /// Say how the hub's surroundings are.
     Doctor {
@@ -173,7 +173,7 @@ impl Place {
             if let Some(address) = Address::read(&config.data_dir)
                 && address.answers().await
             {
-                return Ok((config, Databases::of(&address)));
+                return Ok((config, Databases::of(&address, DATABASE)));
             }
         }
         let databases = Databases::start(&config, self.settings()).await?;

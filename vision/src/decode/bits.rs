@@ -24,6 +24,23 @@ impl<'a> BitReader<'a> {
     /// Holds at least 32 bits afterwards unless the segment ends before.
     #[inline]
     pub(super) fn refill(&mut self) {
+        if self.held_count >= 32 {
+            return;
+        }
+        // Four bytes at once when none of them is FF, which is the rule.
+        if let Some(&[a, b, c, d]) = self.data.get(self.position..self.position + 4) {
+            let word = u32::from_be_bytes([a, b, c, d]);
+            if (!word).wrapping_sub(0x0101_0101) & word & 0x8080_8080 == 0 {
+                self.held |= u64::from(word) << (32 - self.held_count);
+                self.held_count += 32;
+                self.position += 4;
+                return;
+            }
+        }
+        self.refill_bytewise();
+    }
+
+    fn refill_bytewise(&mut self) {
         while self.held_count <= 56 {
             let Some(&byte) = self.data.get(self.position) else {
                 return;
@@ -57,15 +74,11 @@ impl<'a> BitReader<'a> {
         if count > self.held_count {
             return None;
         }
-        let length = count - skip;
-        let value = if length == 0 {
-            0
-        } else {
-            ((self.held << skip) >> (64 - length)) as u32
-        };
+        // In two steps, because a shift by 64 does not exist.
+        let value = ((self.held << skip) >> 1) >> (63 - (count - skip));
         self.held <<= count;
         self.held_count -= count;
-        Some(value)
+        Some(value as u32)
     }
 
     /// Returns where the marker after this segment starts; `None` when whole bytes are left unread.

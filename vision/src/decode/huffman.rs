@@ -9,7 +9,7 @@ const FAST_BITS: usize = 10;
 #[derive(Debug, Clone)]
 pub(super) struct HuffmanTable {
     /// By the next `FAST_BITS` bits: symbol and code length, length 0 when the code is longer.
-    fast: Vec<(u8, u8)>,
+    fast: Box<[(u8, u8); 1 << FAST_BITS]>,
     /// By code length: first code that is too large for it, aligned to 16 bits.
     limit: [u32; 17],
     /// By code length: what to add to the code to get the symbol's index.
@@ -21,7 +21,7 @@ impl HuffmanTable {
     /// Builds the table from the number of codes of each length 1 to 16 and the symbols in order.
     pub(super) fn new(counts: &[u8], symbols: &[u8]) -> Result<Self, DecodeError> {
         let mut table = Self {
-            fast: vec![(0, 0); 1 << FAST_BITS],
+            fast: Box::new([(0, 0); 1 << FAST_BITS]),
             limit: [0; 17],
             offset: [0; 17],
             symbols: symbols.to_vec(),
@@ -53,7 +53,7 @@ impl HuffmanTable {
     /// Returns symbol and code length for the next 16 bits; `None` when no code starts so.
     #[inline]
     pub(super) fn look_up(&self, next16: usize) -> Option<(u8, u32)> {
-        let (symbol, length) = self.fast[next16 >> (16 - FAST_BITS)];
+        let (symbol, length) = self.fast[(next16 >> (16 - FAST_BITS)) & ((1 << FAST_BITS) - 1)];
         if length > 0 {
             Some((symbol, u32::from(length)))
         } else {

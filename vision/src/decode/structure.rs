@@ -136,7 +136,7 @@ impl Tables {
             if steps.contains(&0) {
                 return Err(DecodeError::Corrupt("a quantiser of zero"));
             }
-            *slot = Some(Quantisers::new(steps));
+            *slot = Some(Quantisers::new(&steps));
             body = &body[1 + 64 * bytes_each..];
         }
         Ok(())

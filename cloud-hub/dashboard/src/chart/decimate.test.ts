@@ -1,6 +1,7 @@
 // Does what is drawn keep every excursion, and leave every gap open?
 import { describe, expect, it } from "vitest";
 import { decimate, gapUs, join, seriesOf } from "./decimate";
+import { windowStart } from "./range";
 
 const SECOND = 1_000_000;
 const hour = (value: (index: number) => number) =>
@@ -48,6 +49,14 @@ describe("joining history and live readings", () => {
     const joined = join(seriesOf([1, 2, 4, 6], [10, 20, 40, 60]), seriesOf([2, 3, 6, 7], [21, 30, 61, 70]));
     const pairs = Array.from({ length: joined.length }, (_, i) => [joined.timeAt(i), joined.valueAt(i)]);
     expect(pairs).toEqual([[1, 10], [2, 21], [3, 30], [4, 40], [6, 61], [7, 70]]);
+  });
+});
+
+describe("the window of a chart", () => {
+  it("is the wanted span, or what there is of a young tag, but never less than five minutes", () => {
+    const from = (first_s: number) => windowStart(seriesOf([first_s * SECOND], [1]), 10_000 * SECOND, 3600 * SECOND) / SECOND;
+    expect([from(0), from(7_000), from(9_999)]).toEqual([6_400, 7_000, 9_700]);
+    expect(windowStart(seriesOf([], []), 10_000 * SECOND, 3600 * SECOND)).toBe(6_400 * SECOND);
   });
 });
 

@@ -1,4 +1,15 @@
-// Which values does a vertical axis span? What is drawn and its limits, with room above and below.
+// What do the axes span? Upwards what is drawn and its limits, with room; sideways the wanted time.
+import type { Series } from "./decimate";
+
+/** A chart never shows less than this, however young its tag is. */
+const WINDOW_MIN_US = 5 * 60 * 1_000_000;
+
+/** Starts with the wanted span, or with the first reading there is when the tag is younger. */
+export function windowStart(series: Series, to_us: number, span_us: number): number {
+  const wanted_us = to_us - span_us;
+  if (series.length === 0) return wanted_us;
+  return Math.max(wanted_us, Math.min(series.timeAt(0), to_us - WINDOW_MIN_US));
+}
 
 /** Never flatter than this share of the values' size, or noise would fill the chart. */
 const SPAN_MIN_SHARE = 0.02;

@@ -1,14 +1,18 @@
-// One hour of one tag in a few square centimetres: no axes, the limit dashed, gaps left open.
+// One hour of one tag in a few square centimetres: no axes but how far back, the limit dashed, gaps left open.
 import { useEffect, useRef } from "react";
 import { scheduler, type Drawing } from "../live/scheduler";
 import { store } from "../live/store";
 import { decimate, gapUs, type Decimated } from "./decimate";
 import { inkOf } from "./ink";
-import { valueRange } from "./range";
+import { duration } from "../format";
+import { valueRange, windowStart } from "./range";
 import { useHistory } from "./use_history";
 
 const SPAN_US = 3_600_000_000;
-const HEIGHT_PX = 44;
+const HEIGHT_PX = 60;
+/** Below the line: how far back it goes. */
+const LABEL_PX = 16;
+const AXIS_FONT = '12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 
 export interface SparklineProps {
   tag_id: number;
@@ -35,7 +39,7 @@ function paint(canvas: HTMLCanvasElement, points: Decimated, { from_us, to_us, l
   const ink = inkOf(canvas);
   const [low, high] = valueRange(points.y, limits);
   const x = (time_us: number) => ((time_us - from_us) / (to_us - from_us)) * width;
-  const y = (value: number) => 2 + (1 - (value - low) / (high - low)) * (HEIGHT_PX - 4);
+  const y = (value: number) => 2 + (1 - (value - low) / (high - low)) * (HEIGHT_PX - LABEL_PX - 4);
   context.strokeStyle = ink.limit;
   context.setLineDash([5, 4]);
   context.lineWidth = 1;
@@ -58,6 +62,9 @@ function paint(canvas: HTMLCanvasElement, points: Decimated, { from_us, to_us, l
     if (value !== null) is_down = true;
   });
   context.stroke();
+  context.fillStyle = ink.text;
+  context.font = AXIS_FONT;
+  context.fillText(`−${duration(to_us - from_us)}`, 0, HEIGHT_PX - 2);
 }
 
 export function Sparkline({ tag_id, period_ms, limit_low, limit_high, label }: SparklineProps) {
@@ -72,9 +79,10 @@ export function Sparkline({ tag_id, period_ms, limit_low, limit_high, label }: S
     const limits = [limit_low, limit_high].filter((limit) => limit !== null);
     const own = scheduler.register(() => {
       const to_us = store.nowUs() ?? Date.now() * 1000;
-      const from_us = to_us - SPAN_US;
+      const series = latest.current.series();
+      const from_us = windowStart(series, to_us, SPAN_US);
       const gap_us = gapUs(period_ms, latest.current.resolution_us);
-      const points = decimate(latest.current.series(), from_us, to_us, element.clientWidth, gap_us);
+      const points = decimate(series, from_us, to_us, element.clientWidth, gap_us);
       paint(element, points, { from_us, to_us, limits });
     });
     drawing.current = own;

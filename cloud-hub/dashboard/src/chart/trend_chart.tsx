@@ -5,14 +5,14 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { usePlant, viewTag } from "../components/plant";
 import { Value } from "../components/value";
-import { clockTime, formatLimits, formatValue, formatWithUnit, unitWord } from "../format";
+import { clockTime, formatLimits, formatValue, formatWithUnit } from "../format";
 import { useNowUs } from "../live/live";
 import { scheduler } from "../live/scheduler";
 import { isLate } from "../live/staleness";
 import { store } from "../live/store";
 import { decimate, gapUs, type Decimated } from "./decimate";
 import { inkOf, onThemeChange } from "./ink";
-import { valueRange } from "./range";
+import { valueRange, windowStart } from "./range";
 import { stepSeconds, tickLabel, timeTicks } from "./time_axis";
 import { useHistory } from "./use_history";
 
@@ -189,10 +189,12 @@ export function TrendChart({ tag_id, span_us }: TrendChartProps) {
       const to_us = store.nowUs() ?? Date.now() * 1000;
       const gap_us = gapUs(period_ms, latest.current.resolution_us);
       const columns = Math.max(50, plot.bbox.width / devicePixelRatio);
-      const points = decimate(latest.current.series(), to_us - span_us, to_us, columns, gap_us);
+      const series = latest.current.series();
+      const from_us = windowStart(series, to_us, span_us);
+      const points = decimate(series, from_us, to_us, columns, gap_us);
       plot.batch(() => {
         plot.setData(toPlotData(points), false);
-        plot.setScale("x", { min: (to_us - span_us) / 1e6, max: to_us / 1e6 });
+        plot.setScale("x", { min: from_us / 1e6, max: to_us / 1e6 });
       });
       if (summary_text.current !== null) summary_text.current.textContent = latest.current.updated_ms === 0 ? "" : summary(points, unit);
     });
@@ -226,7 +228,7 @@ export function TrendChart({ tag_id, span_us }: TrendChartProps) {
         <Value {...view} unit={unit} zone={zone} now_us={now_us} size="large" />
       </figcaption>
       <p className="trend-facts">
-        <span>{limits_words === "no limit" ? `No limit, ${unitWord(unit)}` : `Limit ${limits_words}`}</span>
+        <span>{limits_words === "no limit" ? "No limit" : `Limit ${limits_words}`}</span>
         <span ref={summary_text} />
         <span ref={cursor_text} className="cursor" aria-hidden="true" />
       </p>

@@ -2,6 +2,7 @@
 // tags that are charted, health of the edges, and the hub's time. Writing never draws.
 import {
   FLAG_SIMULATED,
+  type Edge,
   type EdgeHealth,
   type HeartbeatEvent,
   type HelloEvent,
@@ -29,6 +30,7 @@ export class LiveStore {
   private readonly listeners = new Set<(change: Change) => void>();
   private heartbeat_us: number | null = null;
   private delivery_lag_us: number | null = null;
+  private has_heartbeat = false;
   /** Grows with each connection; a chart that sees it grow reads its history again. */
   generation = 0;
   /** Grows when a reading of a charted tag arrived late: history has holes that are filled now. */
@@ -87,6 +89,7 @@ export class LiveStore {
   takeHeartbeat(heartbeat: HeartbeatEvent, local: LocalTime = localTime()): void {
     this.clock.observe(heartbeat.server_now_us, local);
     this.heartbeat_us = heartbeat.server_now_us;
+    this.has_heartbeat = true;
     const names = new Set(Object.keys(heartbeat.edges));
     for (const name of this.edges.keys()) if (!names.has(name)) this.edges.delete(name);
     for (const [name, edge] of Object.entries(heartbeat.edges)) {
@@ -136,8 +139,11 @@ export class LiveStore {
     this.changed();
   }
 
-  takeEdges(edges: readonly { name: string; last_seen_us: number | null }[]): void {
+  takeEdges(edges: readonly Edge[]): void {
     for (const edge of edges) {
+      const { name, state, lag_ms, backlog_frames } = edge;
+      // Until the first heartbeat; from then on the heartbeats know better.
+      if (!this.has_heartbeat) this.edges.set(name, { state, lag_ms, backlog_frames });
       if (edge.last_seen_us === null) continue;
       const known_us = this.edge_seen_us.get(edge.name) ?? 0;
       this.edge_seen_us.set(edge.name, Math.max(known_us, edge.last_seen_us));
@@ -160,6 +166,7 @@ export class LiveStore {
     this.edges.clear();
     this.edge_seen_us.clear();
     this.heartbeat_us = null;
+    this.has_heartbeat = false;
     this.delivery_lag_us = null;
     this.generation += 1;
     this.changed();

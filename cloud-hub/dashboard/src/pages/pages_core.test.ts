@@ -6,7 +6,7 @@ import { may } from "../components/plant";
 import { shownTags } from "../components/shell";
 import { trustWords } from "../components/trust";
 import { staleWords } from "../components/value";
-import { duration, formatLimits, formatValue, formatWithUnit, words } from "../format";
+import { duration, formatLimits, formatValue, formatWithUnit, plainUnits, windowWords, words } from "../format";
 import { readSession, startSession } from "../session";
 import { viewCcp, worstFirst } from "./fsq/ccp_state";
 import { quantityOnHold } from "./fsq/holds";
@@ -23,7 +23,8 @@ const NOW = 10_000 * S;
 const ccp = (change: Partial<Ccp> = {}): Ccp => ({
   id: "c1", code: "CCP-1", name: "HTST", line_id: "l1", tag_id: 1, limit_low: 72, limit_high: null, unit: "degC",
   limit_version: 1, state: "in_control", last: { time_us: NOW - S, value: 73.2, quality: 0 }, margin: 1.2,
-  last_check: null, open_deviation_id: null, ...change,
+  last_check: { from_us: 0, to_us: 1, verdict: "met", value_min: 73, value_max: 73, value_last: 73, good: 60, bad: 0, missing: 0 },
+  open_deviation_id: null, ...change,
 });
 const tag = { id: 1, name: "TT-101", period_ms: 1000 } as Tag;
 const line = (change: Partial<Line> = {}): Line => ({
@@ -53,6 +54,12 @@ describe("a CCP on the board", () => {
 
   it("is unknown, not a monitoring gap, while the page itself hears nothing", () => {
     expect(viewCcp(ccp(), tag, null, null, NOW + 60 * S, false)).toMatchObject({ state: "unknown", priority: null });
+  });
+
+  it("is not called in control before anything was judged, nor while its value is beyond the limit", () => {
+    expect(viewCcp(ccp({ last_check: null }), tag, null, null, NOW, true)).toMatchObject({ state: "unknown", word: "Not judged yet" });
+    const low = { time_us: NOW, value: 61.9, quality: 0, flags: 0 };
+    expect(viewCcp(ccp(), tag, low, low, NOW, true)).toMatchObject({ state: "unknown", word: "Beyond limit, not judged yet" });
   });
 
   it("keeps the hub's worse judgement, and 'not running' when nobody looks", () => {
@@ -147,6 +154,12 @@ describe("words", () => {
     expect(formatValue(null)).toBe("—");
     expect(formatWithUnit(3.4, "degC")).toBe("3.40\u00a0°C");
     expect(formatLimits(60, 80, "ppm")).toBe("60.00 to 80.00\u00a0ppm");
+  });
+
+  it("tell a window that lasts from one that is over, and units as people write them", () => {
+    expect(windowWords(0, 60 * S, 61 * S, "UTC")).toBe("00:00:00 to 00:01:00");
+    expect(windowWords(0, null, 61 * S, "UTC")).toBe("since 00:00:00, not over");
+    expect(plainUnits("TT-101 fell to 71.1 degC; at least 72 degC")).toBe("TT-101 fell to 71.1 °C; at least 72 °C");
   });
 
   it("tell durations, and a source clock that is ahead as zero", () => {

@@ -85,7 +85,10 @@ function Row({ view }: { view: CcpView }) {
           zone={plant.zone} now_us={now_us} />
       </td>
       <td data-label="Limit">
-        {formatLimits(ccp.limit_low, ccp.limit_high, ccp.unit)} <span className="quiet">v{ccp.limit_version}</span>
+        {ccp.limit_low === null && ccp.limit_high === null
+          ? "—"
+          : formatLimits(ccp.limit_low, ccp.limit_high, ccp.unit)}{" "}
+        <span className="quiet">v{ccp.limit_version}</span>
       </td>
       <td data-label="Margin" className="num">
         {view.margin === null ? "—" : `${formatSigned(view.margin)} ${unitWord(ccp.unit)}`}

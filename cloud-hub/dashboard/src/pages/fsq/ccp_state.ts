@@ -49,6 +49,25 @@ function newest(a: Observed | null, b: Observed | null): Observed | null {
   return b !== null && b.time_us > a.time_us ? b : a;
 }
 
+/** "In control" needs a sensor that is seen, a check on record, and a value within the limit. */
+function shownState(
+  ccp: Ccp,
+  is_unseen: boolean,
+  is_page_current: boolean,
+  margin: number | null,
+): { state: CcpState; word: string } {
+  if (ccp.state !== "in_control") return { state: ccp.state, word: WORDS[ccp.state] };
+  if (is_unseen) {
+    // A gap in monitoring is itself a deviation; the page sees it before the hub's next check says so.
+    // But when the page itself hears nothing, the gap is the page's, and it knows nothing either way.
+    const state = is_page_current ? "monitoring_gap" : "unknown";
+    return { state, word: WORDS[state] };
+  }
+  if (ccp.last_check === null) return { state: "unknown", word: "Not judged yet" };
+  if (margin !== null && margin < 0) return { state: "unknown", word: "Beyond limit, not judged yet" };
+  return { state: "in_control", word: WORDS.in_control };
+}
+
 export function viewCcp(
   ccp: Ccp,
   tag: Tag | undefined,
@@ -59,21 +78,20 @@ export function viewCcp(
 ): CcpView {
   const seen = newest(live, ccp.last === null ? null : { ...ccp.last, flags: 0 });
   const fresh = freshness(seen, tag?.period_ms ?? 1000, now_us);
-  // A gap in monitoring is itself a deviation; the page sees it before the hub's next check says so.
-  // But when the page itself hears nothing, the gap is the page's, and it knows nothing either way.
   const is_unseen = now_us !== null && (fresh === "stale" || fresh === "bad" || fresh === "none");
-  const state: CcpState = is_unseen && ccp.state === "in_control" ? (is_page_current ? "monitoring_gap" : "unknown") : ccp.state;
   const is_usable = (fresh === "fresh" || fresh === "late") && seen !== null && seen.value !== null;
+  const margin = is_usable ? marginTo(ccp.limit_low, ccp.limit_high, seen.value as number) : null;
+  const { state, word } = shownState(ccp, is_unseen, is_page_current, margin);
   const good = newest(live_good, seen !== null && !isBad(seen.quality) && seen.value !== null ? seen : null);
   return {
     ccp,
     state,
     priority: PRIORITIES[state],
-    word: WORDS[state],
+    word,
     fresh,
     is_unseen,
     seen,
-    margin: is_usable ? marginTo(ccp.limit_low, ccp.limit_high, seen.value as number) : null,
+    margin,
     last_valid_us: good?.time_us ?? null,
   };
 }

@@ -8,7 +8,7 @@ import { PriorityTag } from "../../components/marks";
 import { lineOf, usePlant } from "../../components/plant";
 import { Loaded } from "../../components/state";
 import { useTitle } from "../../components/use_title";
-import { ago, formatQuantity, when, words } from "../../format";
+import { ago, formatQuantity, plainUnits, when, windowWords, words } from "../../format";
 import { useNowUs } from "../../live/live";
 import { isAlarmStateKnown } from "../../live/staleness";
 import { store } from "../../live/store";
@@ -62,7 +62,7 @@ function HoldPanel({ hold, now_us }: { hold: Hold; now_us: number | null }) {
           placed {when(hold.placed_us, now_us, zone)}, {ago(hold.placed_us, now_us)}
         </span>
       </div>
-      <p>{hold.reason}</p>
+      <p>{plainUnits(hold.reason)}</p>
       {hold.deviation_id !== null && <Cause deviation_id={hold.deviation_id} now_us={now_us} />}
       {hold.lots.length === 0 ? (
         <p>No lot was found on the equipment in the window.</p>
@@ -102,8 +102,6 @@ function Cause({ deviation_id, now_us }: { deviation_id: string; now_us: number 
     <Loaded query={deviation} what="The deviation">
       {(data) => {
         const line = lineOf(plant, data.line_id);
-        const to =
-          data.window_to_us === null ? "still open" : when(data.window_to_us, now_us, plant.zone);
         return (
           <dl className="facts">
             <dt>Deviation</dt>
@@ -120,7 +118,7 @@ function Cause({ deviation_id, now_us }: { deviation_id: string; now_us: number 
             </dd>
             <dt>Window</dt>
             <dd>
-              {when(data.window_from_us, now_us, plant.zone)} to {to}
+              {windowWords(data.window_from_us, data.window_to_us, now_us, plant.zone)}
               {data.late && ", found in data that arrived late"}
             </dd>
             <dt>Acknowledged</dt>
@@ -132,7 +130,7 @@ function Cause({ deviation_id, now_us }: { deviation_id: string; now_us: number 
             {data.detail !== "" && (
               <>
                 <dt>Detail</dt>
-                <dd>{data.detail}</dd>
+                <dd>{plainUnits(data.detail)}</dd>
               </>
             )}
           </dl>

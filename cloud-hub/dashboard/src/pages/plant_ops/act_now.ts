@@ -1,6 +1,6 @@
 // What needs a person now, most pressing first? Pure: open records and CCP views in, rows out.
 import type { Deviation, Hold, Line } from "../../api/types";
-import { formatLimits, formatQuantity, formatWithUnit } from "../../format";
+import { formatLimits, formatQuantity, formatWithUnit, plainUnits } from "../../format";
 import type { CcpView, Priority } from "../fsq/ccp_state";
 
 export type ActTarget =
@@ -70,7 +70,7 @@ function holdRow(hold: Hold, line_code: string): ActRow {
     key: `hold ${hold.id}`,
     priority: 2,
     what: `${hold.code} open`,
-    measure: hold.reason,
+    measure: plainUnits(hold.reason),
     since_us: hold.placed_us,
     product: `held: ${lotsWords(hold)}${hold.widened ? ", widened" : ""}`,
     line_code,

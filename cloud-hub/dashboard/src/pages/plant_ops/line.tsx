@@ -9,7 +9,7 @@ import { lineOf, usePlant } from "../../components/plant";
 import { Loaded } from "../../components/state";
 import { EdgeBand } from "../../components/trust";
 import { useTitle } from "../../components/use_title";
-import { duration, when, words } from "../../format";
+import { duration, when, windowWords, words } from "../../format";
 import { useNowUs } from "../../live/live";
 import { deviationMeasure, deviationPriority, deviationWords } from "./act_now";
 import { edgesOf, Rate } from "./line_strip";
@@ -135,12 +135,11 @@ function Event({ deviation }: { deviation: Deviation }) {
   const plant = usePlant();
   const now_us = useNowUs();
   const { zone } = plant;
-  const to = deviation.window_to_us === null ? "still open" : when(deviation.window_to_us, now_us, zone);
   const priority = deviation.status === "open" ? deviationPriority(deviation) : null;
   return (
     <li>
       <p className="quiet">
-        {when(deviation.window_from_us, now_us, zone)} to {to}
+        {windowWords(deviation.window_from_us, deviation.window_to_us, now_us, zone)}
         {deviation.late && " · arrived late"}
       </p>
       <p>

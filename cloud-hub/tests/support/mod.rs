@@ -1,0 +1,226 @@
+//! How does a test get a hub? One private PostgreSQL a test process, started when first needed and gone with the
+//! process; one database a test, copied from a template that holds both demonstration tenants.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+mod edge;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use cloud_hub::{
+    config::{Config, Overrides},
+    embedded::{Address, Cluster, OWNER_ROLE, Settings},
+    hub::{Databases, Hub},
+    kernel::{
+        clock::Clock,
+        password,
+        role::Role,
+        tenancy::{Db, TenantSlug},
+        token::Claims,
+    },
+    seed,
+    tenant::{enrolment, provision, user},
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+pub use edge::{FrameMaker, MqttEdge};
+
+/// Password of every demonstration user.
+pub const PASSWORD: &str = "akron-demo-1";
+const TEMPLATE: &str = "foodflow_template";
+
+/// The tenant that tests work in.
+pub fn akron() -> TenantSlug {
+    TenantSlug::parse("akron").unwrap()
+}
+
+/// The tenant that must never be seen from Akron.
+pub fn cuyahoga() -> TenantSlug {
+    TenantSlug::parse("cuyahoga").unwrap()
+}
+
+/// A database of its own, with both demonstration tenants.
+#[derive(Debug)]
+pub struct TestDatabase {
+    pub databases: Databases,
+    pub db: Db,
+}
+
+impl TestDatabase {
+    pub async fn create() -> Self {
+        let cluster = shared_cluster().await;
+        let name = format!("t{}", Uuid::now_v7().simple());
+        copy_template(cluster.address(), &name).await;
+        Self::open(cluster.address(), &name)
+    }
+
+    /// On a cluster of the test's own, which it may kill.
+    pub async fn create_on(cluster: &Cluster) -> Self {
+        prepare_template(cluster.address()).await;
+        Self::open(cluster.address(), TEMPLATE)
+    }
+
+    fn open(address: &Address, name: &str) -> Self {
+        let databases = Databases::of(address, name);
+        let db = Db::new(databases.login.requests.clone(), 4, Duration::from_secs(10));
+        Self { databases, db }
+    }
+
+    /// One number from one tenant.
+    pub async fn count(&self, tenant: &TenantSlug, sql: &'static str) -> i64 {
+        let mut tx = self.db.begin(tenant).await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(tx.conn()).await.unwrap()
+    }
+}
+
+/// A hub in this process, on a database of its own.
+#[derive(Debug)]
+pub struct TestHub {
+    pub hub: Hub,
+    pub db: Db,
+    dir: tempfile::TempDir,
+}
+
+impl TestHub {
+    pub async fn start() -> Self {
+        Self::start_on(TestDatabase::create().await).await
+    }
+
+    pub async fn start_on(database: TestDatabase) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let overrides = Overrides {
+            data_dir: Some(dir.path().to_owned()),
+            http: Some("127.0.0.1:0".parse().unwrap()),
+            mqtt: Some("127.0.0.1:0".parse().unwrap()),
+            ..Overrides::default()
+        };
+        let config = Config::load(None, &overrides).unwrap();
+        let hub = Hub::start_on(config, database.databases).await.unwrap();
+        Self {
+            hub,
+            db: database.db,
+            dir,
+        }
+    }
+
+    /// Address of a path, `/api/v1/…`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.hub.http)
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A bearer token of Akron's demonstration user of that role.
+    pub async fn token(&self, role: Role) -> String {
+        self.token_in(&akron(), role).await
+    }
+
+    pub async fn token_in(&self, tenant: &TenantSlug, role: Role) -> String {
+        let mut tx = self.db.begin(tenant).await.unwrap();
+        let sub = user::first_with(&mut tx, role).await.unwrap();
+        let now_s = Clock::system().now().timestamp();
+        self.hub.app.signing_key.issue(&Claims {
+            sub: sub.unwrap_or_default(),
+            tenant: tenant.as_str().to_owned(),
+            role,
+            iat: now_s,
+            exp: now_s + 900,
+        })
+    }
+
+    /// Enrols an edge of Akron and connects it.
+    pub async fn edge(&self, name: &str) -> MqttEdge {
+        let now = Clock::system().now();
+        let code = enrolment::create_code(&self.db, &akron(), name, now)
+            .await
+            .unwrap();
+        let identity = enrolment::redeem(&self.db, &code, now).await.unwrap();
+        MqttEdge::connect(self.hub.mqtt, &identity).await
+    }
+}
+
+/// Starts a cluster in a directory; nothing is waited to disk.
+pub async fn start_cluster(dir: &Path) -> Cluster {
+    Cluster::start(dir, Settings { fsync: false }).await.unwrap()
+}
+
+async fn shared_cluster() -> &'static Cluster {
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    CLUSTER
+        .get_or_init(|| async {
+            let dir = process_dir(std::process::id());
+            sweep();
+            let cluster = start_cluster(&dir).await;
+            prepare_template(cluster.address()).await;
+            cluster
+        })
+        .await
+}
+
+fn process_dir(pid: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("foodflow-test-{pid}"))
+}
+
+/// A static is never dropped: what test processes that are gone left behind is removed by the next.
+fn sweep() {
+    for entry in std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix("foodflow-test-"));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another process may be removing the same.
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
+async fn prepare_template(address: &Address) {
+    run(address, "postgres", format!("CREATE DATABASE {TEMPLATE}")).await;
+    let databases = Databases::of(address, TEMPLATE);
+    databases.migrate().await.unwrap();
+    let mut owner = databases
+        .owner
+        .as_ref()
+        .unwrap()
+        .requests
+        .connect()
+        .await
+        .unwrap();
+    for tenant in seed::tenants() {
+        provision::provision(&mut owner, &tenant.slug, &tenant.name)
+            .await
+            .unwrap();
+    }
+    owner.close().await.unwrap();
+    let db = Db::new(databases.login.requests.clone(), 1, Duration::from_secs(10));
+    let hash = password::hash(PASSWORD).unwrap();
+    seed::akron(&db, &hash, Clock::system().now()).await.unwrap();
+    db.close().await;
+}
+
+async fn copy_template(address: &Address, name: &str) {
+    run(
+        address,
+        "postgres",
+        format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"),
+    )
+    .await;
+}
+
+async fn run(address: &Address, database: &str, sql: String) {
+    let mut connection = address.options(database, OWNER_ROLE).connect().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+}
