@@ -1,0 +1,296 @@
+//! Who gets in, and what do they see? Every operation of the API is tried without a token, with bad ones and
+//! with a role that lacks its permission; the table below must name every operation there is.
+
+use cloud_hub::{
+    kernel::{role::Role, token::Claims},
+    router,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    client::{Caller, http_client},
+    support::{PASSWORD, TestHub, cuyahoga},
+};
+
+/// Operations and the roles that may not do them.
+const REFUSED: &[(&str, &[Role])] = &[
+    ("read_me", &[]),
+    ("list_plants", &[]),
+    ("read_plant", &[]),
+    ("list_lines", &[]),
+    ("read_line", &[]),
+    ("list_tags", &[]),
+    ("list_readings", &[]),
+    ("list_batches", &[]),
+    ("read_batch", &[]),
+    ("create_batch", &[Role::FsqManager, Role::Auditor]),
+    ("start_batch", &[Role::FsqManager, Role::Auditor]),
+    ("complete_batch", &[Role::FsqManager, Role::Auditor]),
+    ("list_lots", &[]),
+    ("read_lot", &[]),
+    ("list_ccps", &[Role::Integrator]),
+    ("read_ccp", &[Role::Integrator]),
+    ("list_deviations", &[Role::Integrator]),
+    ("read_deviation", &[Role::Integrator]),
+    (
+        "acknowledge_deviation",
+        &[Role::Integrator, Role::Operator, Role::Auditor],
+    ),
+    ("list_holds", &[Role::Integrator]),
+    ("read_hold", &[Role::Integrator]),
+    ("list_vision_results", &[Role::Integrator]),
+    ("read_vision_image", &[Role::Integrator]),
+    ("list_edges", &[]),
+    ("open_live", &[Role::Integrator]),
+];
+
+/// Operations that need no token.
+const PUBLIC: &[&str] = &["login", "enroll_edge"];
+
+struct Operation {
+    id: String,
+    method: Method,
+    path: String,
+    body: Option<Value>,
+}
+
+fn operations() -> Vec<Operation> {
+    let document = serde_json::to_value(router::document()).unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            let query = if id == "list_readings" {
+                "?tag_id=1&from_us=0&to_us=1"
+            } else {
+                ""
+            };
+            let path = path
+                .strip_prefix("/api/v1")
+                .unwrap()
+                .replace("{id}", &Uuid::nil().to_string());
+            let body = match id.as_str() {
+                "create_batch" => Some(json!({ "code": "X", "sku": "none", "line_id": Uuid::nil() })),
+                "acknowledge_deviation" => Some(json!({ "comment": "seen" })),
+                _ => None,
+            };
+            let method = method.to_uppercase().parse().unwrap();
+            operations.push(Operation {
+                id,
+                method,
+                path: path + query,
+                body,
+            });
+        }
+    }
+    operations
+}
+
+#[test]
+fn the_table_names_every_operation() {
+    let mut known: Vec<&str> = REFUSED
+        .iter()
+        .map(|(id, _)| *id)
+        .chain(PUBLIC.iter().copied())
+        .collect();
+    let operations = operations();
+    let mut there: Vec<&str> = operations.iter().map(|operation| operation.id.as_str()).collect();
+    known.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(there, known);
+}
+
+#[tokio::test]
+async fn every_operation_refuses_bad_tokens_and_roles_without_its_permission() {
+    let hub = TestHub::start().await;
+    let nobody = Caller::anonymous(&hub);
+    let expired = hub.hub.app.signing_key.issue(&Claims {
+        sub: Uuid::nil(),
+        tenant: "akron".to_owned(),
+        role: Role::Admin,
+        iat: 0,
+        exp: 1,
+    });
+    let mut roles = Vec::new();
+    for role in Role::ALL {
+        roles.push((role, Caller::with_role(&hub, role).await));
+    }
+    let operations = operations();
+    for Operation {
+        id,
+        method,
+        path,
+        body,
+    } in operations.iter().filter(|it| !PUBLIC.contains(&it.id.as_str()))
+    {
+        for caller in [
+            &nobody,
+            &nobody.with_token("x.y.z".to_owned()),
+            &nobody.with_token(expired.clone()),
+        ] {
+            caller.send(method.clone(), path, body.clone()).await.problem(401);
+        }
+        let refused = REFUSED.iter().find(|(known, _)| known == id).unwrap().1;
+        for (role, caller) in roles.iter().filter(|_| id != "open_live") {
+            let answer = caller.send(method.clone(), path, body.clone()).await;
+            assert_eq!(
+                answer.status == 403,
+                refused.contains(role),
+                "{id} as {role}: {answer:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn signing_in_gives_a_token_and_a_wrong_password_tells_nothing() {
+    let hub = TestHub::start().await;
+    let caller = Caller::anonymous(&hub);
+    let login = |tenant: &str, email: &str, password: &str| {
+        let body = json!({ "tenant": tenant, "email": email, "password": password });
+        let caller = caller.clone();
+        async move { caller.post("/auth/login", body).await }
+    };
+    let session = login("akron", " Supervisor@Akron.example ", PASSWORD).await.ok();
+    assert_eq!(session["token_type"], "Bearer");
+    assert_eq!(session["expires_in_s"], 900);
+    let me = caller
+        .with_token(session["access_token"].as_str().unwrap().to_owned())
+        .get("/auth/me")
+        .await
+        .ok();
+    assert_eq!(me["user"]["role"], "supervisor");
+    assert_eq!(me["plant"]["zone"], "America/New_York");
+    assert!(
+        me["can"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("deviation.acknowledge"))
+    );
+
+    let mut said = Vec::new();
+    for (tenant, email, password) in [
+        ("akron", "supervisor@akron.example", "wrong"),
+        ("akron", "nobody@akron.example", PASSWORD),
+        ("nowhere", "supervisor@akron.example", PASSWORD),
+        ("cuyahoga", "supervisor@akron.example", PASSWORD),
+        ("not a slug", "supervisor@akron.example", PASSWORD),
+    ] {
+        said.push(login(tenant, email, password).await.problem(401));
+    }
+    said.dedup();
+    assert_eq!(said.len(), 1, "{said:?}");
+
+    for _ in 0..10 {
+        login("akron", "guess@akron.example", "x").await.problem(401);
+    }
+    login("akron", "guess@akron.example", "x").await.problem(429);
+}
+
+#[tokio::test]
+async fn unreadable_requests_are_problem_documents() {
+    let hub = TestHub::start().await;
+    let caller = Caller::with_role(&hub, Role::Admin).await;
+    caller.get("/nothing/here").await.problem(404);
+    caller
+        .send(Method::DELETE, "/plant-ops/lines", None)
+        .await
+        .problem(405);
+    caller.get("/fsq/lots/not-an-id").await.problem(400);
+    caller.get("/fsq/lots?statsu=held").await.problem(400);
+    caller.get("/fsq/lots?status=lost").await.problem(400);
+    caller.get("/plant-ops/lines?limit=201").await.problem(400);
+    caller.get("/live?topics=gossip").await.problem(400);
+    caller
+        .send(Method::POST, "/plant-ops/batches", None)
+        .await
+        .problem(415);
+    let batch = json!({ "code": "X", "sku": "Y", "line_id": Uuid::nil(), "status": "complete" });
+    caller.post("/plant-ops/batches", batch).await.problem(422);
+    let large = json!({ "comment": "x".repeat(2 << 20) });
+    caller
+        .post(&format!("/fsq/deviations/{}/acknowledge", Uuid::nil()), large)
+        .await
+        .problem(413);
+}
+
+#[tokio::test]
+async fn another_tenants_rows_do_not_exist() {
+    let hub = TestHub::start().await;
+    let ours = Caller::with_role(&hub, Role::Admin).await;
+    let theirs = ours.with_token(hub.token_in(&cuyahoga(), Role::Admin).await);
+    for list in [
+        "/plant-ops/plants",
+        "/plant-ops/lines",
+        "/plant-ops/batches",
+        "/fsq/lots",
+        "/fsq/ccps",
+    ] {
+        let first = ours.items(list).await.swap_remove(0);
+        let path = format!("{list}/{}", first["id"].as_str().unwrap());
+        assert_eq!(ours.get(&path).await.ok()["id"], first["id"]);
+        theirs.get(&path).await.problem(404);
+        assert!(
+            !theirs
+                .items(list)
+                .await
+                .iter()
+                .any(|row| row["id"] == first["id"]),
+            "{list}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_code_enrols_an_edge_once() {
+    let hub = TestHub::start().await;
+    let caller = Caller::anonymous(&hub);
+    let now = hub.hub.app.clock.now();
+    let tenant = crate::support::akron();
+    let code = cloud_hub::tenant::enrolment::create_code(&hub.db, &tenant, "akron-9", now)
+        .await
+        .unwrap();
+    let identity = caller.post("/edges/enroll", json!({ "code": code })).await.ok();
+    assert_eq!(identity["mqtt_username"], "akron/akron-9");
+    assert_eq!(identity["mqtt_password"].as_str().unwrap().len(), 52);
+    caller
+        .post("/edges/enroll", json!({ "code": code }))
+        .await
+        .problem(401);
+    caller
+        .post("/edges/enroll", json!({ "code": "guess" }))
+        .await
+        .problem(401);
+    let edges = Caller::with_role(&hub, Role::Auditor).await.items("/edges").await;
+    assert!(
+        edges
+            .iter()
+            .any(|edge| edge["name"] == "akron-9" && edge["state"] == "never")
+    );
+}
+
+#[tokio::test]
+async fn the_page_the_documents_and_the_probes_need_no_token() {
+    let (hub, http) = (TestHub::start().await, http_client());
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/t/akron/p/akron/now", "text/html; charset=utf-8"),
+        ("/docs/", "text/html"),
+        ("/api/v1/openapi.json", "application/json"),
+        ("/health", "application/json"),
+        ("/ready", "application/json"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+    ] {
+        let response = http.get(hub.url(path)).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        assert_eq!(response.headers()["content-type"], kind, "{path}");
+        if kind.starts_with("text/html;") {
+            let policy = response.headers()["content-security-policy"].to_str().unwrap();
+            assert!(policy.starts_with("default-src 'self';"), "{policy}");
+        }
+    }
+    let missing = http.get(hub.url("/assets/gone.js")).send().await.unwrap();
+    assert_eq!(missing.status(), 404);
+}

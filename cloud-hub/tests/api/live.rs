@@ -1,0 +1,247 @@
+//! What does a live page hear, and does it miss anything that matters?
+
+use std::time::Duration;
+
+use cloud_hub::{
+    kernel::role::Role,
+    series::bus::{LiveKind, Sample},
+};
+use protocol::lane::Lane;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::{
+    client::Caller,
+    support::{TestHub, akron, cuyahoga},
+};
+
+struct Stream {
+    response: reqwest::Response,
+    buffer: String,
+}
+
+#[derive(Debug)]
+struct Heard {
+    name: String,
+    id: String,
+    data: Value,
+}
+
+impl Stream {
+    async fn open(caller: &Caller, query: &str, last_id: Option<&str>) -> Self {
+        let mut request = caller.request(Method::GET, &format!("/live{query}"));
+        if let Some(last_id) = last_id {
+            request = request.header("last-event-id", last_id);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self {
+            response,
+            buffer: String::new(),
+        }
+    }
+
+    /// The next event that is no heartbeat.
+    async fn next(&mut self) -> Heard {
+        loop {
+            let heard = timeout(Duration::from_secs(20), self.any())
+                .await
+                .expect("an event in time");
+            if heard.name != "heartbeat" {
+                return heard;
+            }
+        }
+    }
+
+    async fn any(&mut self) -> Heard {
+        loop {
+            if let Some((event, rest)) = self.buffer.split_once("\n\n") {
+                let field = |name: &str| {
+                    let line = event.lines().find_map(|line| line.strip_prefix(name));
+                    line.unwrap_or_default().trim_start_matches(": ").to_owned()
+                };
+                let heard = Heard {
+                    name: field("event"),
+                    id: field("id"),
+                    data: serde_json::from_str(&field("data")).unwrap(),
+                };
+                self.buffer = rest.to_owned();
+                return heard;
+            }
+            let chunk = self.response.chunk().await.unwrap().expect("the stream is open");
+            self.buffer.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+}
+
+fn sample(tag_id: i32, time_us: i64, value: f64) -> Sample {
+    Sample {
+        tag_id,
+        time_us,
+        value: Some(value),
+        quality: 0,
+        simulated: true,
+    }
+}
+
+#[tokio::test]
+async fn samples_are_coalesced_to_the_newest_of_each_tag_that_was_asked_for() {
+    let hub = TestHub::start().await;
+    let caller = Caller::with_role(&hub, Role::Auditor).await;
+    let mut stream = Stream::open(&caller, "?topics=samples&tags=1,2", None).await;
+    let hello = stream.next().await;
+    assert_eq!(
+        (hello.name.as_str(), &hello.data["tenant"]),
+        ("hello", &json!("akron"))
+    );
+    assert_eq!(hello.data["schema"], 1);
+    let live = &hub.hub.app.live;
+    for time_us in 1..=50 {
+        let samples = vec![sample(1, time_us, time_us as f64), sample(3, time_us, 0.0)];
+        live.publish(
+            &akron(),
+            time_us,
+            LiveKind::Samples {
+                lane: Lane::Live,
+                samples,
+            },
+        );
+        let foreign = vec![sample(1, 1_000, -1.0)];
+        live.publish(
+            &cuyahoga(),
+            time_us,
+            LiveKind::Samples {
+                lane: Lane::Live,
+                samples: foreign,
+            },
+        );
+    }
+    let late = vec![sample(2, 7, 7.0)];
+    live.publish(
+        &akron(),
+        51,
+        LiveKind::Samples {
+            lane: Lane::Backfill,
+            samples: late,
+        },
+    );
+    let mut newest = std::collections::BTreeMap::new();
+    while newest.get(&1) != Some(&json!([1, 50, 50.0, 0, 2])) || newest.len() < 2 {
+        let heard = stream.next().await;
+        assert_eq!(heard.name, "samples");
+        for row in heard.data["v"].as_array().unwrap() {
+            newest.insert(row[0].as_i64().unwrap(), row.clone());
+        }
+    }
+    assert_eq!(
+        newest.get(&2),
+        Some(&json!([2, 7, 7.0, 0, 3])),
+        "late and simulated"
+    );
+    assert_eq!(newest.len(), 2, "tag 3 was not asked for");
+}
+
+#[tokio::test]
+async fn a_broken_stream_resumes_where_it_was_and_a_foreign_cursor_starts_over() {
+    let hub = TestHub::start().await;
+    let caller = Caller::with_role(&hub, Role::Supervisor).await;
+    let live = hub.hub.app.live.clone();
+    let now_us = hub.hub.app.clock.now_us();
+    let say = |number: u128| {
+        let kind = LiveKind::Deviation {
+            id: Uuid::from_u128(number),
+            version: 1,
+        };
+        live.publish(&akron(), now_us, kind);
+    };
+    let mut stream = Stream::open(&caller, "", None).await;
+    assert_eq!(stream.next().await.name, "hello");
+    say(1);
+    let first = stream.next().await;
+    assert_eq!(
+        (first.name.as_str(), &first.data["version"]),
+        ("deviation", &json!(1))
+    );
+    drop(stream);
+    say(2);
+    live.publish(
+        &cuyahoga(),
+        now_us,
+        LiveKind::Deviation {
+            id: Uuid::from_u128(99),
+            version: 1,
+        },
+    );
+    live.publish(
+        &akron(),
+        now_us,
+        LiveKind::Hold {
+            id: Uuid::from_u128(3),
+            version: 1,
+        },
+    );
+
+    let mut stream = Stream::open(&caller, "", Some(&first.id)).await;
+    assert_eq!(stream.next().await.name, "hello");
+    let missed = [stream.next().await, stream.next().await];
+    assert_eq!([&missed[0].name[..], &missed[1].name[..]], ["deviation", "hold"]);
+    assert_eq!(missed[0].data["id"], json!(Uuid::from_u128(2)));
+    say(4);
+    assert_eq!(
+        stream.next().await.data["id"],
+        json!(Uuid::from_u128(4)),
+        "and nothing twice"
+    );
+
+    let mut stream = Stream::open(&caller, "", Some("0-17")).await;
+    assert_eq!(stream.next().await.name, "hello");
+    assert_eq!(stream.next().await.name, "resync");
+}
+
+#[tokio::test]
+async fn a_reader_that_falls_too_far_behind_is_told_to_start_over_and_closed() {
+    let hub = TestHub::start().await;
+    let caller = Caller::with_role(&hub, Role::Supervisor).await;
+    let mut stream = Stream::open(&caller, "?topics=alarms", None).await;
+    assert_eq!(stream.next().await.name, "hello");
+    // One burst, larger than what may wait, before the stream's task gets to run.
+    for number in 0..2_000 {
+        let kind = LiveKind::Hold {
+            id: Uuid::from_u128(number),
+            version: 1,
+        };
+        hub.hub.app.live.publish(&akron(), 1, kind);
+    }
+    let mut names = Vec::new();
+    loop {
+        let heard = stream.next().await;
+        names.push(heard.name.clone());
+        if heard.name == "resync" {
+            break;
+        }
+    }
+    let end = timeout(Duration::from_secs(10), stream.response.chunk())
+        .await
+        .unwrap();
+    assert!(matches!(end, Ok(None)), "closed after {names:?}");
+}
+
+#[tokio::test]
+async fn a_heartbeat_says_how_the_edges_are() {
+    let hub = TestHub::start().await;
+    let caller = Caller::with_role(&hub, Role::Supervisor).await;
+    let token = caller.token.clone().unwrap();
+    let _edge = hub.edge("e1").await;
+    let mut stream = Stream::open(&Caller::anonymous(&hub), &format!("?access_token={token}"), None).await;
+    let beat = loop {
+        let heard = timeout(Duration::from_secs(20), stream.any()).await.unwrap();
+        if heard.name == "heartbeat" {
+            break heard;
+        }
+    };
+    assert!(beat.data["server_now_us"].is_i64());
+    assert!(beat.data["edges"]["e1"]["state"].is_string(), "{beat:?}");
+}
