@@ -97,11 +97,9 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
     let Some((file, coding)) = stored(name, text(header::ACCEPT_ENCODING)) else {
         return Error::NotFound { entity: "file" }.into_response();
     };
-    let hash: String = file.metadata.sha256_hash()[..12]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let etag = format!("\"{hash}\"");
+    let hash = file.metadata.sha256_hash();
+    let hash = u128::from_be_bytes(*hash.first_chunk().expect("a SHA-256 has more than 16 bytes"));
+    let etag = format!("\"{hash:032x}\"");
     // Vite names the files in `assets/` after their content; everything else may change with the next build.
     let cache = if name.starts_with("assets/") {
         "public, max-age=31536000, immutable"

@@ -242,9 +242,9 @@ impl Frontend {
     async fn refuse(&self, io: &mut Box<dyn Stream>, version: Version, answer: ConnectAnswer) {
         let mut out = BytesMut::new();
         codec::write_connack(version, answer, None, None, &self.limits, &mut out);
-        match timeout(self.limits.write_timeout, io.write_all(&out)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => debug!("refused MQTT client did not wait for its answer"),
+        let answered = timeout(self.limits.write_timeout, io.write_all(&out)).await;
+        if !matches!(answered, Ok(Ok(()))) {
+            debug!("refused MQTT client did not wait for its answer");
         }
     }
 

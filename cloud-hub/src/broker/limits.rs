@@ -38,7 +38,7 @@ impl Default for Limits {
             pending_max: 256,
             connect_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(10),
-            keep_alive_max: Duration::from_secs(600),
+            keep_alive_max: Duration::from_mins(10),
             publishes_per_s_max: 2_000,
             refusal_delay: Duration::from_millis(500),
             probe_every: Duration::from_secs(2),
@@ -93,7 +93,7 @@ mod tests {
     fn the_gate_never_saves_more_than_one_second() {
         let start = Instant::now();
         let mut gate = RateGate::new(10, start);
-        let later = start + Duration::from_secs(3600);
+        let later = start + Duration::from_hours(1);
         for _ in 0..10 {
             assert_eq!(gate.take(later), None);
         }

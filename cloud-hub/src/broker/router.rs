@@ -37,6 +37,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 type Link = (LinkTx, LinkRx);
 
+/// Makes a link of a name for a role.
+type Connector = dyn Fn(&str, Role) -> Result<Link, BrokerError> + Send + Sync;
+
 /// What a link is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -58,7 +61,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One running router; replaced as a whole when it stops answering.
 pub(super) struct Core {
     /// Makes a link. A closure because the router's event type cannot be named outside rumqttd.
-    connect: Box<dyn Fn(&str, Role) -> Result<Link, BrokerError> + Send + Sync>,
+    connect: Box<Connector>,
     /// Whether the router's queue is full, where a send would block the calling thread.
     is_full: Box<dyn Fn() -> bool + Send + Sync>,
     publisher: Mutex<LinkTx>,

@@ -17,12 +17,15 @@ use crate::{
 /// Edges remembered for the time without a database.
 const REMEMBERED_MAX: usize = 100_000;
 
+/// Digest of the last good password, and whose it is.
+type Known = ([u8; 32], Device);
+
 /// Authenticates edges against the registry.
 #[derive(Debug, Clone)]
 pub struct EdgeDirectory {
     db: Db,
-    /// Digest of the last good password, by user name.
-    remembered: Arc<Mutex<HashMap<String, ([u8; 32], Device)>>>,
+    /// By user name.
+    remembered: Arc<Mutex<HashMap<String, Known>>>,
 }
 
 impl EdgeDirectory {
