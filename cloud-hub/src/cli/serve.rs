@@ -18,9 +18,9 @@ pub(super) async fn run(
     mqtt: Option<SocketAddr>,
 ) -> anyhow::Result<()> {
     let overrides = Overrides {
-        embedded,
         http,
         mqtt,
+        embedded,
         ..place.overrides()
     };
     let config = Config::load(place.config.as_deref(), &overrides)?;

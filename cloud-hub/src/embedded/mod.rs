@@ -28,7 +28,7 @@ pub const OWNER_ROLE: &str = "foodflow_owner";
 /// The database of the hub.
 pub const DATABASE: &str = "foodflow";
 
-const START_WAIT: Duration = Duration::from_secs(60);
+const START_WAIT: Duration = Duration::from_mins(1);
 const STOP_WAIT: Duration = Duration::from_secs(30);
 const LOCK_WAIT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);

@@ -147,7 +147,11 @@ fn socket_dir(base: &Path) -> PathBuf {
 
 fn short_name(path: &Path) -> String {
     let digest = Sha256::digest(path.as_os_str().as_bytes());
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    let number = digest
+        .iter()
+        .take(6)
+        .fold(0u64, |number, byte| (number << 8) | u64::from(*byte));
+    format!("{number:012x}")
 }
 
 #[cfg(test)]

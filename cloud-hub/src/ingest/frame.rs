@@ -52,6 +52,10 @@ SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int2[], $4::int8[], $5::timesta
 ON CONFLICT DO NOTHING
 RETURNING edge_id, boot, lane, seq";
 
+fn column<T>(frames: &[Resolved<'_>], value: impl Fn(&Frame) -> T) -> Vec<T> {
+    frames.iter().map(|resolved| value(resolved.frame)).collect()
+}
+
 /// Claims the identities and keeps the frames that nobody claimed before, each once.
 pub(super) async fn claim<'a>(
     tx: &mut BulkTx<'_>,
@@ -59,9 +63,6 @@ pub(super) async fn claim<'a>(
 ) -> Result<Vec<Resolved<'a>>, BulkError> {
     if frames.is_empty() {
         return Ok(frames);
-    }
-    fn column<T>(frames: &[Resolved<'_>], value: impl Fn(&Frame) -> T) -> Vec<T> {
-        frames.iter().map(|resolved| value(resolved.frame)).collect()
     }
     let edges: Vec<Uuid> = frames.iter().map(|resolved| resolved.edge_id).collect();
     let rows = tx

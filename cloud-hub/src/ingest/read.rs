@@ -95,8 +95,9 @@ pub(super) fn item(uplink: Uplink, now_us: Micros) -> Option<Item> {
 
 fn content(topic: &str, edge: &str, payload: &Bytes, now_us: Micros) -> Content {
     match Topic::parse(topic).map(|topic| topic.channel) {
-        Some(Channel::Up(lane)) => match Frame::decode(payload) {
-            Ok(frame) => checked(frame, edge, lane, now_us),
+        // The lane of the topic is a class of urgency: a live frame that had to wait comes as backfill.
+        Some(Channel::Up(_)) => match Frame::decode(payload) {
+            Ok(frame) => checked(frame, edge, now_us),
             Err(error) => {
                 let subject = Frame::decode_header(payload).map_or_else(
                     |_| Subject::Payload(payload_crc(payload)),
@@ -130,17 +131,12 @@ fn unusable(subject: Subject, reason: String) -> Content {
     }
 }
 
-fn checked(frame: Frame, edge: &str, lane: protocol::lane::Lane, now_us: Micros) -> Content {
+fn checked(frame: Frame, edge: &str, now_us: Micros) -> Content {
     let header = &frame.header;
     let fault = if header.edge != edge {
         Some(format!(
             "the frame was sealed by edge `{}`, but `{edge}` sent it",
             header.edge
-        ))
-    } else if header.id.lane != lane {
-        Some(format!(
-            "a frame of lane {} came on the topic of lane {lane}",
-            header.id.lane
         ))
     } else if i64::try_from(header.id.seq).is_err() {
         Some("the sequence number is beyond 2^63".to_owned())
@@ -202,12 +198,17 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_another_edge_lane_or_century_is_refused_by_its_identity() {
+    fn a_live_frame_that_had_to_wait_may_come_as_backfill() {
         let good = frame("e1", Lane::Live, NOW_US);
         assert!(matches!(read("ff/v1/a/e1/up/live", &good), Content::Frame(_)));
+        assert!(matches!(read("ff/v1/a/e1/up/backfill", &good), Content::Frame(_)));
+    }
+
+    #[test]
+    fn a_frame_of_another_edge_or_century_is_refused_by_its_identity() {
+        let good = frame("e1", Lane::Live, NOW_US);
         let id = Subject::Frame(good.header.id);
         for (topic, frame) in [
-            ("ff/v1/a/e1/up/backfill", good),
             ("ff/v1/a/e1/up/live", frame("e2", Lane::Live, NOW_US)),
             ("ff/v1/a/e1/up/live", frame("e1", Lane::Live, NOW_US * 2)),
             ("ff/v1/a/e1/up/live", frame("e1", Lane::Live, -5)),

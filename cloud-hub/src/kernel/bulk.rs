@@ -38,7 +38,8 @@ impl From<tokio_postgres::Error> for BulkError {
         let Some(code) = error.code().map(SqlState::code) else {
             // No SQLSTATE: input or output failed, or a value does not fit its parameter.
             return if error.is_closed()
-                || std::error::Error::source(&error).is_some_and(|source| source.is::<std::io::Error>())
+                || std::error::Error::source(&error)
+                    .is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
             {
                 Self::Unavailable(error)
             } else {

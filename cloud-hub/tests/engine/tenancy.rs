@@ -10,6 +10,11 @@ use cloud_hub::{
     tenant::enrolment,
 };
 
+/// SQLSTATE; 42501 is "insufficient privilege".
+fn code(error: &sqlx::Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
+}
+
 #[tokio::test]
 async fn the_login_role_alone_reads_no_tenant() {
     let test = TestDatabase::create().await;
@@ -18,13 +23,7 @@ async fn the_login_role_alone_reads_no_tenant() {
         .fetch_all(tx.conn())
         .await
         .unwrap_err();
-    assert_eq!(
-        error
-            .as_database_error()
-            .and_then(|refusal| refusal.code())
-            .as_deref(),
-        Some("42501")
-    );
+    assert_eq!(code(&error).as_deref(), Some("42501"));
 }
 
 #[tokio::test]
@@ -47,13 +46,7 @@ async fn a_tenants_transaction_reads_its_own_lots_and_no_others() {
         .fetch_all(tx.conn())
         .await
         .unwrap_err();
-    assert_eq!(
-        foreign
-            .as_database_error()
-            .and_then(|refusal| refusal.code())
-            .as_deref(),
-        Some("42501")
-    );
+    assert_eq!(code(&foreign).as_deref(), Some("42501"));
 }
 
 #[tokio::test]
@@ -96,11 +89,7 @@ async fn a_tenant_may_add_to_its_records_but_not_change_them() {
     ] {
         let mut tx = test.db.begin(&akron()).await.unwrap();
         let error = sqlx::query(forbidden).execute(tx.conn()).await.unwrap_err();
-        let code = error
-            .as_database_error()
-            .and_then(|refusal| refusal.code())
-            .map(|code| code.to_string());
-        assert_eq!(code.as_deref(), Some("42501"), "{forbidden}");
+        assert_eq!(code(&error).as_deref(), Some("42501"), "{forbidden}");
     }
 }
 

@@ -6,6 +6,7 @@ pub mod check;
 pub mod enroll;
 pub mod read;
 pub mod run;
+pub mod simulate;
 pub mod spool;
 
 use std::process::ExitCode;
@@ -14,6 +15,9 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
+
+/// async-opcua reports every failed attempt as an error of its own; the agent says the same once.
+const LOG_FILTER: &str = "info,opcua_client=off,opcua_core=off,opcua_crypto=off,opcua_types=off,rumqttc=off";
 
 /// FoodFlow OS edge agent.
 #[derive(Debug, Parser)]
@@ -38,6 +42,8 @@ enum Command {
     Read(read::ReadArgs),
     /// Exchange a one-time code for this edge's identity.
     Enroll(enroll::EnrollArgs),
+    /// Serve a simulated plant: Modbus TCP, OPC UA, camera frames and faults on command.
+    Simulate(Box<simulate::SimulateArgs>),
     /// Look into the spool and the journal.
     Spool(spool::SpoolArgs),
 }
@@ -66,15 +72,15 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Browse(args) => browse::run(args).await,
         Command::Read(args) => read::run(args).await,
         Command::Enroll(args) => enroll::run(args).await,
+        Command::Simulate(args) => simulate::run(*args).await,
         Command::Spool(args) => spool::run(&args),
     }
 }
 
 fn start_logging(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new("info,opcua=warn,opcua_client=error,opcua_core=error,opcua_crypto=error")
-    });
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
     let builder = tracing_subscriber::fmt()
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     if json {

@@ -330,6 +330,7 @@ impl Keeper {
         };
         self.health.spool.spooled_readings.fetch_add(readings, Relaxed);
         self.gauge();
+        trace_spooled(&records);
         Ok(keys)
     }
 
@@ -409,6 +410,16 @@ impl Keeper {
         tracing::error!(frames = gap.frames, readings = gap.readings, reason = %gap.reason, "records given up");
         self.health.spool.lost_readings.fetch_add(gap.readings, Relaxed);
         self.health.note_gap(gap);
+    }
+}
+
+/// Names every frame that is now durable: what a log at debug level names, the hub must end up with.
+fn trace_spooled(records: &[Record]) {
+    for Record { meta, .. } in records {
+        tracing::debug!(
+            boot = %meta.id.boot, lane = meta.id.lane.number(), seq = meta.id.seq, readings = meta.readings,
+            "frame spooled"
+        );
     }
 }
 

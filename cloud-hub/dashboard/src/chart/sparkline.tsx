@@ -70,7 +70,7 @@ function paint(canvas: HTMLCanvasElement, points: Decimated, { from_us, to_us, l
 export function Sparkline({ tag_id, period_ms, limit_low, limit_high, label }: SparklineProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const drawing = useRef<Drawing | null>(null);
-  const history = useHistory(tag_id, SPAN_US, 240);
+  const history = useHistory(tag_id, SPAN_US, 600);
   const latest = useRef(history);
   latest.current = history;
   useEffect(() => {

@@ -3,24 +3,36 @@ import type { Priority } from "../pages/fsq/ccp_state";
 
 const WORDS: Record<Priority, string> = { 1: "Critical", 2: "High", 3: "Low" };
 
-export function Shape({ priority, outline = false }: { priority: Priority; outline?: boolean }) {
-  const paint = outline
-    ? { fill: "none", stroke: "currentColor", strokeWidth: 2 }
-    : { fill: "currentColor" };
+/** Full: active. Half: back to normal, not yet acknowledged. */
+export type Fill = "full" | "half";
+
+const OUTLINES: Record<Priority, string> = {
+  1: "M8 1.5 15 14H1z",
+  2: "M8 1 15 8 8 15 1 8z",
+  3: "M8 2a6 6 0 1 1 0 12a6 6 0 1 1 0-12z",
+};
+
+export function Shape({ priority, fill = "full" }: { priority: Priority; fill?: Fill }) {
+  const outline = OUTLINES[priority];
   return (
     <svg className="shape" viewBox="0 0 16 16" width="14" height="14" aria-hidden="true" focusable="false">
-      {priority === 1 && <path d="M8 1.5 15 14H1z" {...paint} />}
-      {priority === 2 && <path d="M8 1 15 8 8 15 1 8z" {...paint} />}
-      {priority === 3 && <circle cx="8" cy="8" r="6" {...paint} />}
+      {fill === "full" ? (
+        <path d={outline} fill="currentColor" />
+      ) : (
+        <>
+          <path d={outline} fill="none" stroke="currentColor" strokeWidth="1.5" />
+          <path d={outline} fill="currentColor" style={{ clipPath: "inset(0 50% 0 0)" }} />
+        </>
+      )}
     </svg>
   );
 }
 
 /** Shape and priority word on the priority's colour. */
-export function PriorityTag({ priority }: { priority: Priority }) {
+export function PriorityTag({ priority, fill = "full" }: { priority: Priority; fill?: Fill }) {
   return (
     <span className={`priority p${priority}`}>
-      <Shape priority={priority} />
+      <Shape priority={priority} fill={fill} />
       {WORDS[priority]}
     </span>
   );

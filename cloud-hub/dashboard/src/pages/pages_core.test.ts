@@ -11,7 +11,7 @@ import { readSession, startSession } from "../session";
 import { viewCcp, worstFirst } from "./fsq/ccp_state";
 import { quantityOnHold } from "./fsq/holds";
 import { safeNext } from "./identity/sign_in";
-import { actNow } from "./plant_ops/act_now";
+import { actNow, joinDeviations } from "./plant_ops/act_now";
 import { unhealthyFirst } from "./plant_ops/data_trust";
 import { linePriority, lineTrouble } from "./plant_ops/line_strip";
 import { place } from "./vision/boxed_image";
@@ -117,6 +117,18 @@ describe("act now", () => {
     });
     expect(rows.map((row) => [row.what, row.priority, row.line_code])).toEqual([["H-1 open", 2, "L1"]]);
     expect(rows[0]?.product).toContain("widened");
+  });
+
+  it("keeps a deviation that ended by itself until somebody has acknowledged it", () => {
+    const over = deviation({ status: "closed", window_to_us: NOW, hold_id: "h1", hold_code: "H-1" });
+    const rows = actNow({ ...base, deviations: joinDeviations([], [over]), holds: [hold({ deviation_id: "d1" })] });
+    expect(rows.map((row) => [row.priority, row.is_back_to_normal])).toEqual([[1, true]]);
+    expect(actNow({ ...base, deviations: [{ ...over, acknowledged_us: NOW }] })).toEqual([]);
+  });
+
+  it("takes an open deviation once, as the list of open ones has it", () => {
+    const joined = joinDeviations([deviation({ value_extreme: 70 })], [deviation({ value_extreme: 71 }), deviation({ id: "d2" })]);
+    expect(joined.map((each) => [each.id, each.value_extreme])).toEqual([["d1", 70], ["d2", 70.9]]);
   });
 
   it("lists a CCP that is not seen, once", () => {

@@ -108,17 +108,15 @@ pub fn suspect_lots(
     for lot in lots {
         let in_batch = lot.batch.is_some_and(|batch| batches.contains(&batch));
         let known = windows.and_then(|windows| windows.get(&lot.equipment?));
-        match (known, lot.produced) {
-            (Some(windows), Some(produced)) => {
-                if windows.iter().any(|window| window.overlaps(produced)) {
-                    suspect.lots.insert(lot.lot);
-                }
-            }
-            _ if in_batch => {
-                suspect.lots.insert(lot.lot);
-                suspect.widened = true;
-            }
-            _ => {}
+        let is_suspect = if let (Some(windows), Some(produced)) = (known, lot.produced) {
+            windows.iter().any(|window| window.overlaps(produced))
+        } else {
+            // Where or when it was made is not known: the batch decides.
+            suspect.widened |= in_batch;
+            in_batch
+        };
+        if is_suspect {
+            suspect.lots.insert(lot.lot);
         }
     }
     suspect

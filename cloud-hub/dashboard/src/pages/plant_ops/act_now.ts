@@ -11,6 +11,8 @@ export type ActTarget =
 export interface ActRow {
   key: string;
   priority: Priority;
+  /** It is over, but nobody has said that they saw it. */
+  is_back_to_normal: boolean;
   what: string;
   /** Value and limit with unit, or the reason. */
   measure: string;
@@ -56,6 +58,7 @@ function deviationRow(deviation: Deviation, hold: Hold | undefined, line_code: s
   return {
     key: `deviation ${deviation.id}`,
     priority: deviationPriority(deviation),
+    is_back_to_normal: deviation.status === "closed",
     what: deviationWords(deviation),
     measure: deviationMeasure(deviation),
     since_us: deviation.window_from_us,
@@ -69,6 +72,7 @@ function holdRow(hold: Hold, line_code: string): ActRow {
   return {
     key: `hold ${hold.id}`,
     priority: 2,
+    is_back_to_normal: false,
     what: `${hold.code} open`,
     measure: plainUnits(hold.reason),
     since_us: hold.placed_us,
@@ -84,6 +88,7 @@ function ccpRow(view: CcpView, line_code: string, now_us: number): ActRow {
   return {
     key: `ccp ${view.ccp.id}`,
     priority: view.priority ?? 2,
+    is_back_to_normal: false,
     what: is_diverted ? `${view.ccp.code} flow diverted` : `${view.ccp.code} not seen`,
     measure: is_diverted
       ? `${formatWithUnit(view.seen?.value ?? null, view.ccp.unit)}, limit ${limits}`
@@ -95,6 +100,11 @@ function ccpRow(view: CcpView, line_code: string, now_us: number): ActRow {
     line_code,
     target: { kind: "ccp", view },
   };
+}
+
+/** The open ones, and of the newest those that are over; each once. */
+export function joinDeviations(open: readonly Deviation[], recent: readonly Deviation[]): Deviation[] {
+  return [...new Map([...recent, ...open].map((deviation) => [deviation.id, deviation])).values()];
 }
 
 export interface Situation {
@@ -113,7 +123,8 @@ export function actNow({ deviations, holds, ccps, lines, now_us }: Situation): A
   const shown_holds = new Set<string>();
   const shown_ccps = new Set<string>();
   for (const deviation of deviations) {
-    if (deviation.status !== "open" || deviation.acknowledged_us !== null) continue;
+    // One that ended by itself still waits for somebody to have seen it.
+    if (deviation.acknowledged_us !== null) continue;
     const hold = holds.find((each) => each.id === deviation.hold_id || each.deviation_id === deviation.id);
     if (hold !== undefined) shown_holds.add(hold.id);
     shown_ccps.add(deviation.ccp_id);

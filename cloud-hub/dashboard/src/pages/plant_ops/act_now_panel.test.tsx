@@ -2,7 +2,7 @@
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { act, cleanup, render, screen } from "@testing-library/react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ccpsQuery, openDeviationsQuery, openHoldsQuery } from "../../api/queries";
+import { ccpsQuery, openDeviationsQuery, openHoldsQuery, recentDeviationsQuery } from "../../api/queries";
 import type { Ccp, Deviation, Me, Tag } from "../../api/types";
 import { PlantProvider, type Plant } from "../../components/plant";
 import { store } from "../../live/store";
@@ -34,6 +34,7 @@ const deviation = {
 function show(deviations: Deviation[]): void {
   const client = new QueryClient({ defaultOptions: { queries: { retry: false } } });
   client.setQueryData(openDeviationsQuery.queryKey, deviations);
+  client.setQueryData(recentDeviationsQuery.queryKey, { items: [], next: null });
   client.setQueryData(openHoldsQuery.queryKey, []);
   client.setQueryData(ccpsQuery.queryKey, [ccp]);
   render(

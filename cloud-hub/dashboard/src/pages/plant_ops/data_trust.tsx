@@ -58,7 +58,7 @@ function Edges({ edges }: { edges: readonly Edge[] }) {
               <td data-label="Frames waiting" className="num">
                 {edge.backlog_frames === null ? "—" : edge.backlog_frames.toLocaleString("en")}
               </td>
-              <td data-label="Oldest waiting">{edge.oldest_us === null ? "—" : when(edge.oldest_us, now_us, zone)}</td>
+              <td data-label="Oldest waiting">{edge.oldest_us === null || edge.backlog_frames === 0 ? "—" : when(edge.oldest_us, now_us, zone)}</td>
               <td data-label="Version">{edge.version ?? "—"}</td>
             </tr>
           );

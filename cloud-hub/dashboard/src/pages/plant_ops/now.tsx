@@ -2,7 +2,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
-import { ccpsQuery, openDeviationsQuery, openHoldsQuery } from "../../api/queries";
+import { ccpsQuery, openDeviationsQuery, openHoldsQuery, recentDeviationsQuery } from "../../api/queries";
 import type { Deviation } from "../../api/types";
 import { PriorityTag } from "../../components/marks";
 import { may, usePlant } from "../../components/plant";
@@ -15,7 +15,7 @@ import { store } from "../../live/store";
 import { ACKNOWLEDGE, AcknowledgeDialog } from "../fsq/acknowledge";
 import { useCcpViews } from "../fsq/use_ccps";
 import { NewestDefects } from "../vision/newest_defects";
-import { actNow, type ActRow } from "./act_now";
+import { actNow, joinDeviations, type ActRow } from "./act_now";
 import { DataTrust } from "./data_trust";
 import { LineStrip } from "./line_strip";
 
@@ -40,18 +40,19 @@ export function ActNowPanel() {
   const plant = usePlant();
   const now_us = useNowUs();
   const deviations = useQuery(openDeviationsQuery);
+  const recent = useQuery(recentDeviationsQuery);
   const holds = useQuery(openHoldsQuery);
   const ccps = useQuery(ccpsQuery);
   const views = useCcpViews(ccps.data ?? []);
   const [acknowledging, setAcknowledging] = useState<Deviation | null>(null);
   const [is_all, setAll] = useState(false);
 
-  const queries = [deviations, holds, ccps];
+  const queries = [deviations, recent, holds, ccps];
   const failed = queries.find((query) => query.error !== null);
   const has_all = queries.every((query) => query.data !== undefined);
   const is_known = has_all && failed === undefined && isAlarmStateKnown(store.delivery(), now_us);
   const rows = actNow({
-    deviations: deviations.data ?? [],
+    deviations: joinDeviations(deviations.data ?? [], recent.data?.items ?? []),
     holds: holds.data ?? [],
     ccps: views,
     lines: plant.lines,
@@ -104,13 +105,16 @@ interface RowProps {
 
 function Row({ row, now_us, isPulsing, onAcknowledge }: RowProps) {
   const { zone } = usePlant();
-  const pulse = isPulsing && row.priority === 1 ? " pulse" : "";
+  const pulse = isPulsing && row.priority === 1 && !row.is_back_to_normal ? " pulse" : "";
   return (
     <li className={`act-row p${row.priority}${pulse}`}>
-      <PriorityTag priority={row.priority} />
+      <PriorityTag priority={row.priority} fill={row.is_back_to_normal ? "half" : "full"} />
       <p className="what">
         {row.line_code !== "" && <span className="line-code">{row.line_code}</span>} <strong>{row.what}</strong>
-        <span className="measure">{row.measure}</span>
+        <span className="measure">
+          {row.is_back_to_normal && "Back to normal; was "}
+          {row.measure}
+        </span>
       </p>
       <p className="since">
         since {clockTime(row.since_us, zone)}
