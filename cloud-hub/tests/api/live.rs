@@ -58,7 +58,8 @@ impl Stream {
 
     async fn any(&mut self) -> Heard {
         loop {
-            if let Some((event, rest)) = self.buffer.split_once("\n\n") {
+            if let Some(end) = self.buffer.find("\n\n") {
+                let event: String = self.buffer.drain(..end + 2).collect();
                 let field = |name: &str| {
                     let line = event.lines().find_map(|line| line.strip_prefix(name));
                     line.unwrap_or_default().trim_start_matches(": ").to_owned()
@@ -68,7 +69,6 @@ impl Stream {
                     id: field("id"),
                     data: serde_json::from_str(&field("data")).unwrap(),
                 };
-                self.buffer = rest.to_owned();
                 return heard;
             }
             let chunk = self.response.chunk().await.unwrap().expect("the stream is open");
