@@ -155,7 +155,16 @@ impl TestHub {
 
 /// Starts a cluster in a directory; nothing is waited to disk.
 pub async fn start_cluster(dir: &Path) -> Cluster {
-    Cluster::start(dir, Settings { fsync: false }).await.unwrap()
+    start_cluster_with(dir, None).await
+}
+
+/// With a library loaded at the start.
+pub async fn start_cluster_with(dir: &Path, preload: Option<&'static str>) -> Cluster {
+    let settings = Settings {
+        fsync: false,
+        preload,
+    };
+    Cluster::start(dir, settings).await.unwrap()
 }
 
 async fn shared_cluster() -> &'static Cluster {
