@@ -41,7 +41,7 @@ fn python() -> PathBuf {
 
 /// A Python server; killed when dropped.
 struct Peer {
-    _child: Child,
+    child: Child,
     port: u16,
 }
 
@@ -64,13 +64,13 @@ impl Peer {
             .unwrap()
             .expect("the peer ended");
         Self {
-            _child: child,
+            child,
             port: line.trim().parse().unwrap(),
         }
     }
 
     async fn stop(mut self) -> u16 {
-        self._child.kill().await.unwrap();
+        self.child.kill().await.unwrap();
         self.port
     }
 }
