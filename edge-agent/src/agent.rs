@@ -113,16 +113,13 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
         health: health.clone(),
         alarms: acquired_tx.clone(),
     });
-    let uplink = match uplink {
-        Some(uplink) => Some(tokio::spawn(uplink::run(uplink, uplink_stop.clone()))),
-        None => {
-            tracing::warn!(
-                "not enrolled: readings are kept until `foodflow-edge enroll` was run and the agent restarted"
-            );
-            health.uplink.set(UplinkState::NotEnrolled);
-            None
-        }
-    };
+    let uplink = uplink.map(|uplink| tokio::spawn(uplink::run(uplink, uplink_stop.clone())));
+    if uplink.is_none() {
+        tracing::warn!(
+            "not enrolled: readings are kept until `foodflow-edge enroll` was run and the agent restarted"
+        );
+        health.uplink.set(UplinkState::NotEnrolled);
+    }
     drop((acquired_tx, spool.outbox));
     local::write_ready(data_dir, &http).map_err(|source| AgentError::DataDir {
         path: data_dir.to_owned(),
@@ -130,28 +127,28 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
     })?;
     tracing::info!(edge = %config.edge.name, %boot, %http, tags = config.tag_count(), "agent running");
 
-    let pipeline_ended = pipeline_stop.clone();
     let mut pipeline = pipeline;
     let early = tokio::select! {
         () = stop.cancelled() => None,
         _ = &mut pipeline => Some("pipeline"),
     };
-    // Sources first, so that nothing comes after the pipeline's last frame; the uplink last, so that it may send it.
+    // Sources first, so that nothing comes after the pipeline's last frame; the uplink while the spool still
+    // answers, so that it can take its leave; what it has not sent waits on disk.
     sources.shutdown().await;
     mailbox.close();
-    pipeline_ended.cancel();
+    uplink_stop.cancel();
+    if let Some(uplink) = uplink
+        && tokio::time::timeout(STOP_WITHIN, uplink).await.is_err()
+    {
+        tracing::warn!("the uplink did not stop in time");
+    }
+    pipeline_stop.cancel();
     if early.is_none() && tokio::time::timeout(STOP_WITHIN, pipeline).await.is_err() {
         tracing::error!("the pipeline did not stop in time");
     }
     let flushed = tokio::task::spawn_blocking(move || spool.thread.join());
     if !matches!(tokio::time::timeout(STOP_WITHIN, flushed).await, Ok(Ok(Ok(())))) {
         tracing::error!("the spool did not stop in time");
-    }
-    uplink_stop.cancel();
-    if let Some(uplink) = uplink
-        && tokio::time::timeout(STOP_WITHIN, uplink).await.is_err()
-    {
-        tracing::warn!("the uplink did not stop in time");
     }
     page.abort();
     tracing::info!("agent stopped");

@@ -172,7 +172,9 @@ pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
     let mut forms = Vec::new();
     for tenant in &tenants {
         let mut tx = db.begin(&tenant.slug).await?;
-        let form: String = sqlx::query_scalar("SELECT storage_form()").fetch_one(tx.conn()).await?;
+        let form: String = sqlx::query_scalar("SELECT storage_form()")
+            .fetch_one(tx.conn())
+            .await?;
         // Only plain partitioning has a default partition; a query that named it elsewhere would not parse.
         let stray = form == "plain"
             && sqlx::query_scalar("SELECT EXISTS (SELECT FROM reading_default)")

@@ -153,6 +153,7 @@ impl Place {
     fn settings(&self) -> Settings {
         Settings {
             fsync: !self.unsafe_no_fsync,
+            preload: None,
         }
     }
 

@@ -114,6 +114,8 @@ impl Address {
 pub struct Settings {
     /// Wait for the disk at each commit. Off only in tests: a power cut would lose acknowledged data.
     pub fsync: bool,
+    /// A library to load at the start, such as `timescaledb`.
+    pub preload: Option<&'static str>,
 }
 
 /// A running private cluster. Dropping it stops PostgreSQL without waiting; [`Cluster::stop`] waits.
@@ -270,7 +272,10 @@ fn server(place: &Place, binaries: &Binaries, settings: Settings) -> io::Result<
         // Never relaxed: an acknowledgement says that the data is on disk.
         "synchronous_commit=on".to_owned(),
     ];
-    for parameter in parameters {
+    let preload = settings
+        .preload
+        .map(|library| format!("shared_preload_libraries={library}"));
+    for parameter in parameters.into_iter().chain(preload) {
         command.arg("-c").arg(parameter);
     }
     command

@@ -21,6 +21,8 @@ use crate::{
 const TURN: Duration = Duration::from_secs(10);
 /// Partitions are made a week ahead, so that an hour between looks is plenty.
 const TURNS_TO_PARTITIONS: u64 = 360;
+/// Residence times are minutes.
+const TURNS_TO_REVIEW: u64 = 3;
 /// An edge reports every 10 s; three reports missed is silence.
 const SILENCE_S: i64 = 35;
 /// Product that passed a control point this long ago has reached its lot.
@@ -53,7 +55,9 @@ pub(super) async fn run(app: App, target: Target, stop: CancellationToken) {
             if let Err(error) = notice_silence(&app, &tenant).await {
                 tracing::warn!(%tenant, %error, "edges could not be looked at");
             }
-            if let Err(error) = review(&app, &target, &mut connection, &tenant).await {
+            if turn % TURNS_TO_REVIEW == 0
+                && let Err(error) = review(&app, &target, &mut connection, &tenant).await
+            {
                 tracing::warn!(%tenant, %error, "deviations could not be looked at again");
                 connection = None;
             }

@@ -327,6 +327,9 @@ pub(super) const DEAD_LETTER: &str = "
 INSERT INTO dead_letter (id, edge_name, topic, crc32c, payload, reason) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT DO NOTHING";
 
+/// The reason is part of a unique index, which has room for about 2,700 bytes.
+const REASON_CHARS_MAX: usize = 500;
+
 /// Keeps bytes that could not be used, with the reason.
 pub(super) async fn bury(
     tx: &mut BulkTx<'_>,
@@ -337,7 +340,11 @@ pub(super) async fn bury(
 ) -> Result<(), BulkError> {
     let crc = i64::from(payload_crc(payload));
     // PostgreSQL's text cannot hold a zero character, which a damaged name may contain.
-    let reason = reason.replace('\0', "\u{FFFD}");
+    let reason: String = reason
+        .replace('\0', "\u{FFFD}")
+        .chars()
+        .take(REASON_CHARS_MAX)
+        .collect();
     tx.execute(
         DEAD_LETTER,
         &[&Uuid::now_v7(), &edge, &topic, &crc, &payload, &reason],

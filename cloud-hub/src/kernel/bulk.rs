@@ -47,8 +47,8 @@ impl From<tokio_postgres::Error> for BulkError {
             };
         };
         match &code[..2] {
-            // Bad data, broken constraint: the same will be refused again.
-            "22" | "23" => Self::Refused(error),
+            // Bad data, broken constraint, too large for an index: the same will be refused again.
+            "22" | "23" | "54" => Self::Refused(error),
             "40" | "55" => Self::Repeat(error),
             // Connection, resources, operator intervention, system error, and whatever is not known to be the
             // data's fault: nothing is given up for it.

@@ -25,10 +25,7 @@ type FrameKey = (String, i16, i64);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acquired_reading_is_stored_exactly_once_whoever_is_killed() {
-    let folder = tempfile::Builder::new()
-        .prefix("foodflow-kills-")
-        .tempdir()
-        .unwrap();
+    let folder = crate::folder();
     let mut options = Options::on_free_ports(folder.path()).unwrap();
     options.load = LOAD.map(str::to_owned).to_vec();
     let mut plant = Plant::start(options)

@@ -14,12 +14,16 @@ mod plant;
 
 use plant::{Options, Plant};
 
+/// A folder that goes with the test; with FOODFLOW_KEEP set it stays, logs and all.
+fn folder() -> tempfile::TempDir {
+    let keep = std::env::var_os("FOODFLOW_KEEP").is_some();
+    let folder = tempfile::Builder::new().prefix("foodflow-e2e-").disable_cleanup(keep).tempdir();
+    folder.expect("a temporary folder")
+}
+
 /// A running plant in a temporary folder.
 async fn plant() -> (tempfile::TempDir, Plant) {
-    let folder = tempfile::Builder::new()
-        .prefix("foodflow-e2e-")
-        .tempdir()
-        .expect("a temporary folder");
+    let folder = folder();
     let mut options = Options::on_free_ports(folder.path()).expect("free ports");
     options.no_fsync = true;
     (

@@ -5,7 +5,7 @@ use protocol::{Quality, Reading, lane::Lane, reading::Alias};
 
 use crate::{
     ingest::Intake,
-    support::{FrameMaker, TestDatabase, akron},
+    support::{FrameMaker, TestDatabase, akron, start_cluster_with},
 };
 
 #[tokio::test]
@@ -65,4 +65,53 @@ async fn one_dip_among_thousands_of_readings_is_in_the_answer() {
     assert_eq!((raw.resolution_us, raw.points.len()), (0, 10));
     let last = query::last(&mut tx, &[tag]).await.unwrap();
     assert_eq!(last[0].1.time_us, from + 8_999 * 1_000_000);
+}
+
+/// Whether the installed PostgreSQL has TimescaleDB.
+fn has_timescale() -> bool {
+    let output = std::process::Command::new("pg_config")
+        .arg("--pkglibdir")
+        .output();
+    output.is_ok_and(|output| {
+        let dir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        std::path::Path::new(&dir).join("timescaledb.so").exists()
+    })
+}
+
+#[tokio::test]
+async fn on_timescaledb_the_same_names_do_the_same() {
+    if !has_timescale() {
+        eprintln!("SKIPPED: TimescaleDB is not installed, so its storage form was not tested");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = start_cluster_with(dir.path(), Some("timescaledb")).await;
+    let test = TestDatabase::create_on(&cluster).await;
+    let (intake, maker) = (Intake::start(&test), FrameMaker::new("e1", &["TT-101"]));
+    intake.dictionary(&maker).await;
+    intake
+        .frame(
+            &maker,
+            &maker.live(0, Clock::system().now_us() - 5_000_000_000, 4_000),
+        )
+        .await;
+    let mut tx = test.db.begin(&akron()).await.unwrap();
+    let form: String = sqlx::query_scalar("SELECT storage_form()")
+        .fetch_one(tx.conn())
+        .await
+        .unwrap();
+    assert!(form.starts_with("timescaledb-"), "{form}");
+    let made: i32 = sqlx::query_scalar("SELECT ensure_partitions(current_date, current_date + 7)")
+        .fetch_one(tx.conn())
+        .await
+        .unwrap();
+    assert_eq!(made, 0, "a hypertable makes its own");
+    let now = Clock::system().now_us();
+    let found = query::range(&mut tx, 1, now - 6_000_000_000, now, 100)
+        .await
+        .unwrap();
+    assert!(!found.points.is_empty());
+    assert_eq!(test.count(&akron(), "SELECT count(*) FROM reading").await, 4_000);
+    drop(tx);
+    cluster.stop().await;
 }

@@ -12,6 +12,7 @@
 mod edge;
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -154,7 +155,16 @@ impl TestHub {
 
 /// Starts a cluster in a directory; nothing is waited to disk.
 pub async fn start_cluster(dir: &Path) -> Cluster {
-    Cluster::start(dir, Settings { fsync: false }).await.unwrap()
+    start_cluster_with(dir, None).await
+}
+
+/// With a library loaded at the start.
+pub async fn start_cluster_with(dir: &Path, preload: Option<&'static str>) -> Cluster {
+    let settings = Settings {
+        fsync: false,
+        preload,
+    };
+    Cluster::start(dir, settings).await.unwrap()
 }
 
 async fn shared_cluster() -> &'static Cluster {
@@ -163,27 +173,69 @@ async fn shared_cluster() -> &'static Cluster {
         .get_or_init(|| async {
             let dir = process_dir(std::process::id());
             sweep();
-            let cluster = start_cluster(&dir).await;
-            prepare_template(cluster.address()).await;
-            cluster
+            copy_prepared(&dir).await;
+            start_cluster(&dir).await
         })
         .await
+}
+
+/// Copies a cluster that holds the template already. The first test process of a build prepares it while the
+/// others wait; copying costs a tenth of `initdb`, migrations and seed.
+async fn copy_prepared(dir: &Path) {
+    let program = std::fs::metadata(std::env::current_exe().unwrap()).unwrap();
+    let built = program
+        .modified()
+        .unwrap()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let prepared = std::env::temp_dir().join(format!(
+        "foodflow-template-{}-{}",
+        built.as_nanos(),
+        program.len()
+    ));
+    let lock = File::create(prepared.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    if !prepared.exists() {
+        let draft = prepared.with_extension("draft");
+        drop(std::fs::remove_dir_all(&draft));
+        let cluster = start_cluster(&draft).await;
+        prepare_template(cluster.address()).await;
+        cluster.stop().await;
+        std::fs::rename(&draft, &prepared).unwrap();
+    }
+    let copied = std::process::Command::new("cp")
+        .args(["--archive", "--reflink=auto"])
+        .arg(&prepared)
+        .arg(dir)
+        .status()
+        .unwrap();
+    assert!(copied.success(), "the prepared cluster can be copied");
 }
 
 fn process_dir(pid: u32) -> PathBuf {
     std::env::temp_dir().join(format!("foodflow-test-{pid}"))
 }
 
-/// A static is never dropped: what test processes that are gone left behind is removed by the next.
+/// A static is never dropped: what test processes that are gone left behind is removed by the next, and so are
+/// prepared clusters of builds of yesterday.
 fn sweep() {
+    const OLD: Duration = Duration::from_hours(12);
     for entry in std::fs::read_dir(std::env::temp_dir())
         .into_iter()
         .flatten()
         .flatten()
     {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix("foodflow-test-"));
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        let Some(name) = name.to_str() else { continue };
+        let is_orphan = name
+            .strip_prefix("foodflow-test-")
+            .is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        let is_old = name.starts_with("foodflow-template-")
+            && entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > OLD));
+        if is_orphan || is_old {
             // Another process may be removing the same.
             drop(std::fs::remove_dir_all(entry.path()));
         }

@@ -44,7 +44,7 @@ pub struct Stuck {
     pub floor: f64,
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads one `[[ccp]]`.
 pub fn read_point(section: &Section<'_>, tags: &Tags<'_>, names: &mut Names) -> Option<Point> {
@@ -83,7 +83,7 @@ fn read_limit(
         .unwrap_or(Duration::from_secs(5));
     let check_every = section
         .duration("check_every", Duration::from_secs(1)..=HOUR)
-        .unwrap_or(Duration::from_secs(60));
+        .unwrap_or(Duration::from_mins(1));
     let version = section.integer("version", 1..=i64::from(u32::MAX)).unwrap_or(1);
     if let (Some(unit), Some(tag)) = (&unit, tag)
         && unit.value != tag.unit
@@ -128,6 +128,7 @@ fn read_limit(
 }
 
 /// The outer `Option` is none when the gate is there and faulty.
+#[expect(clippy::option_option, reason = "absent and faulty are two answers")]
 fn read_gate(section: &Section<'_>, tags: &Tags<'_>) -> Option<Option<Gate>> {
     if !section.has("gate") {
         return Some(None);
@@ -141,6 +142,8 @@ fn read_gate(section: &Section<'_>, tags: &Tags<'_>) -> Option<Option<Gate>> {
     Some(Some(Gate { tag: tag?, value }))
 }
 
+/// Like [`read_gate`].
+#[expect(clippy::option_option, reason = "absent and faulty are two answers")]
 fn read_stuck(section: &Section<'_>, tags: &Tags<'_>) -> Option<Option<Stuck>> {
     if !section.has("stuck") {
         return Some(None);

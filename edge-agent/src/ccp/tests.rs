@@ -1,1 +1,280 @@
-//! Under construction.
+//! Do the fault scenarios of the plant end as food safety wants? Scripted readings, no clock.
+
+use protocol::{
+    limit::{CheckVerdict, CriticalLimit, DeviationKind, Phase},
+    reading::Alias,
+};
+
+use super::{
+    config::{Gate, Stuck},
+    *,
+};
+
+const TT101: Alias = Alias(0);
+const TT102: Alias = Alias(1);
+const ZS106: Alias = Alias(2);
+const SECOND: Micros = 1_000_000;
+
+fn point() -> Point {
+    Point {
+        limit: CriticalLimit {
+            ccp: "CCP-1".to_owned(),
+            line: Some("L1".to_owned()),
+            tag: "TT-101".to_owned(),
+            unit: "degC".to_owned(),
+            low: Some(72.0),
+            high: None,
+            clear_margin: 0.2,
+            delay_us: SECOND,
+            gap_us_max: 5 * SECOND,
+            check_every_us: 60 * SECOND,
+            period_us: SECOND,
+            version: 1,
+        },
+        tag: TT101,
+        gate: Some(Gate {
+            tag: ZS106,
+            value: 1.0,
+        }),
+        stuck: Some(Stuck {
+            reference: TT102,
+            window: std::time::Duration::from_secs(30),
+            floor: 0.005,
+        }),
+    }
+}
+
+fn engine() -> Engine {
+    Engine::new("akron-1", &[point()], || Uuid::from_u128(7))
+}
+
+/// A second of the plant: the holding tube, its recorder and the diversion valve.
+#[derive(Clone, Copy)]
+struct Plant {
+    tt101: Option<f64>,
+    tt102: f64,
+    forward: bool,
+}
+
+/// Runs seconds of the plant; returns the events and every stored reading of TT-101.
+fn play(
+    engine: &mut Engine,
+    from: Micros,
+    script: impl IntoIterator<Item = Plant>,
+) -> (Vec<Event>, Vec<Reading>) {
+    let (mut events, mut stored) = (Vec::new(), Vec::new());
+    for (second, plant) in (from..).zip(script) {
+        let at = second * SECOND;
+        let good = |tag, value| Reading::new(tag, at, value, Quality::GOOD);
+        let tt101 = plant
+            .tt101
+            .map_or(Reading::bad(TT101, at, Quality::BAD_TIMEOUT), |value| {
+                good(TT101, value)
+            });
+        // The valve comes last in the poll: it must still count before the value.
+        let mut readings = [
+            tt101,
+            good(TT102, plant.tt102),
+            good(ZS106, f64::from(u8::from(plant.forward))),
+        ];
+        events.extend(engine.observe(&mut readings, at));
+        stored.push(readings[0]);
+        for quarter in 1..4 {
+            events.extend(engine.tick(at + quarter * SECOND / 4));
+        }
+    }
+    (events, stored)
+}
+
+fn noise(second: i64) -> f64 {
+    0.04 * (second % 5) as f64
+}
+
+fn normal(seconds: i64) -> impl Iterator<Item = Plant> {
+    (0..seconds).map(|second| Plant {
+        tt101: Some(73.2 + noise(second)),
+        tt102: 73.1 + noise(second + 2),
+        forward: true,
+    })
+}
+
+fn deviations(events: &[Event]) -> Vec<(DeviationKind, Phase)> {
+    let phases = events.iter().filter_map(|event| match event {
+        Event::Deviation(deviation) => Some((deviation.kind, deviation.phase)),
+        _ => None,
+    });
+    phases.filter(|(_, phase)| *phase != Phase::Extended).collect()
+}
+
+fn alarms(events: &[Event], code: &str) -> Vec<bool> {
+    let raised = events.iter().filter_map(|event| match event {
+        Event::Alarm(alarm) if alarm.code == code => Some(alarm.active),
+        _ => None,
+    });
+    raised.collect()
+}
+
+/// 75 s at 71.1 °C; the valve diverts after one second, or does not.
+fn dip(valve_works: bool) -> impl Iterator<Item = Plant> {
+    (0..75).map(move |second| Plant {
+        tt101: Some(71.1 + noise(second)),
+        tt102: 71.0 + noise(second + 2),
+        forward: !valve_works || second < 1,
+    })
+}
+
+#[test]
+fn f1_a_dip_with_the_product_diverted_is_recorded_and_alarmed_but_no_deviation() {
+    let mut engine = engine();
+    let script = normal(60).chain(dip(true)).chain(normal(60));
+    let (events, _) = play(&mut engine, 0, script);
+    assert_eq!(deviations(&events), []);
+    assert_eq!(alarms(&events, "ccp.diverted"), [true, false]);
+    let verdicts: Vec<CheckVerdict> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::CcpCheck(check) => Some(check.verdict),
+            _ => None,
+        })
+        .collect();
+    assert!(verdicts.contains(&CheckVerdict::Diverted), "{verdicts:?}");
+}
+
+#[test]
+fn f2_a_dip_with_the_valve_stuck_forward_is_a_deviation_that_closes_again() {
+    let mut engine = engine();
+    let script = normal(60).chain(dip(false)).chain(normal(60));
+    let (events, _) = play(&mut engine, 0, script);
+    assert_eq!(
+        deviations(&events),
+        [
+            (DeviationKind::Limit, Phase::Opened),
+            (DeviationKind::Limit, Phase::Closed)
+        ]
+    );
+    let opened = events.iter().find_map(|event| match event {
+        Event::Deviation(deviation) => Some(deviation.clone()),
+        _ => None,
+    });
+    let opened = opened.unwrap();
+    assert_eq!(opened.last_good_us, 59 * SECOND);
+    assert!(
+        opened.detected_us <= 63 * SECOND,
+        "found at {}",
+        opened.detected_us
+    );
+}
+
+#[test]
+fn f4_a_frozen_sensor_beside_a_moving_one_is_alarmed_within_a_minute_and_counts_as_not_monitored() {
+    let mut engine = engine();
+    let frozen = (0..60).map(|second| Plant {
+        tt101: Some(73.2),
+        tt102: 73.1 + noise(second),
+        forward: true,
+    });
+    let script = normal(40).chain(frozen).chain(normal(60));
+    let (events, stored) = play(&mut engine, 0, script);
+    assert_eq!(alarms(&events, "sensor.stuck"), [true, false]);
+    assert_eq!(
+        deviations(&events),
+        [
+            (DeviationKind::SensorStuck, Phase::Opened),
+            (DeviationKind::SensorStuck, Phase::Closed)
+        ]
+    );
+    let doubtful: Vec<&Reading> = stored
+        .iter()
+        .filter(|reading| reading.quality == Quality::UNCERTAIN_SENSOR)
+        .collect();
+    assert!(!doubtful.is_empty());
+    assert!(
+        doubtful.iter().all(|reading| reading.value() == Some(73.2)),
+        "the value stays readable"
+    );
+}
+
+#[test]
+fn a_dead_plc_is_a_monitoring_gap_after_the_allowed_time() {
+    let mut engine = engine();
+    let dead = (0..20).map(|second| Plant {
+        tt101: None,
+        tt102: 73.0 + noise(second),
+        forward: true,
+    });
+    let (events, _) = play(&mut engine, 0, normal(30).chain(dead).chain(normal(10)));
+    assert_eq!(
+        deviations(&events),
+        [
+            (DeviationKind::MonitoringGap, Phase::Opened),
+            (DeviationKind::MonitoringGap, Phase::Closed)
+        ]
+    );
+}
+
+#[test]
+fn a_deviation_survives_a_restart_and_is_not_opened_twice() {
+    let mut before = engine();
+    let (events, _) = play(&mut before, 0, normal(60).chain(dip(false).take(20)));
+    assert_eq!(deviations(&events), [(DeviationKind::Limit, Phase::Opened)]);
+    let mut after = engine();
+    for (code, state) in before.snapshot() {
+        after.restore(&code, &state).unwrap();
+    }
+    let (events, _) = play(&mut after, 82, dip(false).take(10).chain(normal(10)));
+    assert_eq!(deviations(&events), [(DeviationKind::Limit, Phase::Closed)]);
+}
+
+#[test]
+fn a_diverted_alarm_that_was_open_at_a_restart_is_cleared_under_its_identity() {
+    let mut before = engine();
+    play(&mut before, 0, normal(60).chain(dip(true).take(20)));
+    let mut after = Engine::new("akron-1", &[point()], || Uuid::from_u128(8));
+    for (code, state) in before.snapshot() {
+        after.restore(&code, &state).unwrap();
+    }
+    let (events, _) = play(&mut after, 81, normal(5));
+    let cleared = events.iter().find_map(|event| match event {
+        Event::Alarm(alarm) if alarm.code == "ccp.diverted" => Some((alarm.id, alarm.active)),
+        _ => None,
+    });
+    assert_eq!(cleared, Some((Uuid::from_u128(7), false)));
+}
+
+#[test]
+fn a_state_that_cannot_be_read_leaves_the_judge_as_it_is() {
+    let mut engine = engine();
+    assert!(engine.restore("CCP-1", b"garbage").is_err());
+    assert!(engine.restore("CCP-9", b"").is_err());
+    let (events, _) = play(&mut engine, 0, normal(10));
+    assert_eq!(deviations(&events), []);
+}
+
+#[test]
+fn a_source_whose_clock_is_wrong_is_judged_by_the_receive_time() {
+    let mut engine = engine();
+    let mut events = Vec::new();
+    for second in 0..60 {
+        let at = (1_000 + second) * SECOND;
+        let wrong = at - 540 * SECOND;
+        let mut readings = [Reading::new(TT101, wrong, 73.0 + noise(second), Quality::GOOD)];
+        events.extend(engine.observe(&mut readings, at));
+        events.extend(engine.tick(at + SECOND / 2));
+    }
+    assert_eq!(deviations(&events), []);
+}
+
+#[test]
+fn an_unknown_valve_position_counts_as_product_flowing() {
+    let mut engine = engine();
+    let mut events = Vec::new();
+    for second in 0..20 {
+        let at = second * SECOND;
+        let mut readings = [
+            Reading::new(TT101, at, if second < 5 { 73.0 } else { 71.0 }, Quality::GOOD),
+            Reading::bad(ZS106, at, Quality::BAD_TIMEOUT),
+        ];
+        events.extend(engine.observe(&mut readings, at));
+    }
+    assert_eq!(deviations(&events), [(DeviationKind::Limit, Phase::Opened)]);
+}

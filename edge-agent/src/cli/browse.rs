@@ -111,7 +111,7 @@ async fn walk(session: &Session, max: usize) -> anyhow::Result<Vec<Found>> {
     while let Some((path, node)) = queue.pop() {
         for child in children(session, &node).await? {
             let id = child.node_id.node_id.clone();
-            let is_server_object = id == NodeId::from(ObjectId::Server);
+            let is_server_object = id == ObjectId::Server;
             if is_server_object || !seen.insert(id.clone()) || found.len() >= max {
                 continue;
             }

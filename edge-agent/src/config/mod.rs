@@ -297,7 +297,7 @@ fn read_spool(root: &Section<'_>) -> Spool {
     let frame_age_max = section
         .duration(
             "frame_age_max",
-            Duration::from_millis(10)..=Duration::from_secs(60),
+            Duration::from_millis(10)..=Duration::from_mins(1),
         )
         .unwrap_or(Duration::from_millis(250));
     section.finish();

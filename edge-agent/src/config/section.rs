@@ -38,9 +38,8 @@ impl<'a> Faults<'a> {
     /// Records a fault at a byte position of the text.
     pub fn add(&self, at: &Range<usize>, message: impl Into<String>) {
         let end = at.start.min(self.text.len());
-        let line = self.text.as_bytes()[..end]
-            .iter()
-            .filter(|byte| **byte == b'\n')
+        let line = String::from_utf8_lossy(&self.text.as_bytes()[..end])
+            .matches('\n')
             .count()
             + 1;
         self.found.borrow_mut().push(Fault {
@@ -142,6 +141,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table under `key`; an empty one when it is absent.
+    #[must_use]
     pub fn table(&self, key: &'static str) -> Section<'a> {
         let name = self.path(key);
         match self.get(key) {
@@ -171,7 +171,7 @@ impl<'a> Section<'a> {
             return Vec::new();
         };
         let mut sections = Vec::new();
-        for item in items.iter() {
+        for item in items {
             if let DeValue::Table(table) = item.get_ref() {
                 sections.push(Section::new(
                     self.path(key),
@@ -250,15 +250,11 @@ impl<'a> Section<'a> {
     /// A whole number within a range.
     pub fn integer(&self, key: &'static str, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
         let value = self.get(key)?;
-        let number = match value.get_ref() {
-            DeValue::Integer(number) => {
-                i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()
-            }
-            _ => {
-                self.wrong(key, value, "a whole number");
-                return None;
-            }
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.wrong(key, value, "a whole number");
+            return None;
         };
+        let number = i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
         if let Some(number) = number.filter(|number| range.contains(number)) {
             return Some(number);
         }
@@ -281,19 +277,17 @@ impl<'a> Section<'a> {
                 return None;
             }
         };
-        match number.filter(|number| number.is_finite()) {
-            Some(number) => Some(At {
-                value: number,
-                span: value.span(),
-            }),
-            None => {
-                self.faults.add(
-                    &value.span(),
-                    format!("`{}` must be a finite number", self.path(key)),
-                );
-                None
-            }
+        let finite = number.filter(|number| number.is_finite());
+        if finite.is_none() {
+            self.faults.add(
+                &value.span(),
+                format!("`{}` must be a finite number", self.path(key)),
+            );
         }
+        finite.map(|value_found| At {
+            value: value_found,
+            span: value.span(),
+        })
     }
 
     /// A duration such as `"250ms"`, within a range.

@@ -65,12 +65,11 @@ impl Mailbox {
             .waiting
             .iter_mut()
             .find(|waiting| waiting.camera == shot.camera);
-        let superseded = match place {
-            Some(place) => Some(std::mem::replace(place, shot)),
-            None => {
-                state.waiting.push_back(shot);
-                None
-            }
+        let superseded = if let Some(place) = place {
+            Some(std::mem::replace(place, shot))
+        } else {
+            state.waiting.push_back(shot);
+            None
         };
         drop(state);
         self.inner.changed.notify_one();

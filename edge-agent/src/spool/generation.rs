@@ -59,6 +59,9 @@ pub struct Generation {
     sync: File,
 }
 
+/// The rest of a key after its prefix, and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 /// What a scan of a generation found.
 #[derive(Debug, Default)]
 pub struct Scanned {
@@ -163,7 +166,7 @@ impl Generation {
     }
 
     /// All entries whose key starts with a prefix.
-    pub fn prefixed(&self, prefix: u8) -> Result<Vec<(Vec<u8>, Vec<u8>)>, GenerationError> {
+    pub fn prefixed(&self, prefix: u8) -> Result<Vec<Entry>, GenerationError> {
         guarded(&self.path, || {
             let items = self
                 .db
@@ -207,12 +210,11 @@ fn scan(db: &sled::Db) -> sled::Result<Scanned> {
             let Some((last, _)) = window.last() else { break };
             after = Key::from_bytes(last).map(|key| key.ordinal);
             for (key, value) in window {
-                match (Key::from_bytes(&key), Record::meta_from_bytes(&value)) {
-                    (Some(key), Some(meta)) => scanned.frames.push((key, meta)),
-                    _ => {
-                        db.remove(&key)?;
-                        scanned.damaged += 1;
-                    }
+                if let (Some(key), Some(meta)) = (Key::from_bytes(&key), Record::meta_from_bytes(&value)) {
+                    scanned.frames.push((key, meta));
+                } else {
+                    db.remove(&key)?;
+                    scanned.damaged += 1;
                 }
             }
             if after.is_none() {

@@ -60,6 +60,8 @@ pub struct Verified {
     pub sound_bytes: usize,
     /// What is wrong after that, if anything follows.
     pub fault: Option<String>,
+    /// Whether what follows looks like one record that a power cut left unfinished.
+    pub is_torn: bool,
 }
 
 /// Reads a journal's bytes up to the first fault. Pure: an auditor can run it on a copy.
@@ -74,11 +76,23 @@ pub fn verify(bytes: &[u8]) -> Verified {
             }
             Err(fault) => {
                 verified.fault = Some(format!("at byte {}: {fault}", verified.sound_bytes));
+                verified.is_torn = is_torn(&bytes[verified.sound_bytes..]);
                 break;
             }
         }
     }
     verified
+}
+
+/// Whether nothing sound can follow: the last record reaches to the end or beyond, or the file was extended and
+/// never filled.
+fn is_torn(rest: &[u8]) -> bool {
+    let Some((header, _)) = rest.split_first_chunk::<HEADER>() else {
+        return true;
+    };
+    let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    (EVENT_AT..=PAYLOAD_BYTES_MAX).contains(&length) && HEADER + length >= rest.len()
+        || rest.iter().all(|byte| *byte == 0)
 }
 
 fn next(bytes: &[u8], tip: &Tip) -> Result<(Entry, [u8; 32], usize), &'static str> {
@@ -149,7 +163,7 @@ impl Journal {
         };
         let mut tip = verified.tip;
         let remaining = bytes.len() - verified.sound_bytes;
-        if remaining > PAYLOAD_BYTES_MAX {
+        if remaining > 0 && !verified.is_torn {
             let aside = directory.join(format!("corrupt-{now_us}.journal"));
             fs::rename(&path, &aside)?;
             found.set_aside = Some(aside);
@@ -281,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_journal_damaged_before_its_end_is_set_aside_whole() {
-        let (directory, path) = filled(800);
+        let (directory, path) = filled(10);
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] ^= 0xFF;
         fs::write(&path, &bytes).unwrap();

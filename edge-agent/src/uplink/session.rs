@@ -183,13 +183,11 @@ impl Session<'_> {
     }
 
     async fn say_dictionary(&self, id: Uuid) -> Result<(), Gone> {
-        match self.uplink.outbox.dictionary(id).await {
-            Some(dictionary) => self.publish(Channel::Dictionary, dictionary).await,
-            None => {
-                tracing::error!(%id, "a dictionary that frames need is gone");
-                Ok(())
-            }
+        if let Some(dictionary) = self.uplink.outbox.dictionary(id).await {
+            return self.publish(Channel::Dictionary, dictionary).await;
         }
+        tracing::error!(%id, "a dictionary that frames need is gone");
+        Ok(())
     }
 
     async fn acknowledged(&mut self, bytes: &[u8]) -> Result<(), Gone> {

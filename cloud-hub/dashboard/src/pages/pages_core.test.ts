@@ -109,6 +109,11 @@ describe("act now", () => {
     expect(rows[0]?.product).toBe("held: H-1, lot OWM32-6324-1A, 4,120\u00a0bottles");
   });
 
+  it("tells a stuck sensor in words, not by a limit", () => {
+    const stuck = deviation({ kind: "sensor_stuck", value_extreme: null, detail: "TT-101 did not move" });
+    expect(actNow({ ...base, deviations: [stuck] })[0]).toMatchObject({ priority: 2, measure: "TT-101 did not move" });
+  });
+
   it("keeps the hold when the deviation was acknowledged", () => {
     const rows = actNow({
       ...base,

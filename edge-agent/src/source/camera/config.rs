@@ -23,7 +23,7 @@ pub struct Camera {
 
 /// Reads one `[[camera]]`.
 pub fn read_camera(section: &Section<'_>, names: &mut Names) -> Option<Camera> {
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
     let name = section.required_text("name");
     if let Some(name) = &name {
         names.claim(section, "source", name);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -26,6 +26,10 @@ pub struct Choice {
 
 /// Chooses among `listed`, of which those in `seen` were handled before. Afterwards `seen` holds what is still
 /// listed, so it cannot grow beyond the directory.
+#[expect(
+    clippy::implicit_hasher,
+    reason = "there is one caller, with the standard hasher"
+)]
 pub fn choose(listed: Vec<Picture>, seen: &mut HashSet<Picture>) -> Choice {
     let mut new: Vec<Picture> = listed
         .iter()
@@ -43,8 +47,15 @@ pub fn choose(listed: Vec<Picture>, seen: &mut HashSet<Picture>) -> Choice {
 
 /// Whether a directory entry is a complete picture: files under construction are called `.tmp` or start with a dot.
 pub fn is_picture(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    !lower.starts_with('.') && (lower.ends_with(".jpg") || lower.ends_with(".jpeg"))
+    let extension = Path::new(name)
+        .extension()
+        .and_then(|extension| extension.to_str());
+    let is_jpeg = |extension: &str| {
+        ["jpg", "jpeg"]
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
+    };
+    !name.starts_with('.') && extension.is_some_and(is_jpeg)
 }
 
 /// Notices when a camera falls silent and when it is back.

@@ -47,7 +47,7 @@ pub struct TagPlan {
     pub decoding: Decoding,
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads one `[[modbus]]`.
 pub fn read_device(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names) -> Option<Device> {
@@ -60,7 +60,7 @@ pub fn read_device(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
         .map(|at| check_address(section, at, "modbus.address"));
     let unit_id = section.integer("unit_id", 0..=255).unwrap_or(1) as u8;
     let timeout = section
-        .duration("timeout", Duration::from_millis(10)..=Duration::from_secs(60))
+        .duration("timeout", Duration::from_millis(10)..=Duration::from_mins(1))
         .unwrap_or(Duration::from_millis(800));
     let limits = Limits {
         block_registers_max: section.integer("block_registers_max", 1..=125).unwrap_or(120) as u16,

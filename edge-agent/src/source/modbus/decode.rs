@@ -191,7 +191,9 @@ mod tests {
             words.reverse();
         }
         if matches!(order, ByteOrder::Badc | ByteOrder::Dcba) {
-            words.iter_mut().for_each(|word| word.reverse());
+            for word in &mut words {
+                word.reverse();
+            }
         }
         words.into_iter().map(u16::from_be_bytes).collect()
     }

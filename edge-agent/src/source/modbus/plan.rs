@@ -61,7 +61,7 @@ pub fn blocks(places: &[Place], members: &[usize], limits: Limits) -> Vec<Block>
     let mut out: Vec<Block> = Vec::new();
     for index in order {
         let place = &places[index];
-        match out.last_mut().filter(|block| fits(block, place, limits)) {
+        match out.last_mut().filter(|block| fits(block, *place, limits)) {
             Some(block) => {
                 let end = (u32::from(block.start) + u32::from(block.count)).max(place.end());
                 block.count = (end - u32::from(block.start)) as u16;
@@ -78,7 +78,7 @@ pub fn blocks(places: &[Place], members: &[usize], limits: Limits) -> Vec<Block>
     out
 }
 
-fn fits(block: &Block, place: &Place, limits: Limits) -> bool {
+fn fits(block: &Block, place: Place, limits: Limits) -> bool {
     let (count_max, hole_max) = if place.table.is_bits() {
         let bits = |registers: u16| u32::from(registers) * 16;
         (bits(limits.block_registers_max), bits(limits.hole_registers_max))

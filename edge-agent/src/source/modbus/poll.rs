@@ -29,7 +29,7 @@ use crate::{
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// A plan that was split around refused addresses is tried whole again this often: registers do appear.
-const REPLAN_EVERY: Duration = Duration::from_secs(60);
+const REPLAN_EVERY: Duration = Duration::from_mins(1);
 
 /// Polls one device until the agent shuts down.
 pub async fn run(device: Device, outlet: Outlet) -> Result<(), Closed> {

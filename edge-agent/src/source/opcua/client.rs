@@ -110,7 +110,7 @@ pub fn open(
 ) -> Result<
     (
         Arc<Session>,
-        opcua::client::SessionEventLoop<impl opcua::client::transport::Connector + Send + Sync + 'static>,
+        opcua::client::SessionEventLoop<impl opcua::client::transport::Connector + use<>>,
     ),
     SourceError,
 > {
@@ -156,6 +156,10 @@ pub async fn connected(
 }
 
 /// Whether the event says that the session is over.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "takes what the stream's `next` gives"
+)]
 pub fn ended(event: Option<Result<SessionPollResult, StatusCode>>) -> Result<(), SourceError> {
     match event {
         None => Err(failure("session", "ended")),

@@ -54,7 +54,7 @@ impl NodeIdentifier {
     }
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads one `[[opcua]]`.
 pub fn read_server(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names) -> Option<Server> {

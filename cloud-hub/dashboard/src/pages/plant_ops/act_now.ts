@@ -38,6 +38,8 @@ export function deviationPriority(deviation: Deviation): Priority {
 }
 
 export function deviationMeasure(deviation: Deviation): string {
+  // Only a broken limit is told by a value; a stuck or silent sensor is told in words.
+  if (deviation.kind !== "limit" && deviation.detail !== "") return plainUnits(deviation.detail);
   const limits = formatLimits(deviation.limit_low, deviation.limit_high, deviation.unit);
   if (deviation.value_extreme === null) return `limit ${limits}`;
   return `${formatWithUnit(deviation.value_extreme, deviation.unit)}, limit ${limits}`;

@@ -1,0 +1,188 @@
+//! The agent under test: its configuration, its process and its status page.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use edge_agent::uplink::identity::{Identity, save};
+use serde_json::Value;
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_foodflow-edge");
+const WITHIN: Duration = Duration::from_mins(1);
+
+/// A running `foodflow-edge run`; killed when dropped.
+#[derive(Debug)]
+pub struct Edge {
+    pub data_dir: PathBuf,
+    child: Child,
+    http: String,
+}
+
+/// The start of every test's configuration.
+pub fn head(hub: Option<SocketAddr>) -> String {
+    let hub = hub.map_or_else(|| "127.0.0.1:9".to_owned(), |hub| hub.to_string());
+    format!(
+        "[edge]\nname = \"akron-1\"\ntenant = \"akron\"\n[hub]\nmqtt = \"{hub}\"\n[local]\nhttp = \"127.0.0.1:0\"\n"
+    )
+}
+
+/// A device with one group of `u16` tags at the given addresses, called `PREFIX-ADDRESS`.
+pub fn device(name: &str, address: SocketAddr, period: &str, timeout: &str, addresses: &[u16]) -> String {
+    let tags: Vec<String> = addresses
+        .iter()
+        .map(|address| format!("[[modbus.group.tag]]\nname = \"{name}-{address}\"\naddress = {address}\n"))
+        .collect();
+    format!(
+        "[[modbus]]\nname = \"{name}\"\naddress = \"{address}\"\ntimeout = \"{timeout}\"\n[[modbus.group]]\n\
+         period = \"{period}\"\n{}",
+        tags.concat()
+    )
+}
+
+impl Edge {
+    /// Starts the agent on a data directory and waits until it serves its page.
+    pub async fn start(directory: &Path, config: &str) -> Self {
+        let file = directory.join("edge.toml");
+        std::fs::write(&file, config).unwrap();
+        let data_dir = directory.join("data");
+        let identity = Identity {
+            mqtt_username: "akron/akron-1".to_owned(),
+            mqtt_password: "secret".to_owned(),
+        };
+        save(&data_dir, &identity).unwrap();
+        let ready = data_dir.join("ready.json");
+        if ready.exists() {
+            std::fs::remove_file(&ready).unwrap();
+        }
+        let log = std::fs::File::create(directory.join("log.txt")).unwrap();
+        let mut child = Command::new(PROGRAM)
+            .args(["run", "--config"])
+            .arg(&file)
+            .arg("--data-dir")
+            .arg(&data_dir)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let http = tokio::time::timeout(WITHIN, async {
+            loop {
+                if let Ok(text) = std::fs::read_to_string(&ready) {
+                    let ready: Value = serde_json::from_str(&text).unwrap();
+                    return ready["http"].as_str().unwrap().to_owned();
+                }
+                let ended = child.try_wait().unwrap();
+                assert!(
+                    ended.is_none(),
+                    "the agent ended: {ended:?}\n{}",
+                    log_of(directory)
+                );
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("the agent never became ready");
+        Self {
+            data_dir,
+            child,
+            http,
+        }
+    }
+
+    /// `/status.json` now.
+    pub async fn status(&self) -> Value {
+        let client = client();
+        let url = format!("http://{}/status.json", self.http);
+        let text = client.get(url).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// A page's text.
+    pub async fn page(&self, path: &str) -> String {
+        let client = client();
+        let url = format!("http://{}{path}", self.http);
+        client.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Asks for the status until it satisfies `enough`.
+    pub async fn until(&self, what: &str, enough: impl Fn(&Value) -> bool) -> Value {
+        let waiting = async {
+            loop {
+                let status = self.status().await;
+                if enough(&status) {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if let Ok(status) = tokio::time::timeout(WITHIN, waiting).await {
+            return status;
+        }
+        panic!("the agent never showed {what}: {:#}", self.status().await)
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; the exit code.
+    pub async fn stop(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        tokio::time::timeout(WITHIN, async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status.code();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("the agent never stopped")
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        // Already gone after `kill` and `stop`.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+fn client() -> reqwest::Client {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(5))
+        .build()
+        .unwrap()
+}
+
+/// What the agent logged.
+pub fn log_of(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("log.txt")).unwrap_or_default()
+}
+
+/// The named source of a status.
+pub fn source<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let sources = status["sources"].as_array().unwrap();
+    sources.iter().find(|source| source["name"] == name).unwrap()
+}
+
+/// A counter of a status.
+pub fn count(value: &Value) -> u64 {
+    value.as_u64().unwrap()
+}

@@ -1,0 +1,255 @@
+//! A hub written for tests: an MQTT 5 server for one edge that stores frames by identity and acknowledges them, or
+//! stays silent, or rejects, or asks for the dictionary first.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use bytes::BytesMut;
+use protocol::{
+    ack::{self, Acknowledgement, Outcome, Subject},
+    event::Event,
+    frame::{Frame, FrameId},
+    tag::Dictionary,
+    topic::{Channel, Topic},
+};
+use rumqttc::v5::mqttbytes::{
+    Error, QoS,
+    v5::{ConnAck, ConnectReturnCode, Packet, PingResp, PubAck, Publish, SubAck, SubscribeReasonCode},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use uuid::Uuid;
+
+/// What the hub does with a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Store and acknowledge.
+    #[default]
+    Store,
+    /// Take it on the wire (PUBACK) and neither store nor acknowledge it.
+    Silent,
+    /// Ask for the dictionary until it came on this connection, then store.
+    AskForDictionary,
+    /// Keep as a dead letter.
+    Reject,
+    /// Refuse the connection.
+    RefuseConnection,
+}
+
+/// What reached the hub.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// Frames by identity: each once, however often it was sent.
+    pub frames: BTreeMap<FrameId, Frame>,
+    /// Envelopes by identity, to show that a repeated frame is the same to the byte.
+    pub envelopes: HashMap<FrameId, Vec<u8>>,
+    /// Frames that came again.
+    pub repeats: usize,
+    /// Lane names of the topics used, in order.
+    pub topics: Vec<String>,
+    /// Dictionaries by content id.
+    pub dictionaries: HashMap<Uuid, Dictionary>,
+    /// Status messages.
+    pub statuses: Vec<serde_json::Value>,
+    /// User names that signed in.
+    pub users: Vec<String>,
+}
+
+impl Stored {
+    /// Every event, in order of identity.
+    pub fn events(&self) -> Vec<Event> {
+        self.frames
+            .values()
+            .flat_map(|frame| frame.events.clone())
+            .collect()
+    }
+
+    pub fn readings(&self) -> usize {
+        self.frames.values().map(|frame| frame.readings.len()).sum()
+    }
+}
+
+/// A running hub.
+#[derive(Debug)]
+pub struct Hub {
+    pub address: SocketAddr,
+    pub stored: Arc<Mutex<Stored>>,
+    policy: Arc<Mutex<Policy>>,
+    changed: watch::Receiver<u64>,
+    task: JoinHandle<()>,
+}
+
+impl Hub {
+    pub async fn start(policy: Policy) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stored = Arc::new(Mutex::new(Stored::default()));
+        let policy = Arc::new(Mutex::new(policy));
+        let (tx, changed) = watch::channel(0);
+        let connection = Connection {
+            stored: stored.clone(),
+            policy: policy.clone(),
+            changed: Arc::new(tx),
+        };
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(connection.clone().serve(stream));
+            }
+        });
+        Self {
+            address,
+            stored,
+            policy,
+            changed,
+            task,
+        }
+    }
+
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.lock().unwrap() = policy;
+    }
+
+    /// Waits until what was stored satisfies `enough`; panics after a while.
+    pub async fn until(&self, what: &str, enough: impl Fn(&Stored) -> bool) {
+        let mut changed = self.changed.clone();
+        let waiting = async {
+            while !enough(&self.stored.lock().unwrap()) {
+                changed.changed().await.unwrap();
+            }
+        };
+        let within = tokio::time::timeout(std::time::Duration::from_mins(1), waiting).await;
+        assert!(within.is_ok(), "the hub never saw {what}");
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Connection {
+    stored: Arc<Mutex<Stored>>,
+    policy: Arc<Mutex<Policy>>,
+    changed: Arc<watch::Sender<u64>>,
+}
+
+impl Connection {
+    async fn serve(self, mut stream: TcpStream) {
+        let mut bytes = BytesMut::new();
+        let mut has_dictionary = false;
+        loop {
+            let packet = match Packet::read(&mut bytes, Some(4 << 20)) {
+                Ok(packet) => packet,
+                Err(Error::InsufficientBytes(_)) => match stream.read_buf(&mut bytes).await {
+                    Ok(count) if count > 0 => continue,
+                    _ => return,
+                },
+                Err(_) => return,
+            };
+            let mut out = BytesMut::new();
+            for reply in self.answer(packet, &mut has_dictionary) {
+                reply.write(&mut out, None).unwrap();
+            }
+            if stream.write_all(&out).await.is_err() {
+                return;
+            }
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn answer(&self, packet: Packet, has_dictionary: &mut bool) -> Vec<Packet> {
+        let policy = *self.policy.lock().unwrap();
+        match packet {
+            Packet::Connect(_, _, login) => {
+                let user = login.map(|login| login.username).unwrap_or_default();
+                self.stored.lock().unwrap().users.push(user);
+                let code = if policy == Policy::RefuseConnection {
+                    ConnectReturnCode::NotAuthorized
+                } else {
+                    ConnectReturnCode::Success
+                };
+                vec![Packet::ConnAck(ConnAck {
+                    session_present: false,
+                    code,
+                    properties: None,
+                })]
+            }
+            Packet::Subscribe(subscribe) => vec![Packet::SubAck(SubAck {
+                pkid: subscribe.pkid,
+                return_codes: vec![SubscribeReasonCode::Success(QoS::AtLeastOnce)],
+                properties: None,
+            })],
+            Packet::PingReq(_) => vec![Packet::PingResp(PingResp)],
+            Packet::Publish(publish) => self.published(&publish, policy, has_dictionary),
+            _ => Vec::new(),
+        }
+    }
+
+    fn published(&self, publish: &Publish, policy: Policy, has_dictionary: &mut bool) -> Vec<Packet> {
+        let mut replies = vec![Packet::PubAck(PubAck::new(publish.pkid, None))];
+        let topic = Topic::parse(std::str::from_utf8(&publish.topic).unwrap()).unwrap();
+        let mut stored = self.stored.lock().unwrap();
+        match topic.channel {
+            Channel::Status => {
+                let status = serde_json::from_slice(&publish.payload).unwrap();
+                stored.statuses.push(status);
+            }
+            Channel::Dictionary => {
+                let dictionary = Dictionary::decode(&publish.payload).unwrap();
+                stored.dictionaries.insert(dictionary.id(), dictionary);
+                *has_dictionary = true;
+            }
+            Channel::Up(lane) => {
+                stored.topics.push(lane.to_string());
+                let outcome = take_frame(&mut stored, &publish.payload, policy, *has_dictionary);
+                replies.extend(outcome.map(|ack| acknowledge(&topic, &ack)));
+            }
+            Channel::Ack | Channel::Command => panic!("an edge must not publish there"),
+        }
+        replies
+    }
+}
+
+fn take_frame(
+    stored: &mut Stored,
+    payload: &[u8],
+    policy: Policy,
+    has_dictionary: bool,
+) -> Option<Acknowledgement> {
+    let frame = Frame::decode(payload).unwrap();
+    let id = frame.header.id;
+    let outcome = match policy {
+        Policy::Silent | Policy::RefuseConnection => return None,
+        Policy::Reject => Outcome::Rejected {
+            reason: "not wanted".to_owned(),
+        },
+        Policy::AskForDictionary if !has_dictionary => Outcome::NeedDictionary(frame.header.dictionary),
+        Policy::Store | Policy::AskForDictionary => {
+            if let Some(before) = stored.envelopes.insert(id, payload.to_vec()) {
+                assert_eq!(before, payload, "a repeated frame differs");
+                stored.repeats += 1;
+            }
+            stored.frames.insert(id, frame);
+            Outcome::Stored
+        }
+    };
+    Some(Acknowledgement {
+        subject: Subject::Frame(id),
+        outcome,
+    })
+}
+
+fn acknowledge(topic: &Topic, ack: &Acknowledgement) -> Packet {
+    let to = Topic::new(&topic.tenant, &topic.edge, Channel::Ack).to_string();
+    let payload = ack::encode(std::slice::from_ref(ack));
+    Packet::Publish(Publish::new(to, QoS::AtMostOnce, payload, None))
+}

@@ -1,0 +1,113 @@
+//! A Modbus TCP device written for tests: counts requests, and delays, refuses or ignores them on demand.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+/// How the device behaves.
+#[derive(Clone, Debug, Default)]
+pub struct Behaviour {
+    /// Take requests and never answer.
+    pub is_silent: bool,
+    /// Answer this late.
+    pub delay: Duration,
+    /// Refuse every request with this exception.
+    pub exception: Option<u8>,
+    /// Addresses that do not exist: any request touching one is refused with exception 02.
+    pub illegal: BTreeSet<u16>,
+    /// Answer holding registers with the number of the request instead of `1000 + address`.
+    pub counts: bool,
+}
+
+/// A running device.
+#[derive(Debug)]
+pub struct Plc {
+    /// Where it listens.
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    behaviour: Behaviour,
+    requests: Vec<(u16, u16)>,
+}
+
+impl Plc {
+    pub async fn start(behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State {
+            behaviour,
+            requests: Vec::new(),
+        }));
+        let shared = state.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+        });
+        Self { address, state, task }
+    }
+
+    pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.state.lock().unwrap().behaviour);
+    }
+
+    /// Address and count of every request so far.
+    pub fn requests(&self) -> Vec<(u16, u16)> {
+        self.state.lock().unwrap().requests.clone()
+    }
+}
+
+impl Drop for Plc {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
+    let mut request = [0u8; 12];
+    while stream.read_exact(&mut request).await.is_ok() {
+        let word = |at: usize| u16::from_be_bytes([request[at], request[at + 1]]);
+        let (function, address, count) = (request[7], word(8), word(10));
+        let (behaviour, number) = {
+            let mut state = state.lock().unwrap();
+            state.requests.push((address, count));
+            (state.behaviour.clone(), state.requests.len() as u16)
+        };
+        if behaviour.is_silent {
+            continue;
+        }
+        tokio::time::sleep(behaviour.delay).await;
+        let touched = address..address.saturating_add(count);
+        let illegal = behaviour.illegal.iter().any(|address| touched.contains(address));
+        let mut pdu = vec![function];
+        if let Some(code) = behaviour.exception.or(illegal.then_some(2)) {
+            pdu = vec![function | 0x80, code];
+        } else {
+            pdu.push((count * 2) as u8);
+            for address in touched {
+                let value = if behaviour.counts { number } else { 1000 + address };
+                pdu.extend_from_slice(&value.to_be_bytes());
+            }
+        }
+        let mut reply = request[..4].to_vec();
+        reply.extend_from_slice(&(pdu.len() as u16 + 1).to_be_bytes());
+        reply.push(request[6]);
+        reply.extend_from_slice(&pdu);
+        if stream.write_all(&reply).await.is_err() {
+            return;
+        }
+    }
+}
