@@ -5,9 +5,8 @@ use std::sync::LazyLock;
 
 use axum::{
     Router,
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use rust_embed::{EmbeddedFile, RustEmbed};
 use tower_http::{
@@ -36,7 +35,7 @@ static DIRECTORY: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(DIRE
 /// Everything that is no API.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let files = match DIRECTORY.as_deref() {
-        None => Router::new().fallback(get(serve)),
+        None => Router::new().fallback(serve),
         Some(directory) => {
             let index = ServeFile::new(format!("{directory}/index.html"));
             Router::new().fallback_service(ServeDir::new(directory).precompressed_br().fallback(index))
@@ -49,10 +48,18 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .layer(header(header::REFERRER_POLICY, "same-origin"))
 }
 
-async fn serve(uri: Uri, headers: HeaderMap) -> Response {
+async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_start_matches('/');
     if path == "api" || path.starts_with("api/") {
         return Error::NotFound { entity: "endpoint" }.into_response();
+    }
+    if method != Method::GET && method != Method::HEAD {
+        let detail = "pages are only read".to_owned();
+        return Error::Unreadable {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            detail,
+        }
+        .into_response();
     }
     match choose(path, |name| Files::get(name).is_some()) {
         Some(name) => file(name, &headers),

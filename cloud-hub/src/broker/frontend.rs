@@ -32,8 +32,10 @@ use super::{
     session::Session,
 };
 
-/// How long a new socket waits for the one it displaces, and ingest may take to accept a will.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a new socket waits for the one it displaces; clients give up on a CONNACK after five seconds.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long ingest may take to accept a will.
+const WILL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -248,20 +250,17 @@ impl Frontend {
         }
     }
 
-    /// A will enters ingest like any publish of its device, but nobody is left to acknowledge it to.
+    /// A will enters ingest like any publish of its device, but nobody is left to acknowledge it to. It is
+    /// queued before anything of the client's next session, which waits for it, so the wait is short.
     async fn deliver_will(&self, device: Device, will: Will) {
-        let (settled, verdict) = oneshot::channel();
+        let (settled, _nobody_waits) = oneshot::channel();
         let message = Uplink {
             device,
             topic: will.topic,
             payload: will.payload,
             settled,
         };
-        let delivered = timeout(HANDOVER_TIMEOUT, async {
-            self.uplink.send(message).await.ok()?;
-            verdict.await.ok()
-        });
-        if !matches!(delivered.await, Ok(Some(_))) {
+        if !matches!(timeout(WILL_TIMEOUT, self.uplink.send(message)).await, Ok(Ok(()))) {
             warn!("the will of a vanished MQTT client was not taken by ingest");
         }
     }

@@ -194,6 +194,7 @@ async fn unreadable_requests_are_problem_documents() {
     let hub = TestHub::start().await;
     let caller = Caller::with_role(&hub, Role::Admin).await;
     caller.get("/nothing/here").await.problem(404);
+    caller.post("/nothing/here", json!({})).await.problem(404);
     caller
         .send(Method::DELETE, "/plant-ops/lines", None)
         .await
