@@ -13,13 +13,13 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 /// What a journey took, and what arrived.
 #[derive(Debug)]
-pub struct Journey {
+pub(crate) struct Journey {
     /// `register → API`, …
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Milliseconds.
-    pub latency_ms: f64,
+    pub(crate) latency_ms: f64,
     /// For people.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 fn ms_since(start_us: i64) -> f64 {
@@ -27,7 +27,7 @@ fn ms_since(start_us: i64) -> f64 {
 }
 
 /// From the poll of a PLC register to the API: the median over seven consecutive readings of TT-101.
-pub async fn register_to_api(plant: &Plant) -> Result<Journey> {
+pub(crate) async fn register_to_api(plant: &Plant) -> Result<Journey> {
     let mut latencies_ms = Vec::new();
     let mut newest = (0i64, f64::NAN);
     while latencies_ms.len() < 7 {
@@ -48,7 +48,7 @@ pub async fn register_to_api(plant: &Plant) -> Result<Journey> {
 }
 
 /// From the moment a pasteuriser's temperature drops with its valve stuck forward to the lots on hold.
-pub async fn dip_to_hold(plant: &Plant) -> Result<Journey> {
+pub(crate) async fn dip_to_hold(plant: &Plant) -> Result<Journey> {
     if !open_deviations(plant, "CCP-1").await?.is_empty() {
         bail!("CCP-1 has an open deviation before any dip");
     }
@@ -106,7 +106,7 @@ pub async fn dip_to_hold(plant: &Plant) -> Result<Journey> {
 }
 
 /// Open deviations of one control point.
-pub async fn open_deviations(plant: &Plant, ccp: &str) -> Result<Vec<Value>> {
+pub(crate) async fn open_deviations(plant: &Plant, ccp: &str) -> Result<Vec<Value>> {
     let open = plant.get("fsq/deviations?status=open").await?;
     let items = open["items"].as_array().cloned().unwrap_or_default();
     Ok(items
@@ -116,7 +116,7 @@ pub async fn open_deviations(plant: &Plant, ccp: &str) -> Result<Vec<Value>> {
 }
 
 /// From a frame with a defect in the camera's folder to the verdict at the API.
-pub async fn frame_to_verdict(plant: &Plant) -> Result<Journey> {
+pub(crate) async fn frame_to_verdict(plant: &Plant) -> Result<Journey> {
     let start_us = plant.scenario("defect-burst?count=3").await?;
     let seen = plant.wait_for("vision/results?verdict=reject", WITHIN, |results| {
         let fresh = |result: &&Value| result["taken_us"].as_i64().is_some_and(|at| at >= start_us);

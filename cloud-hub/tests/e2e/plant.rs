@@ -14,35 +14,35 @@ use reqwest::Method;
 use serde_json::Value;
 
 /// Tenant, edge and administrator that the seed and the enrolment use.
-pub const TENANT: &str = "akron";
-pub const EDGE: &str = "akron-1";
-pub const ADMIN: &str = "admin@akron.example";
+pub(crate) const TENANT: &str = "akron";
+pub(crate) const EDGE: &str = "akron-1";
+pub(crate) const ADMIN: &str = "admin@akron.example";
 
 /// How long a program may take to say that it is ready. Generous: a cold, busy two-core machine runs initdb first.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// What to start, and where.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Everything the programs write goes below this folder.
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Hub HTTP.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// Hub MQTT.
-    pub mqtt: SocketAddr,
+    pub(crate) mqtt: SocketAddr,
     /// The edge's local status page.
-    pub edge_http: SocketAddr,
+    pub(crate) edge_http: SocketAddr,
     /// Password of the seeded users.
-    pub password: String,
+    pub(crate) password: String,
     /// Arguments that make the simulator serve counters instead of the plant.
-    pub load: Vec<String>,
+    pub(crate) load: Vec<String>,
     /// Keep the database's own durability off (tests that kill no database).
-    pub no_fsync: bool,
+    pub(crate) no_fsync: bool,
 }
 
 impl Options {
     /// Everything on free ports.
-    pub fn on_free_ports(root: &Path) -> Result<Self> {
+    pub(crate) fn on_free_ports(root: &Path) -> Result<Self> {
         Ok(Self {
             root: root.to_owned(),
             http: free_address()?,
@@ -56,13 +56,13 @@ impl Options {
 }
 
 /// An address nobody listens on right now.
-pub fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// One running program; killed when dropped.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -89,19 +89,19 @@ impl Process {
     }
 
     /// SIGKILL, as a power cut of this program alone.
-    pub fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// Process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// SIGTERM, then wait.
-    pub fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         if self.child.try_wait()?.is_none() {
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
@@ -162,19 +162,19 @@ impl Drop for Process {
 
 /// A running plant.
 #[derive(Debug)]
-pub struct Plant {
-    pub options: Options,
-    pub hub: Process,
-    pub simulator: Process,
-    pub edge: Process,
-    pub control: String,
-    pub token: String,
+pub(crate) struct Plant {
+    pub(crate) options: Options,
+    pub(crate) hub: Process,
+    pub(crate) simulator: Process,
+    pub(crate) edge: Process,
+    pub(crate) control: String,
+    pub(crate) token: String,
     client: reqwest::Client,
 }
 
 impl Plant {
     /// Starts hub, simulator and edge, seeds the tenant and enrols the edge.
-    pub async fn start(options: Options) -> Result<Self> {
+    pub(crate) async fn start(options: Options) -> Result<Self> {
         // reqwest is built without a TLS provider of its own; plain HTTP needs one installed all the same.
         drop(rustls::crypto::ring::default_provider().install_default());
         std::fs::create_dir_all(&options.root)?;
@@ -199,24 +199,24 @@ impl Plant {
     }
 
     /// Starts the hub again after it was killed.
-    pub async fn restart_hub(&mut self) -> Result<()> {
+    pub(crate) async fn restart_hub(&mut self) -> Result<()> {
         self.hub = start_hub(&self.options).await?;
         Ok(())
     }
 
     /// Starts the edge again after it was killed.
-    pub async fn restart_edge(&mut self) -> Result<()> {
+    pub(crate) async fn restart_edge(&mut self) -> Result<()> {
         self.edge = start_edge(&self.options).await?;
         Ok(())
     }
 
     /// Where a browser finds the hub.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.options.http)
     }
 
     /// One request to the hub's API with the administrator's token.
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
         let url = format!("{}/api/v1/{path}", self.url());
         let mut request = self.client.request(method, &url).bearer_auth(&self.token);
         if let Some(body) = body {
@@ -228,7 +228,7 @@ impl Plant {
     }
 
     /// A GET that must succeed.
-    pub async fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         match self.call(Method::GET, path, None).await? {
             (200, body) => Ok(body),
             (status, body) => bail!("GET {path} answered {status}: {body}"),
@@ -236,7 +236,7 @@ impl Plant {
     }
 
     /// Asks the hub until `found` sees what it looks for; the error tells the last answer.
-    pub async fn wait_for<T>(
+    pub(crate) async fn wait_for<T>(
         &self,
         path: &str,
         within: Duration,
@@ -261,7 +261,7 @@ impl Plant {
     }
 
     /// Tells the simulator to run a fault scenario, and returns when it began (microseconds).
-    pub async fn scenario(&self, name: &str) -> Result<i64> {
+    pub(crate) async fn scenario(&self, name: &str) -> Result<i64> {
         let url = format!("http://{}/scenario/{name}", self.control);
         let response = self.client.post(&url).send().await.with_context(|| url.clone())?;
         if !response.status().is_success() {
@@ -275,13 +275,13 @@ impl Plant {
     }
 
     /// The edge's own account of itself.
-    pub async fn edge_status(&self) -> Result<Value> {
+    pub(crate) async fn edge_status(&self) -> Result<Value> {
         let url = format!("http://{}/status.json", self.options.edge_http);
         Ok(self.client.get(url).send().await?.json().await?)
     }
 
     /// Stops all programs in an orderly way.
-    pub fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(mut self) -> Result<()> {
         self.edge.stop()?;
         self.simulator.stop()?;
         self.hub.stop()
@@ -289,7 +289,7 @@ impl Plant {
 }
 
 /// Microseconds since the epoch.
-pub fn now_us() -> i64 {
+pub(crate) fn now_us() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| now.as_micros() as i64)
 }
@@ -351,18 +351,22 @@ fn enroll(options: &Options) -> Result<()> {
 async fn start_edge(options: &Options) -> Result<Process> {
     let data = options.root.join("edge");
     let mut command = Command::new(program("foodflow-edge")?);
+    command.args(["--log-json", "run", "--config"]);
     command
-        .arg("run")
-        .arg("--config")
-        .arg(options.root.join("sim/edge.toml"));
-    command.arg("--data-dir").arg(&data);
+        .arg(options.root.join("sim/edge.toml"))
+        .arg("--data-dir")
+        .arg(&data);
+    if !options.load.is_empty() {
+        // Names every frame once it is durable; the kill test holds the hub to that.
+        command.env("RUST_LOG", "warn,edge_agent::spool=debug");
+    }
     let mut edge = Process::spawn("edge", command, &options.root.join("edge.log"))?;
     edge.ready(&data.join("ready.json")).await?;
     Ok(edge)
 }
 
 /// Runs a command of the hub against its data directory and returns what it printed.
-pub fn hub_cli(options: &Options, args: &[&str]) -> Result<String> {
+pub(crate) fn hub_cli(options: &Options, args: &[&str]) -> Result<String> {
     let mut command = Command::new(program("foodflow-hub")?);
     command.args(args).arg("--data-dir").arg(options.root.join("hub"));
     succeed(args[0], &command.output()?)
@@ -380,7 +384,7 @@ fn succeed(what: &str, output: &Output) -> Result<String> {
 }
 
 /// The repository this was built from.
-pub fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .map(Path::to_owned)
@@ -388,7 +392,7 @@ pub fn repository() -> PathBuf {
 }
 
 /// A program of this workspace, beside the one that is running.
-pub fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let found = here
         .ancestors()
