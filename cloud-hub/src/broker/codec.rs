@@ -1,17 +1,13 @@
-//! Bytes of one socket to MQTT packets and back, for 3.1.1 and 5 on one port.
+//! What does a client say? Bytes of one socket to MQTT packets, 3.1.1 and 5 on one port.
 //! The packet bodies are decoded by rumqttd's codec behind our own framing, because that codec panics on
-//! packet types a client must not send and mistakes a short property list for a short read. The small
-//! answers are written here: they need reason codes that the codec cannot express.
+//! packet types a client must not send and mistakes a short property list for a short read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use rumqttd::protocol::{
-    ConnAck, ConnAckProperties, ConnectProperties, ConnectReturnCode, LastWill, Login, Packet, Protocol,
-    Publish, PublishProperties, QoS, v4::V4, v5::V5,
-};
+use bytes::{Bytes, BytesMut};
+use rumqttd::protocol::{ConnectProperties, LastWill, Login, Packet, Protocol, v4::V4, v5::V5};
 
-use super::limits::Limits;
+use super::{limits::Limits, reply::reason};
 
 /// The protocol level that a CONNECT asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,24 +16,6 @@ pub(super) enum Version {
     V4,
     /// MQTT 5
     V5,
-}
-
-/// MQTT 5 reason codes that the front end sends (OASIS MQTT 5.0, table 2-6).
-pub(super) mod reason {
-    pub(in crate::broker) const SUCCESS: u8 = 0x00;
-    pub(in crate::broker) const WITH_WILL: u8 = 0x04;
-    pub(in crate::broker) const FAILURE_V4: u8 = 0x80;
-    pub(in crate::broker) const MALFORMED: u8 = 0x81;
-    pub(in crate::broker) const PROTOCOL_ERROR: u8 = 0x82;
-    pub(in crate::broker) const NOT_AUTHORIZED: u8 = 0x87;
-    pub(in crate::broker) const SERVER_BUSY: u8 = 0x89;
-    pub(in crate::broker) const SHUTTING_DOWN: u8 = 0x8B;
-    pub(in crate::broker) const KEEP_ALIVE_TIMEOUT: u8 = 0x8D;
-    pub(in crate::broker) const TAKEN_OVER: u8 = 0x8E;
-    pub(in crate::broker) const TOPIC_ALIAS_INVALID: u8 = 0x94;
-    pub(in crate::broker) const PACKET_TOO_LARGE: u8 = 0x95;
-    pub(in crate::broker) const PAYLOAD_INVALID: u8 = 0x99;
-    pub(in crate::broker) const QOS_NOT_SUPPORTED: u8 = 0x9B;
 }
 
 /// Why the bytes of a socket are no MQTT that this hub speaks.
@@ -103,10 +81,6 @@ pub(super) enum Inbound {
         reason: u8,
     },
 }
-
-/// MQTT 5 property `Reason String`, and how much of one is sent.
-const REASON_STRING: u8 = 0x1F;
-const REASON_BYTES_MAX: usize = 120;
 
 const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
@@ -319,183 +293,12 @@ fn read_u16(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().copied().map(u16::from_be_bytes)
 }
 
-// === writing ===
-
-/// What the front end answers to a CONNECT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ConnectAnswer {
-    Accepted,
-    BadLogin,
-    NotAuthorized,
-    BadClientId,
-    QosNotSupported,
-    Busy,
-}
-
-/// Writes CONNACK; `assigned` is the client id that the hub chose and `keep_alive_s` the one it imposes.
-pub(super) fn write_connack(
-    version: Version,
-    answer: ConnectAnswer,
-    assigned: Option<String>,
-    keep_alive_s: Option<u16>,
-    limits: &Limits,
-    out: &mut BytesMut,
-) {
-    match version {
-        Version::V4 => {
-            let code = match answer {
-                ConnectAnswer::Accepted => 0,
-                ConnectAnswer::BadClientId => 2,
-                ConnectAnswer::Busy => 3,
-                ConnectAnswer::BadLogin => 4,
-                ConnectAnswer::NotAuthorized | ConnectAnswer::QosNotSupported => 5,
-            };
-            out.put_slice(&[0x20, 2, 0, code]);
-        }
-        Version::V5 => write_connack_v5(answer, assigned, keep_alive_s, limits, out),
-    }
-}
-
-fn write_connack_v5(
-    answer: ConnectAnswer,
-    assigned: Option<String>,
-    keep_alive_s: Option<u16>,
-    limits: &Limits,
-    out: &mut BytesMut,
-) {
-    let code = match answer {
-        ConnectAnswer::Accepted => ConnectReturnCode::Success,
-        ConnectAnswer::BadLogin | ConnectAnswer::NotAuthorized => ConnectReturnCode::NotAuthorized,
-        ConnectAnswer::BadClientId => ConnectReturnCode::ClientIdentifierNotValid,
-        ConnectAnswer::QosNotSupported => ConnectReturnCode::QoSNotSupported,
-        ConnectAnswer::Busy => ConnectReturnCode::ServerBusy,
-    };
-    let properties = (answer == ConnectAnswer::Accepted).then(|| ConnAckProperties {
-        session_expiry_interval: Some(0),
-        receive_max: u16::try_from(limits.pending_max).ok(),
-        max_qos: Some(1),
-        max_packet_size: u32::try_from(limits.packet_bytes_max).ok(),
-        assigned_client_identifier: assigned,
-        wildcard_subscription_available: Some(0),
-        subscription_identifiers_available: Some(0),
-        shared_subscription_available: Some(0),
-        server_keep_alive: keep_alive_s,
-        ..ConnAckProperties::default()
-    });
-    let packet = Packet::ConnAck(
-        ConnAck {
-            session_present: false,
-            code,
-        },
-        properties,
-    );
-    V5.write(packet, out)
-        .expect("a CONNACK of fixed properties always has a length");
-}
-
-/// Writes the CONNACK that a client of an unknown protocol level can read: 3.1.1, code 1.
-pub(super) fn write_level_refusal(out: &mut BytesMut) {
-    out.put_slice(&[0x20, 2, 0, 1]);
-}
-
-/// Writes PUBACK. MQTT 3.1.1 has no reason code: there the answer only says "do not send it again".
-pub(super) fn write_puback(version: Version, pkid: u16, code: u8, why: &str, out: &mut BytesMut) {
-    if version == Version::V4 || code == reason::SUCCESS {
-        out.put_slice(&[0x40, 2]);
-        out.put_u16(pkid);
-        return;
-    }
-    let why = &why[..why.floor_char_boundary(REASON_BYTES_MAX)];
-    let properties_len = if why.is_empty() { 0 } else { 3 + why.len() };
-    out.put_u8(0x40);
-    put_length(4 + properties_len, out);
-    out.put_u16(pkid);
-    out.put_u8(code);
-    // The bound keeps this length in one byte.
-    out.put_u8(properties_len as u8);
-    if !why.is_empty() {
-        out.put_u8(REASON_STRING);
-        out.put_u16(why.len() as u16);
-        out.put_slice(why.as_bytes());
-    }
-}
-
-/// Writes SUBACK (`0x90`) or, for MQTT 5, UNSUBACK (`0xB0`) with one code a filter.
-fn write_codes(version: Version, first: u8, pkid: u16, codes: &[u8], out: &mut BytesMut) {
-    let properties_len = usize::from(version == Version::V5);
-    out.put_u8(first);
-    put_length(2 + properties_len + codes.len(), out);
-    out.put_u16(pkid);
-    out.put_bytes(0, properties_len);
-    out.put_slice(codes);
-}
-
-/// Writes SUBACK: per filter the granted QoS, or `None` where the filter is not this device's.
-pub(super) fn write_suback(version: Version, pkid: u16, granted: &[Option<u8>], out: &mut BytesMut) {
-    let refused = match version {
-        Version::V4 => reason::FAILURE_V4,
-        Version::V5 => reason::NOT_AUTHORIZED,
-    };
-    let codes: Vec<u8> = granted.iter().map(|qos| qos.unwrap_or(refused)).collect();
-    write_codes(version, 0x90, pkid, &codes, out);
-}
-
-/// Writes UNSUBACK for `count` filters.
-pub(super) fn write_unsuback(version: Version, pkid: u16, count: usize, out: &mut BytesMut) {
-    let codes = vec![reason::SUCCESS; if version == Version::V5 { count } else { 0 }];
-    write_codes(version, 0xB0, pkid, &codes, out);
-}
-
-/// Writes PINGRESP.
-pub(super) fn write_pingresp(out: &mut BytesMut) {
-    out.put_slice(&[0xD0, 0]);
-}
-
-/// Writes DISCONNECT with a reason; MQTT 3.1.1 servers have no such packet, they just close.
-pub(super) fn write_disconnect(version: Version, code: u8, out: &mut BytesMut) {
-    if version == Version::V5 {
-        out.put_slice(&[0xE0, 2, code, 0]);
-    }
-}
-
-/// Writes a message that the router forwards. Returns whether it expects an acknowledgement;
-/// `None` when the packet is larger than the client takes and was left out.
-pub(super) fn write_publish(
-    version: Version,
-    publish: Publish,
-    properties: Option<PublishProperties>,
-    max_bytes: usize,
-    out: &mut BytesMut,
-) -> Option<bool> {
-    let start = out.len();
-    let written = match version {
-        Version::V4 => V4.write(Packet::Publish(publish, None), out),
-        Version::V5 => V5.write(Packet::Publish(publish, properties), out),
-    };
-    if written.is_err() || out.len() - start > max_bytes {
-        out.truncate(start);
-        return None;
-    }
-    let qos = (out[start] >> 1) & 0b11;
-    Some(qos == QoS::AtLeastOnce as u8)
-}
-
-fn put_length(mut len: usize, out: &mut BytesMut) {
-    loop {
-        let more = if len > 0x7F { 0x80 } else { 0 };
-        out.put_u8((len & 0x7F) as u8 | more);
-        len >>= 7;
-        if len == 0 {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::BufMut;
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::reply::put_length, *};
 
     fn connect_v5() -> BytesMut {
         BytesMut::from(&b"\x10\x13\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x06edge-1"[..])
@@ -589,16 +392,6 @@ mod tests {
             has_alias: false,
         };
         assert_eq!(read, expected);
-    }
-
-    #[test]
-    fn a_rejecting_puback_tells_why_in_mqtt_5_only() {
-        let mut out = BytesMut::new();
-        write_puback(Version::V5, 7, reason::PAYLOAD_INVALID, "bad crc", &mut out);
-        assert_eq!(&out[..], b"\x40\x0e\x00\x07\x99\x0a\x1f\x00\x07bad crc");
-        out.clear();
-        write_puback(Version::V4, 7, reason::PAYLOAD_INVALID, "bad crc", &mut out);
-        assert_eq!(&out[..], b"\x40\x02\x00\x07");
     }
 
     proptest! {

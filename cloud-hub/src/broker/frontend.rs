@@ -25,8 +25,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     Authenticate, Uplink,
-    codec::{self, CodecError, ConnectAnswer, ConnectRequest, Version, Will},
+    codec::{self, CodecError, ConnectRequest, Version, Will},
     limits::Limits,
+    reply::{self, ConnectAnswer},
     router::RouterHandle,
     rules::{Device, may_publish},
     session::Session,
@@ -151,7 +152,7 @@ impl Frontend {
                 Ok(None) => {}
                 Err(CodecError::Level(_)) => {
                     let mut refusal = BytesMut::new();
-                    codec::write_level_refusal(&mut refusal);
+                    reply::write_level_refusal(&mut refusal);
                     io.write_all(&refusal).await.map_err(|_| "socket failed")?;
                     return Err("unknown protocol level");
                 }
@@ -163,10 +164,10 @@ impl Frontend {
         }
     }
 
-    /// Judges a CONNECT, answers it and serves the session.
+    /// Judges a CONNECT, and serves the session or says why not.
     async fn answer(
         &self,
-        mut io: Box<dyn Stream>,
+        io: Box<dyn Stream>,
         inbox: BytesMut,
         mut request: ConnectRequest,
         peer: SocketAddr,
@@ -177,21 +178,21 @@ impl Frontend {
             .authenticate(username, password)
             .await
             .filter(Device::is_addressable);
-        let judged = judge(&request, device);
-        let device = match judged {
-            Ok(device) => device,
+        match judge(&request, device) {
+            Ok(device) => self.serve(io, inbox, request, device).await,
             Err(answer) => {
                 metrics::counter!("foodflow_mqtt_refused_logins_total").increment(1);
                 info!(%peer, user = request.username, ?answer, "MQTT client refused");
                 sleep(self.limits.refusal_delay).await;
-                self.refuse(&mut io, request.version, answer).await;
-                return;
+                self.refuse(io, request.version, answer).await;
             }
-        };
-        let assigned = request
-            .client_id
-            .is_empty()
-            .then(|| format!("auto-{}", uuid::Uuid::now_v7()));
+        }
+    }
+
+    /// Gives the client its seat and its link, serves it to its end, and delivers its will if that is due.
+    async fn serve(&self, io: Box<dyn Stream>, inbox: BytesMut, request: ConnectRequest, device: Device) {
+        let is_nameless = request.client_id.is_empty();
+        let assigned = is_nameless.then(|| format!("auto-{}", uuid::Uuid::now_v7()));
         let client_id = assigned.clone().unwrap_or_else(|| request.client_id.clone());
         let seat = self
             .clients
@@ -201,13 +202,12 @@ impl Frontend {
             })
             .await;
         let Ok(link) = self.router.link().await else {
-            self.refuse(&mut io, request.version, ConnectAnswer::Busy).await;
+            self.refuse(io, request.version, ConnectAnswer::Busy).await;
             return;
         };
         let (silence_max, imposed_s) = keep_alive(&request, &self.limits);
-        let mut outbox = BytesMut::new();
-        let accepted = ConnectAnswer::Accepted;
-        codec::write_connack(
+        let (accepted, mut outbox) = (ConnectAnswer::Accepted, BytesMut::new());
+        reply::write_connack(
             request.version,
             accepted,
             assigned,
@@ -215,8 +215,6 @@ impl Frontend {
             &self.limits,
             &mut outbox,
         );
-        info!(%peer, tenant = device.tenant, edge = device.name, version = ?request.version, "MQTT client connected");
-        metrics::gauge!("foodflow_mqtt_sessions").increment(1);
         let session = Session {
             io,
             version: request.version,
@@ -232,18 +230,25 @@ impl Frontend {
             taken_over: seat.taken_over.clone(),
             shutdown: self.shutdown.clone(),
         };
+        info!(tenant = device.tenant, edge = device.name, version = ?request.version, "MQTT client connected");
+        metrics::gauge!("foodflow_mqtt_sessions").increment(1);
         let end = session.run().await;
         metrics::gauge!("foodflow_mqtt_sessions").decrement(1);
-        info!(%peer, tenant = device.tenant, edge = device.name, ?end, "MQTT client gone");
+        info!(
+            tenant = device.tenant,
+            edge = device.name,
+            ?end,
+            "MQTT client gone"
+        );
         if let (Some(will), true) = (request.will, end.calls_for_will()) {
             self.deliver_will(device, will).await;
         }
         drop(seat);
     }
 
-    async fn refuse(&self, io: &mut Box<dyn Stream>, version: Version, answer: ConnectAnswer) {
+    async fn refuse(&self, mut io: Box<dyn Stream>, version: Version, answer: ConnectAnswer) {
         let mut out = BytesMut::new();
-        codec::write_connack(version, answer, None, None, &self.limits, &mut out);
+        reply::write_connack(version, answer, None, None, &self.limits, &mut out);
         let answered = timeout(self.limits.write_timeout, io.write_all(&out)).await;
         if !matches!(answered, Ok(Ok(()))) {
             debug!("refused MQTT client did not wait for its answer");

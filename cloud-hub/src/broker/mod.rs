@@ -6,6 +6,7 @@
 mod codec;
 mod frontend;
 mod limits;
+mod reply;
 mod router;
 mod rules;
 mod session;

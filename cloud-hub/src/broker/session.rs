@@ -16,9 +16,10 @@ use tracing::debug;
 
 use super::{
     BrokerError, Settled, Uplink,
-    codec::{self, CodecError, Inbound, Version, reason},
+    codec::{self, CodecError, Inbound, Version},
     frontend::Stream,
     limits::{Limits, RateGate},
+    reply::{self, reason},
     router::RouterLink,
     rules::{Device, may_publish, may_subscribe},
 };
@@ -129,7 +130,7 @@ impl Session {
         };
         let end = self.serve(&mut state).await.err().unwrap_or(End::Vanished);
         if let End::Closed(code) = end {
-            codec::write_disconnect(self.version, code, &mut self.outbox);
+            reply::write_disconnect(self.version, code, &mut self.outbox);
         }
         if !matches!(end, End::Vanished)
             && let Err(source) = self.flush().await
@@ -234,7 +235,7 @@ impl Session {
             }
             Inbound::Subscribe { pkid, filters } => self.subscribe(pkid, filters),
             Inbound::Unsubscribe { pkid, filters } => {
-                codec::write_unsuback(self.version, pkid, filters.len(), &mut self.outbox);
+                reply::write_unsuback(self.version, pkid, filters.len(), &mut self.outbox);
                 let own = filters
                     .into_iter()
                     .filter(|filter| may_subscribe(&self.device, filter))
@@ -242,7 +243,7 @@ impl Session {
                 Ok(self.link.unsubscribe(pkid, own)?)
             }
             Inbound::Ping => {
-                codec::write_pingresp(&mut self.outbox);
+                reply::write_pingresp(&mut self.outbox);
                 Ok(())
             }
             Inbound::Disconnect { reason } => Err(End::ByClient {
@@ -288,7 +289,7 @@ impl Session {
         if !own.is_empty() {
             self.link.subscribe(pkid, own)?;
         }
-        codec::write_suback(self.version, pkid, &granted, &mut self.outbox);
+        reply::write_suback(self.version, pkid, &granted, &mut self.outbox);
         Ok(())
     }
 
@@ -306,7 +307,7 @@ impl Session {
             }
         };
         if first.qos == 1 {
-            codec::write_puback(self.version, first.pkid, code, &why, &mut self.outbox);
+            reply::write_puback(self.version, first.pkid, code, &why, &mut self.outbox);
         }
         Ok(())
     }
@@ -334,7 +335,7 @@ impl Session {
         };
         let (publish, properties) = (forward.publish, forward.properties);
         let max_bytes = self.client_packet_bytes_max;
-        match codec::write_publish(self.version, publish, properties, max_bytes, &mut self.outbox) {
+        match reply::write_publish(self.version, publish, properties, max_bytes, &mut self.outbox) {
             Some(true) => state.unacknowledged += 1,
             Some(false) => {}
             None => debug!(device = %self.device.name, "a downlink message was larger than the client takes"),
