@@ -23,7 +23,7 @@ use crate::{
     health::{self, MqttProbe},
     identity::{self, attempts::Attempts, login},
     openapi, plant_ops, request,
-    series::live::{self, Feed},
+    series::{feed::Feed, live},
     ui, vision,
 };
 

@@ -3,9 +3,9 @@
 //! A stream that broke resumes by its last event id within ten minutes; otherwise it is told to start over.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,175 +15,41 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue},
     response::{IntoResponse, Response, Sse, sse::Event},
 };
-use protocol::{Micros, lane::Lane};
+use protocol::lane::Lane;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc},
+    sync::{OwnedSemaphorePermit, broadcast, mpsc},
     time::{Instant, interval, sleep_until, timeout},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
-use super::bus::{LiveBus, LiveEvent, LiveKind, Sample};
+use super::{
+    bus::{LiveEvent, LiveKind, Sample},
+    feed::Feed,
+};
 use crate::{
     app::App,
-    edges::health::edges,
     error::{Error, Result},
     identity::{
         caller::{Caller, bearer},
         permission::{Permission, granted},
     },
-    kernel::tenancy::TenantSlug,
     request::Query,
 };
 
-const RESUME_US_MAX: Micros = 600_000_000;
-const RING_EVENTS_MAX: usize = 20_000;
-const LISTENERS_MAX: usize = 2_000;
 /// Events that the socket has not taken yet, and those that wait behind them before we give up.
 const QUEUE_EVENTS: usize = 8;
 const WAITING_MAX: usize = 64;
 const SAMPLES_EVERY: Duration = Duration::from_secs(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
-const HEARTBEAT_AGE_US_MAX: Micros = 4_000_000;
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 const TAGS_MAX: usize = 500;
-const EDGES_MAX: i64 = 1_000;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 const FLAG_LATE: u8 = 1;
 const FLAG_SIMULATED: u8 = 2;
-
-// === what all streams share ===
-
-/// The last ten minutes of events other than samples, and what heartbeats say.
-#[derive(Debug)]
-pub struct Feed {
-    /// Names this start of the hub: cursors of another start mean nothing here.
-    boot: u32,
-    ring: Mutex<Ring>,
-    heartbeats: Mutex<HashMap<TenantSlug, (Micros, Arc<Value>)>>,
-    listeners: Arc<Semaphore>,
-    stop: CancellationToken,
-}
-
-#[derive(Debug, Default)]
-struct Ring {
-    events: VecDeque<Arc<LiveEvent>>,
-    /// Everything after this cursor is in the ring.
-    complete_after: u64,
-}
-
-impl Ring {
-    fn push(&mut self, event: Arc<LiveEvent>) {
-        let oldest_us = event.at_us - RESUME_US_MAX;
-        self.events.push_back(event);
-        while self.events.len() > RING_EVENTS_MAX
-            || self.events.front().is_some_and(|first| first.at_us < oldest_us)
-        {
-            if let Some(gone) = self.events.pop_front() {
-                self.complete_after = self.complete_after.max(gone.cursor);
-            }
-        }
-    }
-
-    /// A tenant's events after `cursor`; `None` when some may be gone.
-    fn after(&self, tenant: &TenantSlug, cursor: u64) -> Option<Vec<Arc<LiveEvent>>> {
-        (cursor >= self.complete_after).then(|| {
-            let missed = self
-                .events
-                .iter()
-                .filter(|event| event.cursor > cursor && event.tenant == *tenant);
-            missed.cloned().collect()
-        })
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Feed {
-    /// Starts to remember what the bus says; `stop` ends every stream.
-    pub fn start(bus: &LiveBus, stop: CancellationToken) -> Arc<Self> {
-        let mut random = [0; 4];
-        // Without randomness two starts of the hub could share a name; a stream would then miss a `resync`.
-        let boot = getrandom::fill(&mut random).map_or(std::process::id(), |()| u32::from_be_bytes(random));
-        let ring = Ring {
-            complete_after: bus.cursor().saturating_sub(1),
-            ..Ring::default()
-        };
-        let feed = Arc::new(Self {
-            boot,
-            ring: Mutex::new(ring),
-            heartbeats: Mutex::default(),
-            listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
-            stop,
-        });
-        tokio::spawn(remember(feed.clone(), bus.subscribe(), bus.clone()));
-        feed
-    }
-
-    fn id(&self, cursor: u64) -> String {
-        format!("{:x}-{cursor}", self.boot)
-    }
-
-    fn cursor_of(&self, id: &str) -> Option<u64> {
-        let (boot, cursor) = id.split_once('-')?;
-        (u32::from_str_radix(boot, 16).ok()? == self.boot).then(|| cursor.parse().ok())?
-    }
-
-    /// The edges' health as heartbeats carry it, asked at most every four seconds a tenant. While the database is
-    /// away the last answer stands.
-    async fn edges(&self, app: &App, tenant: &TenantSlug) -> Arc<Value> {
-        let now_us = app.clock.now_us();
-        let known = lock(&self.heartbeats).get(tenant).cloned();
-        if let Some((at_us, value)) = &known
-            && now_us - at_us < HEARTBEAT_AGE_US_MAX
-        {
-            return value.clone();
-        }
-        let Ok(fresh) = read_edges(app, tenant, now_us).await else {
-            return known.map_or_else(|| Arc::new(json!({})), |(_, value)| value);
-        };
-        let fresh = Arc::new(fresh);
-        lock(&self.heartbeats).insert(tenant.clone(), (now_us, fresh.clone()));
-        fresh
-    }
-}
-
-async fn remember(feed: Arc<Feed>, mut events: broadcast::Receiver<Arc<LiveEvent>>, bus: LiveBus) {
-    loop {
-        let received = tokio::select! {
-            () = feed.stop.cancelled() => return,
-            received = events.recv() => received,
-        };
-        match received {
-            Ok(event) if matches!(event.kind, LiveKind::Samples { .. }) => {}
-            Ok(event) => lock(&feed.ring).push(event),
-            Err(broadcast::error::RecvError::Lagged(_)) => {
-                let mut ring = lock(&feed.ring);
-                ring.events.clear();
-                ring.complete_after = bus.cursor();
-            }
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-async fn read_edges(app: &App, tenant: &TenantSlug, now_us: Micros) -> Result<Value> {
-    let mut tx = app.db.begin(tenant).await?;
-    let found = edges(&mut tx, None, EDGES_MAX, now_us).await?;
-    let health = found.into_iter().map(|edge| {
-        let said = json!({
-            "state": edge.state, "lag_ms": edge.lag_ms, "backlog_frames": edge.backlog_frames,
-        });
-        (edge.name, said)
-    });
-    Ok(Value::Object(health.collect()))
-}
 
 // === what one stream asked for ===
 
@@ -282,8 +148,9 @@ pub async fn open_live(
     )?;
     caller.require(Permission::LiveRead)?;
     let wanted = Wanted::parse(query.topics.as_deref(), query.tags.as_deref())?;
-    let permit = feed.listeners.clone().try_acquire_owned();
-    let permit = permit.map_err(|source| Error::Unavailable(source.into()))?;
+    let permit = feed
+        .admit()
+        .ok_or_else(|| Error::Unavailable(anyhow::anyhow!("too many live streams")))?;
     let last_id = headers
         .get(LAST_EVENT_ID)
         .and_then(|id| id.to_str().ok())
@@ -345,10 +212,7 @@ impl Listener {
     /// Says hello, then what was missed since `last_id` or that it cannot be said.
     fn greet(&mut self, last_id: Option<&str>) {
         let now = self.cursor;
-        let missed = last_id.map(|id| {
-            let cursor = self.feed.cursor_of(id)?;
-            lock(&self.feed.ring).after(&self.caller.tenant, cursor)
-        });
+        let missed = last_id.map(|id| self.feed.missed_since(id, &self.caller.tenant));
         let hello = json!({
             "server_now_us": self.app.clock.now_us(), "tenant": self.caller.tenant.as_str(),
             "can": granted(self.caller.role), "cursor": self.feed.id(now), "schema": 1,
@@ -402,7 +266,7 @@ impl Listener {
         while self.waiting.len() < WAITING_MAX {
             tokio::select! {
                 () = sender.closed() => return,
-                () = self.feed.stop.cancelled() => return,
+                () = self.feed.stop().cancelled() => return,
                 () = sleep_until(expires) => return,
                 permit = sender.reserve(), if !self.waiting.is_empty() => {
                     let (Ok(permit), Some(event)) = (permit, self.waiting.pop_front()) else { return };
@@ -461,53 +325,7 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
-
-    fn event(cursor: u64, at_us: Micros) -> Arc<LiveEvent> {
-        let tenant = TenantSlug::parse("akron").unwrap();
-        Arc::new(LiveEvent {
-            tenant,
-            cursor,
-            at_us,
-            kind: LiveKind::Defect { id: Uuid::nil() },
-        })
-    }
-
-    #[test]
-    fn the_ring_resumes_within_ten_minutes_and_never_pretends_beyond() {
-        let akron = TenantSlug::parse("akron").unwrap();
-        let mut ring = Ring::default();
-        for cursor in 1..=3 {
-            ring.push(event(cursor, cursor as i64 * 1_000_000));
-        }
-        let missed = ring.after(&akron, 1).unwrap();
-        assert_eq!(
-            missed.iter().map(|event| event.cursor).collect::<Vec<_>>(),
-            [2, 3]
-        );
-        assert!(
-            ring.after(&TenantSlug::parse("other").unwrap(), 0)
-                .unwrap()
-                .is_empty()
-        );
-        ring.push(event(4, RESUME_US_MAX + 2_500_000));
-        assert!(ring.after(&akron, 1).is_none(), "events 1 and 2 are gone");
-        assert_eq!(ring.after(&akron, 2).unwrap().len(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_cursor_of_another_start_of_the_hub_is_not_ours() {
-        let bus = LiveBus::new();
-        let (one, other) = (
-            Feed::start(&bus, CancellationToken::new()),
-            Feed::start(&bus, CancellationToken::new()),
-        );
-        assert_eq!(one.cursor_of(&one.id(17)), Some(17));
-        assert_eq!(other.cursor_of(&one.id(17)), None);
-        assert_eq!(one.cursor_of("nonsense"), None);
-    }
 
     #[test]
     fn unknown_topics_and_tags_are_refused() {
