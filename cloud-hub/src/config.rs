@@ -195,7 +195,7 @@ mod tests {
     fn the_default_file_is_a_configuration() {
         let config = Config::load(None, &Overrides::default()).unwrap();
         assert_eq!(config.ingest.rows_max, 10_000);
-        assert_eq!(config.auth.token_ttl, Duration::from_secs(900));
+        assert_eq!(config.auth.token_ttl, Duration::from_mins(15));
     }
 
     #[test]

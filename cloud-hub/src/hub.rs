@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     app::App,
     broker::{self, Broker, BrokerConfig, TlsListener},
-    config::Config,
+    config::{Config, ConfigError},
     edges::directory::EdgeDirectory,
     embedded::{self, Address, Cluster, DATABASE},
     ingest,
@@ -79,9 +79,12 @@ impl Databases {
                 ..Self::of(&address, DATABASE)
             });
         }
-        let url = config.database.url.as_ref().context(
-            "no database: give --embedded for a private one, or --database-url (database.url) for a server",
-        )?;
+        let url = config.database.url.as_ref().ok_or_else(|| {
+            ConfigError::Impossible(vec![
+                "no database: give --embedded for a private one, or --database-url (database.url) for a server"
+                    .to_owned(),
+            ])
+        })?;
         Ok(Self {
             login: Target::from_url(url)?,
             owner: config
@@ -108,7 +111,10 @@ impl Databases {
     /// # Errors
     /// Anything that goes wrong.
     pub async fn migrate(&self) -> anyhow::Result<usize> {
-        let Some(owner) = &self.owner else { return Ok(0) };
+        let Some(owner) = &self.owner else {
+            tracing::warn!("the owner is not known (database.admin_url); the database is taken as it is");
+            return Ok(0);
+        };
         let mut connection = owner
             .requests
             .connect()

@@ -68,6 +68,8 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
         path: data_dir.to_owned(),
         source,
     })?;
+    // A ready file of an earlier start would send scripts to a port that is no longer ours.
+    local::clear_ready(data_dir);
     let identity = identity::load(data_dir)?;
     let boot = Uuid::now_v7();
     let sources = source_health(&config);
@@ -151,6 +153,7 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
         tracing::error!("the spool did not stop in time");
     }
     page.abort();
+    local::clear_ready(data_dir);
     tracing::info!("agent stopped");
     early.map_or(Ok(()), |part| Err(AgentError::Ended(part)))
 }

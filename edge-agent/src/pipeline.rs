@@ -261,3 +261,126 @@ pub(crate) fn alarm(code: &str, subject: &str, message: &str, at_us: Micros) -> 
         message: message.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        Quality, Reading,
+        frame::Frame,
+        reading::Alias,
+        tag::{Dictionary, Tag},
+    };
+
+    use super::*;
+
+    const SECOND: Micros = 1_000_000;
+
+    fn pipeline(capacity: usize) -> (Pipeline, mpsc::Receiver<Batch>) {
+        let health = Arc::new(Health::new("akron-1", Uuid::from_u128(1), 0, Vec::new()));
+        let engine = Engine::new("akron-1", &[], || Uuid::from_u128(3));
+        let age = Duration::from_millis(250);
+        let sealer = Sealer::new("akron-1", Uuid::from_u128(1), Uuid::from_u128(2), 1000, age);
+        let (appender, batches) = Appender::into_channel(capacity);
+        (Pipeline::new(engine, sealer, appender, health), batches)
+    }
+
+    fn readings(at_us: Micros) -> Acquired {
+        Acquired::Readings {
+            readings: vec![Reading::new(Alias(0), at_us, 1.0, Quality::GOOD)],
+            received_us: at_us,
+        }
+    }
+
+    fn dictionary() -> Dictionary {
+        let tag = |alias: u32, period_ms: u32| Tag {
+            alias: Alias(alias),
+            name: format!("T{alias}"),
+            unit: String::new(),
+            description: String::new(),
+            line: None,
+            period_ms,
+            simulated: false,
+        };
+        Dictionary {
+            tags: vec![tag(0, 1000), tag(1, 1000), tag(2, 5000), tag(3, 0)],
+        }
+    }
+
+    fn events(batch: &Batch) -> Vec<Event> {
+        let frames = batch
+            .records
+            .iter()
+            .map(|record| Frame::decode(&record.envelope).unwrap());
+        frames.flat_map(|frame| frame.events).collect()
+    }
+
+    #[test]
+    fn readings_wait_for_the_frames_age_and_events_do_not() {
+        let (mut pipeline, mut batches) = pipeline(8);
+        pipeline.take(readings(0));
+        pipeline.flush(100_000, false);
+        assert!(batches.try_recv().is_err());
+        pipeline.flush(250_000, false);
+        assert_eq!(batches.try_recv().unwrap().records.len(), 1);
+        pipeline.take(Acquired::Alarm(alarm("source.down", "plc", "no reply", 0)));
+        pipeline.flush(250_001, false);
+        assert_eq!(events(&batches.try_recv().unwrap()).len(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_costs_readings_on_record_and_no_event() {
+        let (mut pipeline, mut batches) = pipeline(1);
+        pipeline.take(readings(0));
+        pipeline.flush(SECOND, false);
+        for second in 2..5 {
+            pipeline.take(readings(second * SECOND));
+            pipeline.take(Acquired::Alarm(alarm("source.down", "plc", "no reply", 0)));
+            pipeline.flush(second * SECOND + SECOND, false);
+        }
+        drop(batches.try_recv().unwrap());
+        pipeline.flush(10 * SECOND, false);
+        let told = events(&batches.try_recv().unwrap());
+        let alarms = told
+            .iter()
+            .filter(|event| matches!(event, Event::Alarm(_)))
+            .count();
+        let lost: u64 = told
+            .iter()
+            .map(|event| {
+                if let Event::Gap(gap) = event {
+                    gap.readings
+                } else {
+                    0
+                }
+            })
+            .sum();
+        assert_eq!((alarms, lost), (3, 3), "{told:?}");
+    }
+
+    #[test]
+    fn the_time_in_which_nothing_ran_is_on_record_for_every_due_tag() {
+        let records = not_running(&dictionary(), 0, 12 * SECOND);
+        let due: Vec<(usize, u32)> = records
+            .iter()
+            .map(|event| match event {
+                Event::NotRead(record) => (record.tags.len(), record.due),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(due, [(2, 12), (1, 2)]);
+        assert!(not_running(&dictionary(), 0, SECOND / 2).is_empty());
+    }
+
+    #[test]
+    fn events_that_reached_only_the_journal_are_sent_and_not_written_there_twice() {
+        let (mut pipeline, mut batches) = pipeline(8);
+        let left = Left {
+            unstored: vec![Event::Alarm(alarm("ccp.diverted", "CCP-1", "diverted", 0))],
+            ..Left::default()
+        };
+        pipeline.recover(left, &dictionary(), SECOND);
+        let batch = batches.try_recv().unwrap();
+        assert_eq!(events(&batch).len(), 1);
+        assert!(batch.journal.is_empty());
+    }
+}

@@ -46,6 +46,7 @@ async fn close(databases: Databases) {
 
 pub(super) async fn migrate(place: &Place) -> anyhow::Result<()> {
     let (_, databases) = place.open().await?;
+    owner(&databases).await?.close().await?;
     let applied = databases.migrate().await?;
     tracing::info!(applied, "the database is up to date");
     close(databases).await;
@@ -199,7 +200,9 @@ pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
         for (slug, form, stray) in &forms {
             println!("tenant {slug}: storage form {form}; lacks {}", lacks(form));
             if *stray {
-                println!("  some readings lie in the default partition: a source's clock is or was far off");
+                println!(
+                    "  some readings lie in the default partition: they came days late, or from a clock that was far off"
+                );
             }
         }
     }

@@ -37,13 +37,7 @@ struct Place {
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// A PostgreSQL server to use instead of a private one (the hub's login role).
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "FOODFLOW_DATABASE_URL",
-        hide_env_values = true
-    )]
+    #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// Do not wait for the disk. For tests only: a power cut loses acknowledged data.
     #[arg(long, global = true, hide = true)]
@@ -169,18 +163,29 @@ impl Place {
     /// else the cluster is started for the command.
     async fn open(&self) -> anyhow::Result<(Config, Databases)> {
         let mut config = Config::load(self.config.as_deref(), &self.overrides())?;
-        if config.database.url.is_none() {
-            config.database.embedded = true;
-            if let Some(address) = Address::read(&config.data_dir)
-                && address.answers().await
-            {
-                return Ok((config, Databases::of(&address, DATABASE)));
-            }
+        config.database.embedded |= config.database.url.is_none();
+        if config.database.embedded
+            && let Some(running) = running(&config).await
+        {
+            return Ok((config, running));
         }
-        let databases = Databases::start(&config, self.settings()).await?;
+        let databases = match Databases::start(&config, self.settings()).await {
+            Ok(databases) => databases,
+            // A hub was just starting: by now it runs.
+            Err(error) => match running(&config).await {
+                Some(running) => return Ok((config, running)),
+                None => return Err(error),
+            },
+        };
         databases.migrate().await?;
         Ok((config, databases))
     }
+}
+
+/// The database of the hub that runs on this data directory, when one does.
+async fn running(config: &Config) -> Option<Databases> {
+    let address = Address::read(&config.data_dir)?;
+    address.answers().await.then(|| Databases::of(&address, DATABASE))
 }
 
 /// Sends the log to standard error, `RUST_LOG` deciding what of it.

@@ -8,23 +8,27 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Place;
 use crate::{
     config::{Config, Overrides},
+    embedded,
     hub::{Hub, Options, write_ready},
 };
 
 pub(super) async fn run(
     place: &Place,
-    embedded: bool,
+    is_embedded: bool,
     http: Option<SocketAddr>,
     mqtt: Option<SocketAddr>,
 ) -> anyhow::Result<()> {
     let overrides = Overrides {
         http,
         mqtt,
-        embedded,
+        embedded: is_embedded,
         ..place.overrides()
     };
     let config = Config::load(place.config.as_deref(), &overrides)?;
     let data_dir = config.data_dir.clone();
+    std::fs::create_dir_all(&data_dir).with_context(|| format!("creating {}", data_dir.display()))?;
+    // Taken before anything of another hub is touched; released by the end of the process, however it ends.
+    let _serving = embedded::lock(&data_dir, "serve.lock").await?;
     let ready = data_dir.join("ready.json");
     // One that an earlier hub left says nothing about this one.
     if ready.exists() {

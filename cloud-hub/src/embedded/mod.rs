@@ -133,7 +133,7 @@ impl Cluster {
     /// [`EmbeddedError`].
     pub async fn start(data_dir: &Path, settings: Settings) -> Result<Self, EmbeddedError> {
         std::fs::create_dir_all(data_dir).map_err(files(data_dir))?;
-        let lock = lock(data_dir).await?;
+        let lock = lock(data_dir, "hub.lock").await?;
         let place = Place::prepare(data_dir)?;
         let binaries = Binaries::find(&place.data())?;
         if !place.data().join("PG_VERSION").exists() {
@@ -210,9 +210,9 @@ impl Cluster {
     }
 }
 
-/// One hub at a time. A hub that is just going away is waited for.
-async fn lock(data_dir: &Path) -> Result<File, EmbeddedError> {
-    let path = data_dir.join("hub.lock");
+/// One process at a time holds the file `name`. One that is just going away is waited for.
+pub(crate) async fn lock(data_dir: &Path, name: &str) -> Result<File, EmbeddedError> {
+    let path = data_dir.join(name);
     let file = File::create(&path).map_err(files(&path))?;
     let deadline = Instant::now() + LOCK_WAIT;
     loop {

@@ -10,6 +10,7 @@ use std::{
 use protocol::{
     Micros,
     ack::{Outcome, Subject},
+    lane::Lane,
 };
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -157,6 +158,18 @@ impl Writer {
         metrics::counter!("foodflow_ingest_readings_total").increment(stored.readings);
         metrics::histogram!("foodflow_ingest_commit_seconds").record((now_us - first_us).max(0) as f64 / 1e6);
         for kind in stored.live {
+            if let LiveKind::Samples {
+                lane: Lane::Live,
+                samples,
+            } = &kind
+            {
+                let newest_us = samples
+                    .iter()
+                    .map(|sample| sample.time_us)
+                    .max()
+                    .unwrap_or(now_us);
+                metrics::histogram!("foodflow_ingest_lag_seconds").record((now_us - newest_us) as f64 / 1e6);
+            }
             self.context.live.publish(tenant, now_us, kind);
         }
         let mut acks = Acks::default();

@@ -217,9 +217,9 @@ fn process_dir(pid: u32) -> PathBuf {
 }
 
 /// A static is never dropped: what test processes that are gone left behind is removed by the next, and so are
-/// prepared clusters of builds of yesterday.
+/// prepared clusters of earlier builds.
 fn sweep() {
-    const OLD: Duration = Duration::from_hours(12);
+    const OLD: Duration = Duration::from_mins(30);
     for entry in std::fs::read_dir(std::env::temp_dir())
         .into_iter()
         .flatten()

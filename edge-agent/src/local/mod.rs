@@ -62,3 +62,13 @@ pub fn write_ready(data_dir: &Path, http: &str) -> io::Result<()> {
     std::fs::write(&temporary, text)?;
     std::fs::rename(temporary, data_dir.join("ready.json"))
 }
+
+/// Takes the ready file away again.
+pub fn clear_ready(data_dir: &Path) {
+    let path = data_dir.join("ready.json");
+    if let Err(error) = std::fs::remove_file(&path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "ready file not removed");
+    }
+}

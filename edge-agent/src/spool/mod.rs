@@ -75,6 +75,13 @@ pub struct Appender {
 pub struct Refused(pub Box<Batch>);
 
 impl Appender {
+    /// An appender into a channel that the test reads.
+    #[cfg(test)]
+    pub(crate) fn into_channel(capacity: usize) -> (Self, mpsc::Receiver<Batch>) {
+        let (tx, rx) = mpsc::channel(capacity);
+        (Self { tx }, rx)
+    }
+
     /// Hands a batch over without waiting.
     pub fn append(&self, batch: Batch) -> Result<(), Refused> {
         self.tx.try_send(batch).map_err(|error| match error {
@@ -82,14 +89,6 @@ impl Appender {
                 Refused(Box::new(batch))
             }
         })
-    }
-
-    /// Hands the last batches over, waiting for room.
-    pub async fn append_waiting(&self, batch: Batch) -> Result<(), Refused> {
-        self.tx
-            .send(batch)
-            .await
-            .map_err(|error| Refused(Box::new(error.0)))
     }
 }
 

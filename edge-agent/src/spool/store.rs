@@ -135,6 +135,7 @@ impl Store {
         }
         store.notes.states.clone_from(&recovered.states);
         store.notes.journal_seq = recovered.journal_seq.unwrap_or(0);
+        store.notes.sealed_us = recovered.last_sealed_us.unwrap_or(0);
         if store.generations.is_empty() || !recovered.set_aside.is_empty() {
             store.begin(newest + 1)?;
         }
@@ -434,8 +435,13 @@ fn put_notes(batch: &mut sled::Batch, notes: &Notes, next_ordinal: u64) {
     let mut number = |name: &[u8], value: u64| {
         batch.insert([&[NUMBERS], name].concat(), &value.to_be_bytes());
     };
-    number(b"journal", notes.journal_seq);
-    number(b"sealed", notes.sealed_us.unsigned_abs());
+    // 0 stands for "not known yet": a new store must not claim that nothing of an old journal was stored.
+    if notes.journal_seq > 0 {
+        number(b"journal", notes.journal_seq);
+    }
+    if notes.sealed_us > 0 {
+        number(b"sealed", notes.sealed_us.unsigned_abs());
+    }
     number(b"ordinal", next_ordinal);
     for (code, state) in &notes.states {
         batch.insert([&[STATES], code.as_bytes()].concat(), state.as_slice());
