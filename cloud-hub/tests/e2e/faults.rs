@@ -10,7 +10,7 @@ async fn a_dip_that_the_valve_diverts_is_recorded_but_holds_nothing() {
     let (_folder, plant) = crate::plant().await;
     // A good value first, so that the dip is the only thing that happens.
     plant
-        .wait_for("plant-ops/tags?name=TT-101", Duration::from_secs(60), |t| {
+        .wait_for("plant-ops/tags?name=TT-101", Duration::from_mins(1), |t| {
             t["items"][0]["last"]["value"].as_f64()
         })
         .await
@@ -53,7 +53,7 @@ async fn a_dip_that_the_valve_diverts_is_recorded_but_holds_nothing() {
 async fn a_frozen_sensor_is_loss_of_monitoring_within_a_minute() {
     let (_folder, plant) = crate::plant().await;
     plant
-        .wait_for("plant-ops/tags?name=TT-101", Duration::from_secs(60), |t| {
+        .wait_for("plant-ops/tags?name=TT-101", Duration::from_mins(1), |t| {
             t["items"][0]["last"]["value"].as_f64()
         })
         .await

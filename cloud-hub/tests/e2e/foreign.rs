@@ -64,7 +64,7 @@ async fn garbage_from_a_foreign_client_is_refused_with_a_reason_and_the_line_goe
     let before = plant.get("plant-ops/tags?name=TT-101").await.unwrap()["items"][0]["last"]["time_us"]
         .as_i64()
         .unwrap_or(0);
-    let next = plant.wait_for("plant-ops/tags?name=TT-101", Duration::from_secs(60), |tags| {
+    let next = plant.wait_for("plant-ops/tags?name=TT-101", Duration::from_mins(1), |tags| {
         tags["items"][0]["last"]["time_us"]
             .as_i64()
             .filter(|at| *at > before + 2_000_000)

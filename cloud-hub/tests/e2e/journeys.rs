@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::plant::{Plant, now_us};
 
 /// How long any one journey may take before it counts as not arrived.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);
 
 /// What a journey took, and what arrived.
 #[derive(Debug)]

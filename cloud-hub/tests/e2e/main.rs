@@ -17,7 +17,10 @@ use plant::{Options, Plant};
 /// A folder that goes with the test; with FOODFLOW_KEEP set it stays, logs and all.
 fn folder() -> tempfile::TempDir {
     let keep = std::env::var_os("FOODFLOW_KEEP").is_some();
-    let folder = tempfile::Builder::new().prefix("foodflow-e2e-").disable_cleanup(keep).tempdir();
+    let folder = tempfile::Builder::new()
+        .prefix("foodflow-e2e-")
+        .disable_cleanup(keep)
+        .tempdir();
     folder.expect("a temporary folder")
 }
 

@@ -19,7 +19,7 @@ pub(crate) const EDGE: &str = "akron-1";
 pub(crate) const ADMIN: &str = "admin@akron.example";
 
 /// How long a program may take to say that it is ready. Generous: a cold, busy two-core machine runs initdb first.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 
 /// What to start, and where.
 #[derive(Debug, Clone)]
@@ -93,11 +93,6 @@ impl Process {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
-    }
-
-    /// Process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// SIGTERM, then wait.
@@ -272,12 +267,6 @@ impl Plant {
             );
         }
         Ok(now_us())
-    }
-
-    /// The edge's own account of itself.
-    pub(crate) async fn edge_status(&self) -> Result<Value> {
-        let url = format!("http://{}/status.json", self.options.edge_http);
-        Ok(self.client.get(url).send().await?.json().await?)
     }
 
     /// Stops all programs in an orderly way.
