@@ -139,6 +139,11 @@ impl From<Row> for Deviation {
     }
 }
 
+/// A value as a sentence shows it: to the hundredth, without needless digits.
+fn shown(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
 fn detail(row: &Row) -> String {
     let (tag, unit) = (&row.tag_name, &row.unit);
     match (
@@ -148,10 +153,16 @@ fn detail(row: &Row) -> String {
         row.limit_high,
     ) {
         ("limit", Some(value), Some(low), _) if value < low => {
-            format!("{tag} fell to {value} {unit}; at least {low} {unit} is required")
+            format!(
+                "{tag} fell to {} {unit}; at least {low} {unit} is required",
+                shown(value)
+            )
         }
         ("limit", Some(value), _, Some(high)) => {
-            format!("{tag} rose to {value} {unit}; at most {high} {unit} is allowed")
+            format!(
+                "{tag} rose to {} {unit}; at most {high} {unit} is allowed",
+                shown(value)
+            )
         }
         ("limit", ..) => format!("{tag} was beyond its limit"),
         ("sensor_stuck", ..) => format!("{tag} did not move while its reference did"),
@@ -296,4 +307,18 @@ pub async fn acknowledge_deviation(
         LiveKind::Deviation { id, version },
     );
     Ok(Answer(deviation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_shows_hundredths_and_no_noise() {
+        let said: Vec<_> = [71.100_000_01, 72.0, 80.456]
+            .into_iter()
+            .map(|value| shown(value).to_string())
+            .collect();
+        assert_eq!(said, ["71.1", "72", "80.46"]);
+    }
 }
