@@ -22,6 +22,13 @@ pub struct Tenant {
 /// # Errors
 /// [`MigrateError`].
 pub async fn migrate_all(conn: &mut PgConnection) -> Result<usize, MigrateError> {
+    exclusively(conn, true).await?;
+    let applied = bring_up_to_date(conn).await;
+    exclusively(conn, false).await?;
+    applied
+}
+
+async fn bring_up_to_date(conn: &mut PgConnection) -> Result<usize, MigrateError> {
     ensure_role(conn, LOGIN_ROLE, "LOGIN NOINHERIT").await?;
     run(conn, "CREATE SCHEMA IF NOT EXISTS platform".to_owned()).await?;
     run(
@@ -66,6 +73,28 @@ pub async fn provision(
     slug: &TenantSlug,
     name: &str,
 ) -> Result<usize, MigrateError> {
+    exclusively(conn, true).await?;
+    let applied = make(conn, slug, name).await;
+    exclusively(conn, false).await?;
+    applied
+}
+
+/// Roles, schemas and grants are shared by all: two hubs that start at once take turns. The lock belongs to the
+/// connection, counts, and ends with it.
+async fn exclusively(conn: &mut PgConnection, take: bool) -> Result<(), MigrateError> {
+    let verb = if take {
+        "pg_advisory_lock"
+    } else {
+        "pg_advisory_unlock"
+    };
+    run(
+        conn,
+        format!("SELECT {verb}(hashtextextended('foodflow owner', 0))"),
+    )
+    .await
+}
+
+async fn make(conn: &mut PgConnection, slug: &TenantSlug, name: &str) -> Result<usize, MigrateError> {
     let schema = slug.schema();
     ensure_role(conn, &schema, "NOLOGIN").await?;
     run(

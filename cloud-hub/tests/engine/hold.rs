@@ -6,7 +6,11 @@ use crate::{
     ingest::Intake,
     support::{FrameMaker, TestDatabase, akron},
 };
-use cloud_hub::{broker::Settled, kernel::clock::Clock};
+use cloud_hub::{
+    broker::Settled,
+    fsq::workflow::deviation,
+    kernel::{bulk::BulkConnection, clock::Clock},
+};
 
 const HELD: &str = "SELECT count(*) FROM lot WHERE status = 'held'";
 const MINUTE_US: i64 = 60_000_000;
@@ -165,6 +169,52 @@ async fn an_event_about_an_unknown_point_is_kept_without_its_neighbours_being_lo
         test.count(
             &akron(),
             "SELECT count(*) FROM dead_letter WHERE reason LIKE '%CCP-9%'"
+        )
+        .await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_lot_that_begins_after_the_deviation_ended_is_held_when_its_product_arrives() {
+    let (test, intake, maker) = set_up().await;
+    let now = Clock::system().now();
+    let dip = now.timestamp_micros() - 30 * MINUTE_US;
+    // The lot of the dip's own time ends before the product of the dip reaches the filler.
+    run(
+        &test,
+        "UPDATE lot SET produced_range = tstzrange(lower(produced_range), now() - interval '25 minutes') \
+         WHERE status = 'in_process'",
+    )
+    .await;
+    tell(
+        &intake,
+        &maker,
+        0,
+        maker.deviation(Phase::Closed, dip, dip + MINUTE_US),
+    )
+    .await;
+    assert_eq!(test.count(&akron(), "SELECT count(*) FROM hold").await, 0);
+    run(
+        &test,
+        "INSERT INTO lot (id, code, kind, item_name, status, quantity, unit, equipment_id, produced_range) \
+         SELECT gen_random_uuid(), 'NEXT', 'finished', 'x', 'in_process', 1, 'units', e.id, \
+           tstzrange(now() - interval '10 minutes', NULL) FROM equipment e WHERE e.code = 'L1-FILL'",
+    )
+    .await;
+    let mut connection = BulkConnection::connect(&test.databases.login.bulk).await.unwrap();
+    for added in [1, 0] {
+        let mut tx = connection.begin(&akron()).await.unwrap();
+        let held = deviation::review(&mut tx, now - chrono::Duration::hours(1), now)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(held.iter().map(|held| held.added).sum::<usize>(), added);
+    }
+    assert_eq!(
+        test.count(
+            &akron(),
+            "SELECT count(*) FROM lot WHERE status = 'held' AND code = 'NEXT'"
         )
         .await,
         1

@@ -7,8 +7,9 @@ use cloud_hub::{
         clock::Clock,
         tenancy::{TenancyError, TenantSlug},
     },
-    tenant::enrolment,
+    tenant::{enrolment, provision},
 };
+use sqlx::ConnectOptions;
 
 /// SQLSTATE; 42501 is "insufficient privilege".
 fn code(error: &sqlx::Error) -> Option<String> {
@@ -131,4 +132,31 @@ async fn an_enrolment_code_works_once_and_its_secret_only_for_its_edge() {
 async fn migrating_again_changes_nothing() {
     let test = TestDatabase::create().await;
     assert_eq!(test.databases.migrate().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn two_hubs_may_migrate_at_once() {
+    let test = TestDatabase::create_empty().await;
+    let (first, second) = tokio::join!(test.databases.migrate(), test.databases.migrate());
+    assert_eq!(
+        first.unwrap().min(second.unwrap()),
+        0,
+        "one of them found everything done"
+    );
+    let tenant = TenantSlug::parse("both").unwrap();
+    let make = async || {
+        let mut owner = test
+            .databases
+            .owner
+            .as_ref()
+            .unwrap()
+            .requests
+            .connect()
+            .await
+            .unwrap();
+        provision::provision(&mut owner, &tenant, "Both").await.unwrap()
+    };
+    let (first, second) = tokio::join!(make(), make());
+    assert_eq!(first.min(second), 0);
+    assert_eq!(test.count(&tenant, "SELECT count(*) FROM lot").await, 0);
 }

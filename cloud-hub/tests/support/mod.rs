@@ -72,6 +72,14 @@ impl TestDatabase {
         Self::open(cluster.address(), TEMPLATE)
     }
 
+    /// Without any table.
+    pub async fn create_empty() -> Self {
+        let address = shared_cluster().await.address();
+        let name = format!("t{}", Uuid::now_v7().simple());
+        run(address, "postgres", format!("CREATE DATABASE {name}")).await;
+        Self::open(address, &name)
+    }
+
     fn open(address: &Address, name: &str) -> Self {
         let databases = Databases::of(address, name);
         let db = Db::new(databases.login.requests.clone(), 4, Duration::from_secs(10));
