@@ -9,6 +9,7 @@ mod support;
 
 mod agent {
     mod cameras;
+    mod ccps;
     mod commands;
     mod crash;
     mod devices;

@@ -1,6 +1,7 @@
 //! What was the agent told to do? Reads the TOML file into typed structs and reports every fault at once, each
 //! with its line. Nothing is opened or bound here.
 
+mod environment;
 mod quantity;
 mod section;
 
@@ -125,12 +126,16 @@ pub enum ConfigError {
 fn list(path: &Path, faults: &[Fault]) -> String {
     let lines: Vec<String> = faults
         .iter()
-        .map(|fault| format!("{}:{}: {}", path.display(), fault.line, fault.message))
+        .map(|fault| match fault.line {
+            0 => format!("environment: {}", fault.message),
+            line => format!("{}:{line}: {}", path.display(), fault.message),
+        })
         .collect();
     lines.join("\n")
 }
 
-/// Reads a file.
+/// Reads a file, then the environment: `FOODFLOW_EDGE__HUB__MQTT` replaces `mqtt` of `[hub]`, and so on for every key
+/// of a plain section.
 ///
 /// # Errors
 /// [`ConfigError`], listing every fault found.
@@ -139,7 +144,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         path: path.to_owned(),
         source,
     })?;
-    parse(&text).map_err(|faults| ConfigError::Faulty {
+    parse_with(&text, std::env::vars()).map_err(|faults| ConfigError::Faulty {
         path: path.to_owned(),
         faults,
     })
@@ -150,6 +155,18 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// All faults, by line.
 pub fn parse(text: &str) -> Result<Config, Vec<Fault>> {
+    parse_with(text, std::iter::empty())
+}
+
+/// Reads a configuration's text and the variables that replace parts of it.
+///
+/// # Errors
+/// All faults, by line.
+pub fn parse_with(
+    text: &str,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Config, Vec<Fault>> {
+    let overrides = environment::overrides(variables);
     let faults = Faults::new(text);
     let (table, errors) = toml::de::DeTable::parse_recoverable(text);
     for error in &errors {
@@ -161,7 +178,7 @@ pub fn parse(text: &str) -> Result<Config, Vec<Fault>> {
     if !errors.is_empty() {
         return Err(faults.into_sorted());
     }
-    let config = read(&Section::root(table.get_ref(), &faults), &faults);
+    let config = read(&Section::root(table.get_ref(), &overrides, &faults), &faults);
     let found = faults.into_sorted();
     match config {
         Some(config) if found.is_empty() => Ok(config),

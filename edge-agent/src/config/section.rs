@@ -13,11 +13,14 @@ use super::{quantity, suggest};
 /// One thing that is wrong with a configuration, and where.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
-    /// 1-based line.
+    /// 1-based line; 0 for a value from the environment.
     pub line: usize,
     /// What is wrong, and what would be right.
     pub message: String,
 }
+
+/// Where values from the environment stand.
+pub(super) const ENVIRONMENT: Range<usize> = usize::MAX..usize::MAX;
 
 /// Collects the faults of one file.
 #[derive(Debug)]
@@ -35,8 +38,13 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Records a fault at a byte position of the text.
+    /// Records a fault at a byte position of the text, or in the environment.
     pub fn add(&self, at: &Range<usize>, message: impl Into<String>) {
+        if *at == ENVIRONMENT {
+            let message = message.into();
+            self.found.borrow_mut().push(Fault { line: 0, message });
+            return;
+        }
         let end = at.start.min(self.text.len());
         let line = String::from_utf8_lossy(&self.text.as_bytes()[..end])
             .matches('\n')
@@ -71,6 +79,8 @@ pub struct At<T> {
 pub struct Section<'a> {
     name: String,
     table: Option<&'a DeTable<'a>>,
+    /// From the environment; these come before the file's.
+    overrides: Option<&'a DeTable<'a>>,
     span: Range<usize>,
     asked: RefCell<BTreeSet<&'static str>>,
     faults: &'a Faults<'a>,
@@ -78,14 +88,18 @@ pub struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// The whole file.
-    pub fn root(table: &'a DeTable<'a>, faults: &'a Faults<'a>) -> Self {
-        Self::new(String::new(), Some(table), 0..0, faults)
+    pub fn root(table: &'a DeTable<'a>, overrides: &'a DeTable<'a>, faults: &'a Faults<'a>) -> Self {
+        Self {
+            overrides: Some(overrides),
+            ..Self::new(String::new(), Some(table), 0..0, faults)
+        }
     }
 
     fn new(name: String, table: Option<&'a DeTable<'a>>, span: Range<usize>, faults: &'a Faults<'a>) -> Self {
         Self {
             name,
             table,
+            overrides: None,
             span,
             asked: RefCell::new(BTreeSet::new()),
             faults,
@@ -114,7 +128,8 @@ impl<'a> Section<'a> {
 
     fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.borrow_mut().insert(key);
-        self.table?.get(key)
+        let overriding = self.overrides.and_then(|overrides| overrides.get(key));
+        overriding.or_else(|| self.table?.get(key))
     }
 
     fn path(&self, key: &str) -> String {
@@ -143,18 +158,22 @@ impl<'a> Section<'a> {
     /// A table under `key`; an empty one when it is absent.
     #[must_use]
     pub fn table(&self, key: &'static str) -> Section<'a> {
+        self.asked.borrow_mut().insert(key);
         let name = self.path(key);
-        match self.get(key) {
-            Some(value) => {
-                if let DeValue::Table(table) = value.get_ref() {
-                    Section::new(name, Some(table), value.span(), self.faults)
-                } else {
-                    self.wrong(key, value, "a table");
-                    Section::new(name, None, value.span(), self.faults)
-                }
+        let mut section = Section::new(name, None, self.span.clone(), self.faults);
+        if let Some(value) = self.table.and_then(|table| table.get(key)) {
+            section.span = value.span();
+            if let DeValue::Table(table) = value.get_ref() {
+                section.table = Some(table);
+            } else {
+                self.wrong(key, value, "a table");
             }
-            None => Section::new(name, None, self.span.clone(), self.faults),
         }
+        if let Some(DeValue::Table(table)) = self.overrides.and_then(|all| all.get(key)).map(Spanned::get_ref)
+        {
+            section.overrides = Some(table);
+        }
+        section
     }
 
     /// The tables of an array `[[key]]`.
@@ -250,11 +269,16 @@ impl<'a> Section<'a> {
     /// A whole number within a range.
     pub fn integer(&self, key: &'static str, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
         let value = self.get(key)?;
-        let DeValue::Integer(number) = value.get_ref() else {
-            self.wrong(key, value, "a whole number");
-            return None;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => {
+                i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()
+            }
+            DeValue::String(text) if value.span() == ENVIRONMENT => text.parse().ok(),
+            _ => {
+                self.wrong(key, value, "a whole number");
+                return None;
+            }
         };
-        let number = i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
         if let Some(number) = number.filter(|number| range.contains(number)) {
             return Some(number);
         }
@@ -339,16 +363,18 @@ impl<'a> Section<'a> {
 
     /// Records a fault for every key that nobody asked for.
     pub fn unknown_keys(&self) {
-        let Some(table) = self.table else { return };
         let asked = self.asked.borrow();
         let known: Vec<&str> = asked.iter().copied().collect();
-        for key in table.keys() {
+        for key in self
+            .table
+            .into_iter()
+            .chain(self.overrides)
+            .flat_map(|table| table.keys())
+        {
             let name = key.get_ref().as_ref();
             if !asked.contains(name) {
-                self.faults.add(
-                    &key.span(),
-                    format!("unknown key `{}`{}", self.path(name), suggest(name, &known)),
-                );
+                let message = format!("unknown key `{}`{}", self.path(name), suggest(name, &known));
+                self.faults.add(&key.span(), message);
             }
         }
     }

@@ -255,3 +255,49 @@ fn aliases_follow_the_order_of_appearance_and_periods_come_from_the_group() {
     assert_eq!(point.stuck.unwrap().reference, Alias(1));
     assert_eq!(point.limit.period_us, 1_000_000);
 }
+
+fn with_variables(variables: &[(&str, &str)]) -> Result<Config, Vec<Fault>> {
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    parse_with(REFERENCE, variables)
+}
+
+#[test]
+fn the_environment_comes_before_the_file() {
+    let config = with_variables(&[
+        ("FOODFLOW_EDGE__HUB__MQTT", "hub:1883"),
+        ("FOODFLOW_EDGE__EDGE__SIMULATED", "true"),
+        ("FOODFLOW_EDGE__SPOOL__FRAME_READINGS_MAX", "50"),
+        ("FOODFLOW_EDGE__SPOOL__FRAME_AGE_MAX", "100ms"),
+        ("FOODFLOW_HUB__HTTP", "not ours"),
+        ("PATH", "/bin"),
+    ])
+    .unwrap();
+    assert_eq!(config.hub.mqtt, "hub:1883");
+    assert!(config.edge.simulated);
+    assert_eq!(
+        (
+            config.spool.frame_readings_max,
+            config.spool.frame_age_max.as_millis()
+        ),
+        (50, 100)
+    );
+}
+
+#[test]
+fn faults_in_the_environment_say_so() {
+    let faults = with_variables(&[
+        ("FOODFLOW_EDGE__HUB__MQT", "hub:1883"),
+        ("FOODFLOW_EDGE__SPOOL__FRAME_READINGS_MAX", "many"),
+    ])
+    .unwrap_err();
+    assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [0, 0]);
+    assert!(faults.iter().any(|fault| {
+        fault
+            .message
+            .contains("unknown key `hub.mqt` (did you mean `mqtt`?)")
+    }));
+    let said = list(Path::new("edge.toml"), &faults);
+    assert!(said.starts_with("environment: "), "{said}");
+}

@@ -46,7 +46,7 @@ impl Sealer {
         }
     }
 
-    /// Takes readings; they wait until [`due`](Self::due).
+    /// Takes readings; they wait until [`is_due`](Self::is_due).
     pub fn push(&mut self, readings: Vec<Reading>, now_us: Micros) {
         if !readings.is_empty() {
             self.since_us.get_or_insert(now_us);

@@ -1,7 +1,7 @@
 //! A Modbus TCP device written for tests: counts requests, and delays, refuses or ignores them on demand.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -24,6 +24,8 @@ pub struct Behaviour {
     pub exception: Option<u8>,
     /// Addresses that do not exist: any request touching one is refused with exception 02.
     pub illegal: BTreeSet<u16>,
+    /// Registers with a value of their own.
+    pub values: BTreeMap<u16, u16>,
     /// Answer holding registers with the number of the request instead of `1000 + address`.
     pub counts: bool,
 }
@@ -98,7 +100,8 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
         } else {
             pdu.push((count * 2) as u8);
             for address in touched {
-                let value = if behaviour.counts { number } else { 1000 + address };
+                let plain = if behaviour.counts { number } else { 1000 + address };
+                let value = behaviour.values.get(&address).copied().unwrap_or(plain);
                 pdu.extend_from_slice(&value.to_be_bytes());
             }
         }
