@@ -253,35 +253,14 @@ async fn store_items(
     let mut verdicts = Vec::with_capacity(items.len());
     let (mut live, mut frames) = (Vec::new(), Vec::new());
     for (index, item) in items.iter().enumerate() {
-        let edge_id = edge_id(tx, known, &item.edge).await?;
-        let verdict = match &item.content {
-            Content::Status(status) => {
-                note_status(tx, edge_id, status, clock).await?;
-                live.push(LiveKind::Edge {
-                    name: item.edge.clone(),
-                });
-                Verdict::Stored
-            }
-            Content::Dictionary(id, dictionary) => {
-                match known.dictionaries.store(tx, edge_id, *id, dictionary).await? {
-                    Ok(()) => Verdict::Stored,
-                    Err(reason) => Verdict::Rejected(reason),
-                }
-            }
-            Content::Unusable { reason, .. } => Verdict::Rejected(reason.clone()),
-            Content::Frame(frame) => {
-                match known
-                    .dictionaries
-                    .find(tx, edge_id, frame.header.dictionary)
-                    .await?
-                {
-                    None => Verdict::NeedDictionary(frame.header.dictionary),
-                    Some(mapping) => resolve(index, edge_id, frame, mapping, &mut frames),
-                }
-            }
-        };
+        let verdict = judge(tx, known, (index, item), clock, &mut frames).await?;
         if let Verdict::Rejected(reason) = &verdict {
             bury(tx, &item.edge, &item.topic, &item.payload, reason).await?;
+        }
+        if matches!(item.content, Content::Status(_)) {
+            live.push(LiveKind::Edge {
+                name: item.edge.clone(),
+            });
         }
         verdicts.push(verdict);
     }
@@ -304,6 +283,35 @@ async fn store_items(
         verdicts,
         live,
         readings,
+    })
+}
+
+/// Decides on one item and stores it, except for a frame's rows: those of all frames go in together.
+async fn judge<'a>(
+    tx: &mut BulkTx<'_>,
+    known: &mut Known,
+    (index, item): (usize, &'a Item),
+    clock: &Clock,
+    frames: &mut Vec<Resolved<'a>>,
+) -> Result<Verdict, BulkError> {
+    let edge_id = edge_id(tx, known, &item.edge).await?;
+    Ok(match &item.content {
+        Content::Status(status) => {
+            note_status(tx, edge_id, status, clock).await?;
+            Verdict::Stored
+        }
+        Content::Dictionary(id, dictionary) => {
+            let stored = known.dictionaries.store(tx, edge_id, *id, dictionary).await?;
+            stored.map_or_else(Verdict::Rejected, |()| Verdict::Stored)
+        }
+        Content::Unusable { reason, .. } => Verdict::Rejected(reason.clone()),
+        Content::Frame(frame) => {
+            let id = frame.header.dictionary;
+            match known.dictionaries.find(tx, edge_id, id).await? {
+                None => Verdict::NeedDictionary(id),
+                Some(mapping) => resolve(index, edge_id, frame, mapping, frames),
+            }
+        }
     })
 }
 
