@@ -2,12 +2,17 @@
 //! sources, the inspectors, the uplink and the local page, and takes them down in the reverse order.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,7 +25,7 @@ use crate::{
     local,
     pipeline::Pipeline,
     source::{Acquired, Closed, Outlet, camera, modbus, opcua},
-    spool::{self, seal::Sealer, store::Limits},
+    spool::{self, Appender, seal::Sealer, store::Limits},
     uplink::{self, Uplink, identity},
 };
 
@@ -57,35 +62,139 @@ pub enum AgentError {
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
-    /// The spool's thread ended while the agent ran.
-    #[error("a part of the agent ended unexpectedly: {0}")]
+    /// A part ended while the agent ran.
+    #[error("{0} ended unexpectedly; the log says why")]
     Ended(&'static str),
 }
 
 /// Runs the agent until `stop`; everything acquired by then is on disk when it returns.
 pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Result<(), AgentError> {
-    std::fs::create_dir_all(data_dir).map_err(|source| AgentError::DataDir {
+    let data_dir_error = |source| AgentError::DataDir {
         path: data_dir.to_owned(),
         source,
-    })?;
+    };
+    std::fs::create_dir_all(data_dir).map_err(data_dir_error)?;
     // A ready file of an earlier start would send scripts to a port that is no longer ours.
     local::clear_ready(data_dir);
-    let identity = identity::load(data_dir)?;
-    let boot = Uuid::now_v7();
-    let sources = source_health(&config);
-    let health = Arc::new(Health::new(&config.edge.name, boot, clock::now_us(), sources));
-    let limits = Limits {
-        quota_bytes: config.spool.quota_bytes,
-        generation_bytes: config.spool.generation_bytes,
+    let mut running = Running::start(&config, data_dir).await?;
+    local::write_ready(data_dir, &running.http).map_err(data_dir_error)?;
+    tracing::info!(edge = %config.edge.name, http = %running.http, tags = config.tag_count(), "agent running");
+    let ended = tokio::select! {
+        () = stop.cancelled() => None,
+        part = running.ended() => Some(part),
     };
-    let spool = spool::start(data_dir, limits, &config.dictionary, health.clone())?;
-    // Bound only once the spool is ours: a second agent must not get as far as a port.
-    let listener = listen(&config.local_http).await?;
-    let http = listener
-        .local_addr()
-        .map_or_else(|_| config.local_http.clone(), |address| address.to_string());
+    running.stop().await;
+    local::clear_ready(data_dir);
+    tracing::info!("agent stopped");
+    // A part that ended would be a silence that nobody notices: the service manager starts the agent anew.
+    ended.map_or(Ok(()), |part| Err(AgentError::Ended(part)))
+}
 
-    let (acquired_tx, acquired) = mpsc::channel(ACQUIRED_WAITING_MAX);
+/// The agent's parts while they run.
+struct Running {
+    http: String,
+    sources: JoinSet<Result<(), Closed>>,
+    mailbox: Mailbox,
+    pipeline: JoinHandle<()>,
+    pipeline_stop: CancellationToken,
+    uplink: Option<JoinHandle<()>>,
+    uplink_stop: CancellationToken,
+    page: JoinHandle<io::Result<()>>,
+    spool: std::thread::JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(config: &Config, data_dir: &Path) -> Result<Self, AgentError> {
+        let identity = identity::load(data_dir)?;
+        let boot = Uuid::now_v7();
+        let health = Arc::new(Health::new(
+            &config.edge.name,
+            boot,
+            clock::now_us(),
+            source_health(config),
+        ));
+        let limits = Limits {
+            quota_bytes: config.spool.quota_bytes,
+            generation_bytes: config.spool.generation_bytes,
+        };
+        let spool = spool::start(data_dir, limits, &config.dictionary, health.clone())?;
+        // Bound only once the spool is ours: a second agent must not get as far as a port.
+        let listener = listen(&config.local_http).await?;
+        let address = listener.local_addr();
+        let http = address.map_or_else(|_| config.local_http.clone(), |address| address.to_string());
+        let page = tokio::spawn(local::serve(listener, health.clone(), CancellationToken::new()));
+
+        let (acquired_tx, acquired) = mpsc::channel(ACQUIRED_WAITING_MAX);
+        let mut pipeline = new_pipeline(config, boot, spool.appender, health.clone());
+        pipeline.recover(spool.left, &config.dictionary, clock::now_us());
+        let pipeline_stop = CancellationToken::new();
+        let pipeline = tokio::spawn(pipeline.run(acquired, pipeline_stop.clone()));
+
+        let mailbox = Mailbox::default();
+        let sources = start_sources(config, data_dir, &mailbox, &acquired_tx, &health);
+        if !config.cameras.is_empty() {
+            inspect::start(&config.vision, &mailbox, &acquired_tx, &health).map_err(AgentError::Thread)?;
+        }
+        let uplink_stop = CancellationToken::new();
+        let uplink = identity.map(|identity| Uplink {
+            edge: config.edge.clone(),
+            hub: config.hub.clone(),
+            identity,
+            boot,
+            outbox: spool.outbox,
+            health: health.clone(),
+            alarms: acquired_tx,
+        });
+        let uplink = uplink.map(|uplink| tokio::spawn(uplink::run(uplink, uplink_stop.clone())));
+        if uplink.is_none() {
+            tracing::warn!("not enrolled: readings are kept until `foodflow-edge enroll` and a restart");
+            health.uplink.set(UplinkState::NotEnrolled);
+        }
+        Ok(Self {
+            http,
+            sources,
+            mailbox,
+            pipeline,
+            pipeline_stop,
+            uplink,
+            uplink_stop,
+            page,
+            spool: spool.thread,
+        })
+    }
+
+    /// Waits for a part to end that should not.
+    async fn ended(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.pipeline => "the pipeline",
+            Some(_) = self.sources.join_next() => "a source",
+        }
+    }
+
+    /// Sources first, so that nothing comes after the pipeline's last frame; the uplink while the spool still
+    /// answers, so that it can take its leave; what it has not sent waits on disk.
+    async fn stop(mut self) {
+        self.sources.shutdown().await;
+        self.mailbox.close();
+        self.uplink_stop.cancel();
+        if let Some(uplink) = self.uplink
+            && tokio::time::timeout(STOP_WITHIN, uplink).await.is_err()
+        {
+            tracing::warn!("the uplink did not stop in time");
+        }
+        self.pipeline_stop.cancel();
+        if !self.pipeline.is_finished() && tokio::time::timeout(STOP_WITHIN, self.pipeline).await.is_err() {
+            tracing::error!("the pipeline did not stop in time");
+        }
+        let flushed = tokio::task::spawn_blocking(move || self.spool.join());
+        if !matches!(tokio::time::timeout(STOP_WITHIN, flushed).await, Ok(Ok(Ok(())))) {
+            tracing::error!("the spool did not stop in time");
+        }
+        self.page.abort();
+    }
+}
+
+fn new_pipeline(config: &Config, boot: Uuid, appender: Appender, health: Arc<Health>) -> Pipeline {
     let engine = Engine::new(&config.edge.name, &config.points, Uuid::now_v7);
     let sealer = Sealer::new(
         &config.edge.name,
@@ -94,68 +203,7 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
         config.spool.frame_readings_max,
         config.spool.frame_age_max,
     );
-    let mut pipeline = Pipeline::new(engine, sealer, spool.appender, health.clone());
-    pipeline.recover(spool.left, &config.dictionary, clock::now_us());
-    let pipeline_stop = CancellationToken::new();
-    let pipeline = tokio::spawn(pipeline.run(acquired, pipeline_stop.clone()));
-
-    let mailbox = Mailbox::default();
-    let mut sources = start_sources(&config, data_dir, &mailbox, &acquired_tx, &health);
-    if !config.cameras.is_empty() {
-        inspect::start(&config.vision, &mailbox, &acquired_tx, &health).map_err(AgentError::Thread)?;
-    }
-    let page = tokio::spawn(local::serve(listener, health.clone(), stop.clone()));
-    let uplink_stop = CancellationToken::new();
-    let uplink = identity.map(|identity| Uplink {
-        edge: config.edge.clone(),
-        hub: config.hub.clone(),
-        identity,
-        boot,
-        outbox: spool.outbox.clone(),
-        health: health.clone(),
-        alarms: acquired_tx.clone(),
-    });
-    let uplink = uplink.map(|uplink| tokio::spawn(uplink::run(uplink, uplink_stop.clone())));
-    if uplink.is_none() {
-        tracing::warn!(
-            "not enrolled: readings are kept until `foodflow-edge enroll` was run and the agent restarted"
-        );
-        health.uplink.set(UplinkState::NotEnrolled);
-    }
-    drop((acquired_tx, spool.outbox));
-    local::write_ready(data_dir, &http).map_err(|source| AgentError::DataDir {
-        path: data_dir.to_owned(),
-        source,
-    })?;
-    tracing::info!(edge = %config.edge.name, %boot, %http, tags = config.tag_count(), "agent running");
-
-    let mut pipeline = pipeline;
-    let early = tokio::select! {
-        () = stop.cancelled() => None,
-        _ = &mut pipeline => Some("pipeline"),
-    };
-    // Sources first, so that nothing comes after the pipeline's last frame; the uplink while the spool still
-    // answers, so that it can take its leave; what it has not sent waits on disk.
-    sources.shutdown().await;
-    mailbox.close();
-    uplink_stop.cancel();
-    if let Some(uplink) = uplink
-        && tokio::time::timeout(STOP_WITHIN, uplink).await.is_err()
-    {
-        tracing::warn!("the uplink did not stop in time");
-    }
-    pipeline_stop.cancel();
-    if early.is_none() && tokio::time::timeout(STOP_WITHIN, pipeline).await.is_err() {
-        tracing::error!("the pipeline did not stop in time");
-    }
-    let flushed = tokio::task::spawn_blocking(move || spool.thread.join());
-    if !matches!(tokio::time::timeout(STOP_WITHIN, flushed).await, Ok(Ok(Ok(())))) {
-        tracing::error!("the spool did not stop in time");
-    }
-    page.abort();
-    local::clear_ready(data_dir);
-    tracing::info!("agent stopped");
-    early.map_or(Ok(()), |part| Err(AgentError::Ended(part)))
+    Pipeline::new(engine, sealer, appender, health)
 }
 
 async fn listen(address: &str) -> Result<TcpListener, AgentError> {
