@@ -49,6 +49,8 @@ const TAGS_MAX: usize = 500;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 const FLAG_LATE: u8 = 1;
+/// A sample that comes later than this was waiting somewhere; a live frame re-sent after an outage is late too.
+const LATE_US: i64 = 5_000_000;
 const FLAG_SIMULATED: u8 = 2;
 
 // === what one stream asked for ===
@@ -250,7 +252,12 @@ impl Listener {
             if !self.wanted.tags.is_empty() && !self.wanted.tags.contains(&sample.tag_id) {
                 continue;
             }
-            let late = if lane == Lane::Backfill { FLAG_LATE } else { 0 };
+            let age_us = self.app.clock.now_us() - sample.time_us;
+            let late = if lane == Lane::Backfill || age_us > LATE_US {
+                FLAG_LATE
+            } else {
+                0
+            };
             let flags = late | if sample.simulated { FLAG_SIMULATED } else { 0 };
             let kept = self.samples.entry(sample.tag_id).or_insert((*sample, flags));
             if kept.0.time_us <= sample.time_us {
@@ -261,6 +268,9 @@ impl Listener {
 
     async fn run(mut self, mut bus: broadcast::Receiver<Arc<LiveEvent>>, sender: mpsc::Sender<Event>) {
         let (mut samples_due, mut heartbeat_due) = (interval(SAMPLES_EVERY), interval(HEARTBEAT_EVERY));
+        // The first one follows the hello at once: a page need not wait to know how old its data is.
+        let first = self.heartbeat().await;
+        self.tell("heartbeat", &first);
         let valid_us = (self.caller.expires_us - self.app.clock.now_us()).max(0);
         let expires = Instant::now() + Duration::from_micros(valid_us as u64);
         while self.waiting.len() < WAITING_MAX {
@@ -311,12 +321,16 @@ impl Listener {
         }
     }
 
+    async fn heartbeat(&self) -> Value {
+        let edges = self.feed.edges(&self.app, &self.caller.tenant).await;
+        json!({ "server_now_us": self.app.clock.now_us(), "edges": *edges })
+    }
+
     async fn offer_heartbeat(&mut self, sender: &mpsc::Sender<Event>) {
         if !self.waiting.is_empty() {
             return;
         }
-        let edges = self.feed.edges(&self.app, &self.caller.tenant).await;
-        let said = json!({ "server_now_us": self.app.clock.now_us(), "edges": *edges });
+        let said = self.heartbeat().await;
         if sender.try_send(self.event("heartbeat", &said)).is_err() {
             tracing::debug!("a live stream has no room for a heartbeat");
         }

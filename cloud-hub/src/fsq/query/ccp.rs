@@ -53,22 +53,25 @@ struct Evidence<'a> {
     line: LineState,
 }
 
-/// The worst that is true wins; a stopped line excuses silence, an unknown one does not make it a gap.
+/// The worst that is true wins; a stopped line excuses silence, an unknown one does not make it a gap. A point is
+/// in control only when somebody judged it lately: a tag that merely reports has not been held to its limit.
 fn ccp_state(evidence: Evidence<'_>, now_us: Micros) -> CcpState {
     let stale_us = STALE_US_MIN.max(i64::from(evidence.period_ms) * 5_000);
     let is_monitored = evidence
         .last
         .is_some_and(|(time_us, quality)| now_us - time_us <= stale_us && quality.status() != Status::Bad);
-    let is_diverted = evidence
+    let recent = evidence
         .check
-        .is_some_and(|(verdict, to_us)| verdict == "diverted" && now_us - to_us <= CHECK_AGE_US_MAX);
+        .filter(|(_, to_us)| now_us - to_us <= CHECK_AGE_US_MAX);
+    let is_diverted = recent.is_some_and(|(verdict, _)| verdict == "diverted");
+    let was_ever_judged = evidence.check.is_some();
     match (evidence.open_kind, evidence.line) {
         (Some("limit"), _) => CcpState::Deviation,
         (Some(_), _) => CcpState::MonitoringGap,
         (None, LineState::Stopped) => CcpState::NotRunning,
         _ if is_diverted => CcpState::Diverted,
-        _ if is_monitored => CcpState::InControl,
-        (None, LineState::Running) if evidence.last.is_some() => CcpState::MonitoringGap,
+        _ if is_monitored && recent.is_some() => CcpState::InControl,
+        (None, LineState::Running) if was_ever_judged => CcpState::MonitoringGap,
         _ => CcpState::Unknown,
     }
 }
@@ -358,7 +361,16 @@ mod tests {
             check: Some(("diverted", NOW_US - CHECK_AGE_US_MAX - 1)),
             ..quiet()
         };
-        assert_eq!(ccp_state(old, NOW_US), CcpState::InControl);
+        assert_eq!(ccp_state(old, NOW_US), CcpState::MonitoringGap);
+    }
+
+    #[test]
+    fn a_point_that_nobody_ever_judged_is_unknown_however_good_its_readings() {
+        let unjudged = Evidence {
+            check: None,
+            ..quiet()
+        };
+        assert_eq!(ccp_state(unjudged, NOW_US), CcpState::Unknown);
     }
 
     #[test]

@@ -50,6 +50,7 @@ VALUES ($1, $2, $3, $4, tstzrange($5, CASE WHEN $4 = 'closed' THEN $6::timestamp
     $11, $12)
 ON CONFLICT (id) DO UPDATE SET
     version = d.version + 1,
+    kind = CASE WHEN excluded.kind = 'limit' THEN excluded.kind ELSE d.kind END,
     status = CASE WHEN d.status = 'closed' THEN d.status ELSE excluded.status END,
     suspect = CASE WHEN d.status = 'closed' THEN d.suspect ELSE excluded.suspect END,
     value_extreme = coalesce(excluded.value_extreme, d.value_extreme)
