@@ -91,16 +91,24 @@ fn sample(tag_id: i32, time_us: i64, value: f64) -> Sample {
 async fn samples_are_coalesced_to_the_newest_of_each_tag_that_was_asked_for() {
     let hub = TestHub::start().await;
     let caller = Caller::with_role(&hub, Role::Auditor).await;
-    let mut stream = Stream::open(&caller, "?topics=samples&tags=1,2", None).await;
+    let mut stream = Stream::open(&caller, "?topics=samples&tags=1,2,4", None).await;
     let hello = stream.next().await;
     assert_eq!(
         (hello.name.as_str(), &hello.data["tenant"]),
         ("hello", &json!("akron"))
     );
     assert_eq!(hello.data["schema"], 1);
+    assert_eq!(
+        stream.next().await.name,
+        "heartbeat",
+    );
     let live = &hub.hub.app.live;
-    for time_us in 1..=50 {
-        let samples = vec![sample(1, time_us, time_us as f64), sample(3, time_us, 0.0)];
+    let newest_us = hub.hub.app.clock.now_us();
+    for time_us in newest_us - 49..=newest_us {
+        let samples = vec![
+            sample(1, time_us, (time_us - newest_us) as f64),
+            sample(3, time_us, 0.0),
+        ];
         live.publish(
             &akron(),
             time_us,
@@ -119,17 +127,26 @@ async fn samples_are_coalesced_to_the_newest_of_each_tag_that_was_asked_for() {
             },
         );
     }
+    let waited = vec![sample(4, newest_us - 6_000_000, 4.0)];
+    live.publish(
+        &akron(),
+        newest_us,
+        LiveKind::Samples {
+            lane: Lane::Live,
+            samples: waited,
+        },
+    );
     let late = vec![sample(2, 7, 7.0)];
     live.publish(
         &akron(),
-        51,
+        newest_us,
         LiveKind::Samples {
             lane: Lane::Backfill,
             samples: late,
         },
     );
     let mut newest = std::collections::BTreeMap::new();
-    while newest.get(&1) != Some(&json!([1, 50, 50.0, 0, 2])) || newest.len() < 2 {
+    while newest.get(&1) != Some(&json!([1, newest_us, 0.0, 0, 2])) || newest.len() < 3 {
         let heard = stream.next().await;
         assert_eq!(heard.name, "samples");
         for row in heard.data["v"].as_array().unwrap() {
@@ -141,7 +158,8 @@ async fn samples_are_coalesced_to_the_newest_of_each_tag_that_was_asked_for() {
         Some(&json!([2, 7, 7.0, 0, 3])),
         "late and simulated"
     );
-    assert_eq!(newest.len(), 2, "tag 3 was not asked for");
+    assert_eq!(newest[&4][4], 3, "a live frame that had to wait is late too");
+    assert_eq!(newest.len(), 3, "tag 3 was not asked for");
 }
 
 #[tokio::test]
