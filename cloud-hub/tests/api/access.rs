@@ -295,3 +295,49 @@ async fn the_page_the_documents_and_the_probes_need_no_token() {
     let missing = http.get(hub.url("/assets/gone.js")).send().await.unwrap();
     assert_eq!(missing.status(), 404);
 }
+
+#[tokio::test]
+async fn the_models_answer_in_process_to_whoever_is_signed_in_and_to_nobody_else() {
+    let hub = TestHub::start().await;
+    // Line 3's shift of the worked example.
+    let shift = json!({ "scheduled_min": 480, "planned_stop_min": 30, "unplanned_down_min": 54,
+        "total": 20305, "scrap": 853, "ideal_per_min": 60 });
+    let url = hub.url("/ai/compute-line-efficiency");
+    let ask = |url: &str| http_client().post(url).json(&shift);
+    let refused = ask(&url).send().await.unwrap();
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["content-type"]),
+        (401, &"application/problem+json".parse().unwrap())
+    );
+    assert_eq!(ask(&url).bearer_auth("x.y.z").send().await.unwrap().status(), 401);
+    for role in Role::ALL {
+        let token = hub.token(role).await;
+        let answer = ask(&url).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{role:?}");
+        let oee: Value = answer.json().await.unwrap();
+        assert!((oee["oee"].as_f64().unwrap() - 0.7204).abs() < 5e-5, "{oee}");
+    }
+    let token = hub.token(Role::Auditor).await;
+    let unknown = ask(&hub.url("/ai/no-such-model")).bearer_auth(&token);
+    assert_eq!(unknown.send().await.unwrap().status(), 404);
+    assert_eq!(
+        ask(&hub.url("/ai/no-such-model")).send().await.unwrap().status(),
+        401
+    );
+    let read = http_client().get(&url).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(read.status(), 405);
+}
+
+#[tokio::test]
+async fn text_that_no_column_can_hold_is_the_callers_fault() {
+    let hub = TestHub::start().await;
+    let admin = Caller::with_role(&hub, Role::Admin).await;
+    let batch = json!({ "code": "B\u{0}1", "sku": "x\u{0}y", "line_id": Uuid::nil() });
+    admin.post("/plant-ops/batches", batch).await.problem(400);
+    let tags = admin.items("/plant-ops/tags").await;
+    if let Some(tag) = tags.first() {
+        let (id, from, to) = (&tag["id"], i64::MIN, i64::MAX);
+        let path = format!("/plant-ops/readings?tag_id={id}&from_us={from}&to_us={to}");
+        admin.get(&path).await.ok();
+    }
+}

@@ -47,6 +47,10 @@ async fn a_dip_shows_as_deviation_hold_held_lot_and_on_the_board_and_is_acknowle
     let [deviation] = &open[..] else {
         panic!("{open:?}")
     };
+    let unanswered = supervisor
+        .items("/fsq/deviations?status=open&acknowledged=false")
+        .await;
+    assert_eq!(unanswered, open);
     assert_eq!(
         (&deviation["ccp_code"], &deviation["kind"]),
         (&json!("CCP-1"), &json!("limit"))
@@ -103,6 +107,17 @@ async fn a_dip_shows_as_deviation_hold_held_lot_and_on_the_board_and_is_acknowle
         signed["status"], "open",
         "closing needs a disposition of every lot"
     );
+    let ids = |items: Vec<serde_json::Value>| items.iter().map(|it| it["id"].clone()).collect::<Vec<_>>();
+    let (yes, no) = (
+        "/fsq/deviations?acknowledged=true",
+        "/fsq/deviations?acknowledged=false",
+    );
+    assert_eq!(ids(supervisor.items(yes).await), [deviation["id"].clone()]);
+    assert_eq!(ids(supervisor.items(no).await), [] as [serde_json::Value; 0]);
+    supervisor
+        .get("/fsq/deviations?acknowledged=maybe")
+        .await
+        .problem(400);
     supervisor
         .post(&path, json!({ "comment": "me too" }))
         .await
