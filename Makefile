@@ -43,6 +43,7 @@ check: setup-test dashboard  ## formatting, lints, documentation, dependencies, 
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	scripts/deny.sh
+	scripts/check-deploy.sh
 	$(MAKE) --no-print-directory test
 
 bench: build  ## every benchmark, as ratios; writes target/bench/summary.json
