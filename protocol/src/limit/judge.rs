@@ -92,6 +92,8 @@ pub struct Judge {
     now_us: Option<Micros>,
     /// Last time product was known to be safe: a good value in limit, or product diverted.
     safe_us: Option<Micros>,
+    /// Last good value, in limit or not.
+    read_us: Option<Micros>,
     last_bad: Quality,
     window: Window,
 }
@@ -118,6 +120,7 @@ impl Judge {
             diverted: false,
             now_us: None,
             safe_us: None,
+            read_us: None,
             last_bad: Quality::BAD,
             window: Window::default(),
         }
@@ -141,6 +144,36 @@ impl Judge {
     /// Whether product is diverted during an out-of-limit value.
     pub fn is_diverted(&self) -> bool {
         self.diverted
+    }
+
+    /// Time of the newest observation.
+    pub fn newest_us(&self) -> Option<Micros> {
+        self.now_us
+    }
+
+    /// The clock that times come from was set back by `by_us`: all that was seen keeps its distance from now.
+    /// Without this nothing would be judged until the clock is again where it was. What an open deviation is
+    /// called does not change.
+    pub fn set_back(&mut self, by_us: Micros) {
+        let mut seen = vec![
+            &mut self.now_us,
+            &mut self.safe_us,
+            &mut self.read_us,
+            &mut self.window.from_us,
+        ];
+        match &mut self.state {
+            State::OutOfLimit { flowing_since_us, .. } => seen.push(flowing_since_us),
+            State::Deviating {
+                opened, extended_us, ..
+            } => {
+                opened.last_good_us -= by_us;
+                opened.detected_us -= by_us;
+                opened.until_us -= by_us;
+                *extended_us -= by_us;
+            }
+            State::Starting | State::InControl => {}
+        }
+        seen.into_iter().flatten().for_each(|time_us| *time_us -= by_us);
     }
 
     /// Takes one observation and says what follows from it.
@@ -176,6 +209,7 @@ impl Judge {
     fn good_value(&mut self, at_us: Micros, value: f64, said: &mut Vec<Judgement>) {
         // A gap that nobody ticked through (the agent was down) is found before the value counts.
         self.check_gap(at_us, said);
+        self.read_us = Some(at_us);
         self.window.good += 1;
         let (low, high) = self
             .window
@@ -254,13 +288,16 @@ impl Judge {
     }
 
     fn check_gap(&mut self, at_us: Micros, said: &mut Vec<Judgement>) {
-        let since_us = *self.safe_us.get_or_insert(at_us);
+        let safe_us = *self.safe_us.get_or_insert(at_us);
         // Out of limit but read: that is judged by value and delay, not as missing.
-        let is_read = matches!(self.state, State::OutOfLimit { .. }) && self.window.good > 0;
-        if self.is_deviating() || is_read || at_us - since_us <= self.limit.gap_us_max {
-            return;
-        }
-        if !self.flowing {
+        let (since_us, extreme) = match &self.state {
+            State::OutOfLimit { extreme, .. } => (
+                self.read_us.map_or(safe_us, |read_us| read_us.max(safe_us)),
+                Some(*extreme),
+            ),
+            _ => (safe_us, None),
+        };
+        if self.is_deviating() || !self.flowing || at_us - since_us <= self.limit.gap_us_max {
             return;
         }
         let kind = if self.last_bad == Quality::BAD_SENSOR_FAILURE {
@@ -268,7 +305,7 @@ impl Judge {
         } else {
             DeviationKind::MonitoringGap
         };
-        self.open(at_us, kind, None, self.last_bad, said);
+        self.open(at_us, kind, extreme, self.last_bad, said);
     }
 
     fn open(

@@ -132,6 +132,61 @@ fn silence_with_product_flowing_is_a_deviation_of_its_own() {
 }
 
 #[test]
+fn a_sensor_that_falls_silent_out_of_limit_is_not_waited_for_until_the_window_ends() {
+    let endless = CriticalLimit {
+        delay_us: 3 * SECOND,
+        check_every_us: 3600 * SECOND,
+        ..holding_tube()
+    };
+    let mut judge = Judge::new("akron-1", endless);
+    let ticks = (6..30).map(|s| Observation::Tick { at_us: s * SECOND });
+    let script = (0..5)
+        .map(|s| value(s, 73.2))
+        .chain([value(5, 71.0)])
+        .chain(ticks);
+    let said: Vec<Judgement> = script
+        .flat_map(|observation| judge.observe(observation))
+        .collect();
+    assert_eq!(
+        deviations(&said).first(),
+        Some(&(Phase::Opened, DeviationKind::MonitoringGap, 4, 11))
+    );
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_no_judging() {
+    let (mut judge, _) = run((0..600).map(|s| value(s, 73.2)));
+    judge.set_back(500 * SECOND);
+    let dip = (100..110).map(|s| value(s, 71.0));
+    let said: Vec<Judgement> = dip.flat_map(|observation| judge.observe(observation)).collect();
+    let found = deviations(&said);
+    assert_eq!(
+        found.first(),
+        Some(&(Phase::Opened, DeviationKind::Limit, 99, 102))
+    );
+    // Set back once more with the deviation open: its window goes along, its name stays.
+    judge.set_back(50 * SECOND);
+    let said = judge.observe(value(60, 73.2));
+    assert_eq!(deviations(&said), [(Phase::Closed, DeviationKind::Limit, 49, 60)]);
+    let Some(Judgement::Deviation(closed)) = said.last() else {
+        panic!("none")
+    };
+    assert_eq!(closed.id, deviation_id("akron-1", "CCP-1", 99 * SECOND));
+}
+
+#[test]
+fn silence_after_the_clock_was_set_back_is_a_gap_as_ever() {
+    let (mut judge, _) = run((0..600).map(|s| value(s, 73.2)));
+    judge.set_back(500 * SECOND);
+    let ticks = (100..120).map(|s| Observation::Tick { at_us: s * SECOND });
+    let said: Vec<Judgement> = ticks.flat_map(|observation| judge.observe(observation)).collect();
+    assert_eq!(
+        deviations(&said).first(),
+        Some(&(Phase::Opened, DeviationKind::MonitoringGap, 99, 105))
+    );
+}
+
+#[test]
 fn a_gap_while_the_agent_was_down_is_found_by_the_first_value_after_it() {
     let (mut judge, _) = run((0..5).map(|s| value(s, 73.2)));
     let saved = postcard::to_stdvec(&judge).unwrap();

@@ -61,6 +61,19 @@ impl StuckDetector {
             && spread(&self.watched) < self.floor
             && spread(&self.reference) >= self.floor * MOVEMENT_IN_FLOORS
     }
+
+    /// Whether the watched tag has not moved in all that is known of it. A tag that was found stuck stays so until
+    /// it moves: a reference that has come to rest says nothing for it.
+    pub fn is_still(&self) -> bool {
+        spread(&self.watched) < self.floor
+    }
+
+    /// The clock that times come from was set back by `by_us`: values keep their distance from now.
+    pub fn set_back(&mut self, by_us: Micros) {
+        for (at_us, _) in self.watched.iter_mut().chain(&mut self.reference) {
+            *at_us -= by_us;
+        }
+    }
 }
 
 fn push(values: &mut VecDeque<(Micros, f64)>, at_us: Micros, value: f64, window_us: Micros) {
@@ -100,6 +113,21 @@ mod tests {
             |_| 73.2,
             |second| 73.2 + 0.05 * f64::from((second % 5) as i32)
         ));
+    }
+
+    #[test]
+    fn a_frozen_sensor_is_found_across_a_clock_that_is_set_back() {
+        let mut detector = StuckDetector::new(30_000_000, 0.005);
+        let mut stuck = false;
+        for second in 0..40 {
+            if second == 20 {
+                detector.set_back(3_600_000_000);
+            }
+            let at = (second - if second < 20 { 0 } else { 3_600 }) * 1_000_000;
+            detector.reference(at, 73.2 + 0.05 * (second % 5) as f64);
+            stuck = detector.watched(at, 73.2);
+        }
+        assert!(stuck && detector.is_still());
     }
 
     #[test]
