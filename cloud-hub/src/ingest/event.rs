@@ -38,8 +38,21 @@ pub(super) struct Filed {
     pub(super) unfiled: Vec<Unfiled>,
 }
 
+/// How events are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Events {
+    /// One that the database refuses undoes the transaction: the usual way, without a round trip more.
+    Together,
+    /// One that the database refuses is kept apart, the others are stored.
+    OneByOne,
+}
+
 /// Stores every event of the claimed frames, in order.
-pub(super) async fn store(tx: &mut BulkTx<'_>, frames: &[Resolved<'_>]) -> Result<Filed, BulkError> {
+pub(super) async fn store(
+    tx: &mut BulkTx<'_>,
+    frames: &[Resolved<'_>],
+    events: Events,
+) -> Result<Filed, BulkError> {
     let mut filed = Filed::default();
     if frames.iter().all(|resolved| resolved.frame.events.is_empty()) {
         return Ok(filed);
@@ -47,7 +60,11 @@ pub(super) async fn store(tx: &mut BulkTx<'_>, frames: &[Resolved<'_>]) -> Resul
     let plant = Plant::load(tx).await?;
     for resolved in frames {
         for event in &resolved.frame.events {
-            if let Err(reason) = file(tx, &plant, resolved, event, &mut filed.live).await? {
+            let outcome = match events {
+                Events::Together => file(tx, &plant, resolved, event, &mut filed.live).await?,
+                Events::OneByOne => file_apart(tx, &plant, resolved, event, &mut filed.live).await?,
+            };
+            if let Err(reason) = outcome {
                 filed.unfiled.push(Unfiled {
                     index: resolved.index,
                     bytes: serde_json::to_vec(event).unwrap_or_default(),
@@ -57,6 +74,30 @@ pub(super) async fn store(tx: &mut BulkTx<'_>, frames: &[Resolved<'_>]) -> Resul
         }
     }
     Ok(filed)
+}
+
+/// Files an event so that its refusal leaves no trace but a reason.
+async fn file_apart(
+    tx: &mut BulkTx<'_>,
+    plant: &Plant,
+    from: &Resolved<'_>,
+    event: &Event,
+    live: &mut Vec<LiveKind>,
+) -> Result<Result<(), String>, BulkError> {
+    tx.mark().await?;
+    let told = live.len();
+    match file(tx, plant, from, event, live).await {
+        Ok(outcome) => {
+            tx.leave_mark(true).await?;
+            Ok(outcome)
+        }
+        Err(refusal @ BulkError::Refused(_)) => {
+            tx.leave_mark(false).await?;
+            live.truncate(told);
+            Ok(Err(refusal.to_string()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What events name by code.

@@ -8,7 +8,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use protocol::{
-    Micros,
+    Micros, Reading,
     frame::{Frame, FrameId},
     lane::Lane,
 };
@@ -33,6 +33,8 @@ pub(super) struct Resolved<'a> {
     pub(super) index: usize,
     pub(super) edge_id: Uuid,
     pub(super) frame: &'a Frame,
+    /// Readings that came with it and have an impossible time.
+    pub(super) misdated: &'a [Reading],
     pub(super) mapping: Arc<Mapping>,
 }
 

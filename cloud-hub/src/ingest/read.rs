@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protocol::{
-    Micros,
+    Micros, Reading,
     ack::Subject,
     envelope::payload_crc,
     frame::Frame,
@@ -38,7 +38,8 @@ pub(super) struct Item {
 /// What a message turned out to be.
 #[derive(Debug)]
 pub(super) enum Content {
-    Frame(Box<Frame>),
+    /// A frame, and those of its readings whose time is impossible: they are kept apart from the others.
+    Frame(Box<Frame>, Vec<Reading>),
     Dictionary(Uuid, Box<Dictionary>),
     Status(Status),
     /// Kept as a dead letter; the subject is acknowledged as rejected when there is one to name.
@@ -62,14 +63,19 @@ impl Content {
     /// Readings it brings.
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::Frame(frame) => frame.readings.len(),
+            Self::Frame(frame, _) => frame.readings.len(),
             _ => 0,
         }
     }
 
+    /// Whether its events can be stored without the one that is refused.
+    pub(super) fn can_be_parted(&self) -> bool {
+        matches!(self, Self::Frame(frame, _) if !frame.events.is_empty() && frame.readings.len() + frame.events.len() > 1)
+    }
+
     /// Whether it should not wait for more.
     pub(super) fn is_urgent(&self) -> bool {
-        !matches!(self, Self::Frame(frame) if frame.events.is_empty())
+        !matches!(self, Self::Frame(frame, _) if frame.events.is_empty())
     }
 }
 
@@ -131,7 +137,7 @@ fn unusable(subject: Subject, reason: String) -> Content {
     }
 }
 
-fn checked(frame: Frame, edge: &str, now_us: Micros) -> Content {
+fn checked(mut frame: Frame, edge: &str, now_us: Micros) -> Content {
     let header = &frame.header;
     let fault = if header.edge != edge {
         Some(format!(
@@ -141,22 +147,30 @@ fn checked(frame: Frame, edge: &str, now_us: Micros) -> Content {
     } else if i64::try_from(header.id.seq).is_err() {
         Some("the sequence number is beyond 2^63".to_owned())
     } else {
-        let possible = OLDEST_US..now_us.saturating_add(AHEAD_US_MAX);
-        frame
-            .readings
-            .iter()
-            .find(|reading| !possible.contains(&reading.time_us))
-            .map(|reading| {
-                format!(
-                    "alias {} has time {} µs: check the clock of the source",
-                    reading.tag.0, reading.time_us
-                )
-            })
+        None
     };
-    match fault {
-        Some(reason) => unusable(Subject::Frame(header.id), reason),
-        None => Content::Frame(Box::new(frame)),
+    if let Some(reason) = fault {
+        return unusable(Subject::Frame(header.id), reason);
     }
+    // One source with a wrong clock takes neither the other sources' readings nor the frame's events with it.
+    let possible = OLDEST_US..now_us.saturating_add(AHEAD_US_MAX);
+    let (timely, misdated): (Vec<_>, Vec<_>) = std::mem::take(&mut frame.readings)
+        .into_iter()
+        .partition(|reading| possible.contains(&reading.time_us));
+    if timely.is_empty() && frame.events.is_empty() && !misdated.is_empty() {
+        return unusable(Subject::Frame(frame.header.id), misdating(&misdated));
+    }
+    frame.readings = timely;
+    Content::Frame(Box::new(frame), misdated)
+}
+
+/// Why these readings are not stored: names the first of them.
+pub(super) fn misdating(misdated: &[Reading]) -> String {
+    let first = misdated.first().map_or_else(String::new, |reading| {
+        format!(": alias {} has time {} µs", reading.tag.0, reading.time_us)
+    });
+    let count = misdated.len();
+    format!("{count} readings with an impossible time{first}; check the clock of the source")
 }
 
 #[cfg(test)]
@@ -200,8 +214,11 @@ mod tests {
     #[test]
     fn a_live_frame_that_had_to_wait_may_come_as_backfill() {
         let good = frame("e1", Lane::Live, NOW_US);
-        assert!(matches!(read("ff/v1/a/e1/up/live", &good), Content::Frame(_)));
-        assert!(matches!(read("ff/v1/a/e1/up/backfill", &good), Content::Frame(_)));
+        assert!(matches!(read("ff/v1/a/e1/up/live", &good), Content::Frame(..)));
+        assert!(matches!(
+            read("ff/v1/a/e1/up/backfill", &good),
+            Content::Frame(..)
+        ));
     }
 
     #[test]
@@ -218,6 +235,23 @@ mod tests {
             };
             assert_eq!(subject, Some(id));
         }
+    }
+
+    #[test]
+    fn one_impossible_time_keeps_the_other_readings_and_the_events() {
+        let mut mixed = frame("e1", Lane::Live, NOW_US);
+        for time_us in [NOW_US * 2, 0] {
+            mixed
+                .readings
+                .push(Reading::new(Alias(1), time_us, 2.0, Quality::GOOD));
+        }
+        let Content::Frame(kept, misdated) = read("ff/v1/a/e1/up/live", &mixed) else {
+            panic!("refused whole")
+        };
+        assert_eq!((kept.readings.len(), misdated.len()), (1, 2));
+        assert_eq!(kept.readings[0].tag, Alias(0));
+        let said = misdating(&misdated);
+        assert!(said.contains("2 readings") && said.contains("alias 1"), "{said}");
     }
 
     proptest! {

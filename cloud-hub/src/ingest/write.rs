@@ -8,7 +8,7 @@ use std::{
 };
 
 use protocol::{
-    Micros,
+    Micros, Reading,
     ack::{Outcome, Subject},
     lane::Lane,
 };
@@ -20,10 +20,10 @@ use super::{
     Context,
     acknowledge::Acks,
     dictionary::{Dictionaries, Mapping},
-    event::{self, bury},
+    event::{self, Events, bury},
     frame::{self, Resolved},
     gather::Batch,
-    read::{Content, Item, Status},
+    read::{Content, Item, Status, misdating},
 };
 use crate::{
     broker::Settled,
@@ -97,8 +97,9 @@ impl Writer {
     /// dropped, which tells their senders to try again.
     async fn store(&mut self, tenant: &TenantSlug, mut items: Vec<Item>, first_us: Micros) {
         let mut backoff = BACKOFF_MIN;
+        let mut events = Events::Together;
         loop {
-            match self.attempt(tenant, &items).await {
+            match self.attempt(tenant, &items, events).await {
                 Ok(stored) => return self.finish(tenant, items, stored, first_us).await,
                 Err(BulkError::Refused(error)) => {
                     self.forget(tenant);
@@ -107,6 +108,11 @@ impl Writer {
                             Box::pin(self.store(tenant, vec![item], first_us)).await;
                         }
                         return;
+                    }
+                    // One event that cannot be stored does not take a deviation in the same frame with it.
+                    if events == Events::Together && items.iter().any(|item| item.content.can_be_parted()) {
+                        events = Events::OneByOne;
+                        continue;
                     }
                     if !condemn(&mut items, &error) {
                         tracing::error!(%tenant, %error, "a dead letter was refused; its sender keeps it");
@@ -139,14 +145,19 @@ impl Writer {
         self.known.remove(tenant);
     }
 
-    async fn attempt(&mut self, tenant: &TenantSlug, items: &[Item]) -> Result<Stored, BulkError> {
+    async fn attempt(
+        &mut self,
+        tenant: &TenantSlug,
+        items: &[Item],
+        events: Events,
+    ) -> Result<Stored, BulkError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(BulkConnection::connect(&self.context.target.bulk).await?),
         };
         let known = self.known.entry(tenant.clone()).or_default();
         let mut tx = connection.begin(tenant).await?;
-        let stored = store_items(&mut tx, known, items, &self.context.clock).await?;
+        let stored = store_items(&mut tx, known, items, events, &self.context.clock).await?;
         tx.commit().await?;
         known.dictionaries.committed();
         Ok(stored)
@@ -193,7 +204,7 @@ fn condemn(items: &mut [Item], error: &tokio_postgres::Error) -> bool {
         return false;
     };
     let subject = match &item.content {
-        Content::Frame(frame) => Some(Subject::Frame(frame.header.id)),
+        Content::Frame(frame, _) => Some(Subject::Frame(frame.header.id)),
         Content::Dictionary(id, _) => Some(Subject::Dictionary(*id)),
         Content::Status(_) => None,
         Content::Unusable { .. } => return false,
@@ -210,7 +221,7 @@ fn condemn(items: &mut [Item], error: &tokio_postgres::Error) -> bool {
 
 fn acknowledgement(item: &Item, verdict: &Verdict) -> Option<(Subject, Outcome)> {
     let subject = match &item.content {
-        Content::Frame(frame) => Subject::Frame(frame.header.id),
+        Content::Frame(frame, _) => Subject::Frame(frame.header.id),
         Content::Dictionary(id, _) => Subject::Dictionary(*id),
         Content::Unusable { subject, .. } => (*subject)?,
         Content::Status(_) => return None,
@@ -248,6 +259,7 @@ async fn store_items(
     tx: &mut BulkTx<'_>,
     known: &mut Known,
     items: &[Item],
+    events: Events,
     clock: &Clock,
 ) -> Result<Stored, BulkError> {
     let mut verdicts = Vec::with_capacity(items.len());
@@ -272,7 +284,16 @@ async fn store_items(
     for (lane, samples) in frame::store_readings(tx, &claimed).await? {
         live.push(LiveKind::Samples { lane, samples });
     }
-    let filed = event::store(tx, &claimed).await?;
+    for resolved in claimed.iter().filter(|resolved| !resolved.misdated.is_empty()) {
+        let item = &items[resolved.index];
+        let (bytes, reason) = (
+            serde_json::to_vec(resolved.misdated).unwrap_or_default(),
+            misdating(resolved.misdated),
+        );
+        tracing::warn!(edge = %item.edge, %reason, "kept as a dead letter");
+        bury(tx, &item.edge, &item.topic, &bytes, &reason).await?;
+    }
+    let filed = event::store(tx, &claimed, events).await?;
     for unfiled in filed.unfiled {
         let item = &items[unfiled.index];
         bury(tx, &item.edge, &item.topic, &unfiled.bytes, &unfiled.reason).await?;
@@ -305,20 +326,19 @@ async fn judge<'a>(
             stored.map_or_else(Verdict::Rejected, |()| Verdict::Stored)
         }
         Content::Unusable { reason, .. } => Verdict::Rejected(reason.clone()),
-        Content::Frame(frame) => {
+        Content::Frame(frame, misdated) => {
             let id = frame.header.dictionary;
             match known.dictionaries.find(tx, edge_id, id).await? {
                 None => Verdict::NeedDictionary(id),
-                Some(mapping) => resolve(index, edge_id, frame, mapping, frames),
+                Some(mapping) => resolve((index, edge_id), (frame, misdated), mapping, frames),
             }
         }
     })
 }
 
 fn resolve<'a>(
-    index: usize,
-    edge_id: Uuid,
-    frame: &'a protocol::frame::Frame,
+    (index, edge_id): (usize, Uuid),
+    (frame, misdated): (&'a protocol::frame::Frame, &'a [Reading]),
     mapping: Arc<Mapping>,
     frames: &mut Vec<Resolved<'a>>,
 ) -> Verdict {
@@ -329,6 +349,7 @@ fn resolve<'a>(
         index,
         edge_id,
         frame,
+        misdated,
         mapping,
     });
     Verdict::Stored

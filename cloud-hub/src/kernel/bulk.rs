@@ -35,25 +35,44 @@ fn reason(error: &tokio_postgres::Error) -> String {
 
 impl From<tokio_postgres::Error> for BulkError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let Some(code) = error.code().map(SqlState::code) else {
-            // No SQLSTATE: input or output failed, or a value does not fit its parameter.
-            return if error.is_closed()
-                || std::error::Error::source(&error)
-                    .is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
-            {
-                Self::Unavailable(error)
-            } else {
-                Self::Refused(error)
-            };
+        let advice = match error.code() {
+            Some(state) => advice(state.code()),
+            // No SQLSTATE. A value that cannot become its parameter is the data's fault and has its cause with it;
+            // broken input or output, a closed connection and a reply out of turn are the connection's.
+            None => match std::error::Error::source(&error) {
+                Some(cause) if !cause.is::<std::io::Error>() && !error.is_closed() => Advice::Refuse,
+                _ => Advice::Wait,
+            },
         };
-        match &code[..2] {
-            // Bad data, broken constraint, too large for an index: the same will be refused again.
-            "22" | "23" | "54" => Self::Refused(error),
-            "40" | "55" => Self::Repeat(error),
-            // Connection, resources, operator intervention, system error, and whatever is not known to be the
-            // data's fault: nothing is given up for it.
-            _ => Self::Unavailable(error),
+        match advice {
+            Advice::Refuse => Self::Refused(error),
+            Advice::Repeat => Self::Repeat(error),
+            Advice::Wait => Self::Unavailable(error),
         }
+    }
+}
+
+/// What an error of the database asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advice {
+    /// The data is at fault: the same will be refused again.
+    Refuse,
+    /// Other transactions were in the way.
+    Repeat,
+    /// The database is: nothing is given up for it.
+    Wait,
+}
+
+/// Only classes that can be nothing but the data's fault condemn it. Resources, operators, connections, missing
+/// rights, a schema that is not migrated yet, and whatever is not known here is waited for.
+fn advice(sqlstate: &str) -> Advice {
+    match (sqlstate, sqlstate.get(..2)) {
+        // The server's stack is as deep as its settings allow; that is not the data's doing.
+        ("54001", _) => Advice::Wait,
+        // Cardinality, bad data, broken constraint, too large for an index.
+        (_, Some("21" | "22" | "23" | "54")) => Advice::Refuse,
+        (_, Some("40" | "55")) => Advice::Repeat,
+        _ => Advice::Wait,
     }
 }
 
@@ -172,11 +191,59 @@ impl BulkTx<'_> {
         Ok(sink.finish().await?)
     }
 
+    /// Marks a place to come back to.
+    ///
+    /// # Errors
+    /// [`BulkError`].
+    pub async fn mark(&mut self) -> Result<(), BulkError> {
+        Ok(self.tx.batch_execute("SAVEPOINT mark").await?)
+    }
+
+    /// Keeps what was done since the mark, or undoes it; the transaction goes on either way.
+    ///
+    /// # Errors
+    /// [`BulkError`].
+    pub async fn leave_mark(&mut self, keep: bool) -> Result<(), BulkError> {
+        let sql = if keep {
+            "RELEASE SAVEPOINT mark"
+        } else {
+            "ROLLBACK TO SAVEPOINT mark; RELEASE SAVEPOINT mark"
+        };
+        Ok(self.tx.batch_execute(sql).await?)
+    }
+
     /// Makes it last. After an error of kind [`BulkError::Unavailable`] it is not known whether it did.
     ///
     /// # Errors
     /// [`BulkError`].
     pub async fn commit(self) -> Result<(), BulkError> {
         Ok(self.tx.commit().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_data_itself_condemns_a_frame() {
+        // Connection lost; read-only; disk full, out of memory, too many connections; statement timeout, admin
+        // shutdown, crash shutdown, cannot connect now, database dropped; input or output error; not authorised;
+        // no such table or column, no right; stack depth; internal error; corruption; a class nobody knows.
+        for state in [
+            "08000", "08003", "08006", "25006", "53000", "53100", "53200", "53300", "57014", "57P01",
+            "57P02", "57P03", "57P04", "58030", "28000", "28P01", "42P01", "42703", "42501", "54001",
+            "XX000", "XX001", "0A000", "Z", "",
+        ] {
+            assert_eq!(advice(state), Advice::Wait, "{state}");
+        }
+        // Serialization failure, deadlock, lock not available, object in use.
+        for state in ["40001", "40P01", "40003", "55P03", "55006"] {
+            assert_eq!(advice(state), Advice::Repeat, "{state}");
+        }
+        // Zero character, time out of range, null, check, foreign key, too large for an index, a row twice.
+        for state in ["22021", "22008", "23502", "23514", "23503", "54000", "21000"] {
+            assert_eq!(advice(state), Advice::Refuse, "{state}");
+        }
     }
 }

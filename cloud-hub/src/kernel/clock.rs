@@ -48,11 +48,10 @@ impl Clock {
     }
 }
 
-/// Microseconds as SQL takes them. Times that chrono cannot carry are clamped to its ends.
+/// 0001-01-01: PostgreSQL goes back to 4713 BC only, chrono to 262143 BC, and nothing here is older.
+const EARLIEST_US: Micros = -62_135_596_800_000_000;
+
+/// Microseconds as SQL takes them. Times that chrono or PostgreSQL cannot carry are clamped.
 pub fn time_from_us(us: Micros) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(us).unwrap_or(if us < 0 {
-        DateTime::<Utc>::MIN_UTC
-    } else {
-        DateTime::<Utc>::MAX_UTC
-    })
+    DateTime::from_timestamp_micros(us.max(EARLIEST_US)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

@@ -17,6 +17,7 @@ use protocol::{
     event::{Event, NotRead},
     frame::Frame,
     lane::Lane,
+    limit::Phase,
     reading::Alias,
     topic::Channel,
 };
@@ -196,6 +197,59 @@ async fn one_poisoned_frame_in_a_batch_harms_no_other() {
             "{subject:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn one_wrong_source_clock_costs_only_its_own_readings() {
+    let test = TestDatabase::create().await;
+    let (intake, maker) = (Intake::start(&test), FrameMaker::new("e1", &["TT-101", "TT-102"]));
+    intake.dictionary(&maker).await;
+    let (now, year_us) = (now_us(), 365 * 86_400_000_000);
+    let at = |alias, time_us| Reading::new(Alias(alias), time_us, 70.0, Quality::GOOD);
+    let readings = vec![
+        at(0, now),
+        at(1, now + year_us),
+        at(0, now + 1),
+        at(1, 0),
+        at(0, now + 2),
+    ];
+    let frame = maker.frame(Lane::Live, 0, readings, vec![]);
+    // Sent again, nothing is doubled, the letter neither.
+    for _ in 0..2 {
+        assert_eq!(intake.frame(&maker, &frame).await, Settled::Stored);
+    }
+    assert_eq!(test.count(&akron(), READINGS).await, 3);
+    let current = "SELECT count(*) FROM tag_last JOIN tag ON id = tag_id WHERE name = 'TT-101'";
+    assert_eq!(test.count(&akron(), current).await, 1);
+    assert_eq!(test.count(&akron(), "SELECT count(*) FROM tag_last").await, 1);
+    let letter = "SELECT count(*) FROM dead_letter WHERE reason LIKE '2 readings with an impossible time: alias 1%' \
+                  AND jsonb_array_length(convert_from(payload, 'UTF8')::jsonb) = 2";
+    assert_eq!(test.count(&akron(), letter).await, 1);
+    assert_eq!(test.count(&akron(), LETTERS).await, 1);
+}
+
+#[tokio::test]
+async fn an_event_that_the_database_refuses_leaves_the_deviation_beside_it_stored() {
+    let test = TestDatabase::create().await;
+    let (intake, maker) = (Intake::start(&test), FrameMaker::new("e1", &["TT-101"]));
+    intake.dictionary(&maker).await;
+    let dip = now_us() - 60_000_000;
+    let refused = Event::NotRead(NotRead {
+        tags: vec![Alias(0)],
+        from_us: dip,
+        to_us: dip,
+        due: 1,
+        reason: "a\0b".to_owned(),
+    });
+    let events = vec![refused, maker.deviation(Phase::Opened, dip, dip + 2_000_000)];
+    let frame = maker.frame(Lane::Events, 0, vec![], events);
+    assert_eq!(intake.frame(&maker, &frame).await, Settled::Stored);
+    assert_eq!(test.count(&akron(), "SELECT count(*) FROM deviation").await, 1);
+    let held = "SELECT count(*) FROM lot WHERE status = 'held'";
+    assert_eq!(test.count(&akron(), held).await, 1);
+    let letter = "SELECT count(*) FROM dead_letter WHERE reason LIKE 'the database refuses%'";
+    assert_eq!(test.count(&akron(), letter).await, 1);
+    assert_eq!(test.count(&akron(), LETTERS).await, 1);
 }
 
 #[tokio::test]
