@@ -220,3 +220,54 @@ async fn a_lot_that_begins_after_the_deviation_ended_is_held_when_its_product_ar
         1
     );
 }
+
+#[tokio::test]
+async fn ingest_and_the_review_that_place_a_hold_at_once_agree_on_one() {
+    let (test, intake, maker) = set_up().await;
+    run(
+        &test,
+        "UPDATE lot SET produced_range = NULL, batch_id = NULL, equipment_id = NULL; DELETE FROM batch_interval; \
+         UPDATE batch SET state = 'planned', started_at = NULL, completed_at = NULL",
+    )
+    .await;
+    let dip = Clock::system().now_us() - MINUTE_US;
+    tell(
+        &intake,
+        &maker,
+        0,
+        maker.deviation(Phase::Opened, dip, dip + 2_000_000),
+    )
+    .await;
+    assert_eq!(test.count(&akron(), "SELECT count(*) FROM hold").await, 0);
+    run(
+        &test,
+        "UPDATE batch SET state = 'running', started_at = now() - interval '1 hour' WHERE id = \
+           (SELECT b.id FROM batch b JOIN line l ON l.id = b.line_id WHERE l.code = 'L1' LIMIT 1); \
+         UPDATE lot SET batch_id = (SELECT id FROM batch WHERE state = 'running') WHERE id = (SELECT id FROM lot LIMIT 1)",
+    )
+    .await;
+    let (now, since) = (
+        Clock::system().now(),
+        Clock::system().now() - chrono::Duration::hours(24),
+    );
+    let bulk = &test.databases.login.bulk;
+    let mut one = BulkConnection::connect(bulk).await.unwrap();
+    let mut other = BulkConnection::connect(bulk).await.unwrap();
+    let mut first = one.begin(&akron()).await.unwrap();
+    assert_eq!(deviation::review(&mut first, since, now).await.unwrap().len(), 1);
+    let second = tokio::spawn(async move {
+        let mut second = other.begin(&akron()).await.unwrap();
+        let held = deviation::review(&mut second, since, now).await.unwrap();
+        second.commit().await.unwrap();
+        held.len()
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while test.count(&akron(), waits).await == 0 {
+        assert!(!second.is_finished());
+        tokio::task::yield_now().await;
+    }
+    first.commit().await.unwrap();
+    assert_eq!(second.await.unwrap(), 0, "nothing was left to add");
+    assert_eq!(test.count(&akron(), "SELECT count(*) FROM hold").await, 1);
+    assert_eq!(test.count(&akron(), HELD).await, 1);
+}

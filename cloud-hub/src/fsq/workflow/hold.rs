@@ -95,23 +95,34 @@ async fn open(
     reason: &str,
     widened: bool,
 ) -> Result<(Uuid, i32, bool), BulkError> {
+    if let Some((id, version)) = placed(tx, deviation_id).await? {
+        return Ok((id, version, false));
+    }
+    let id = Uuid::now_v7();
+    let made = tx
+        .execute(
+            "INSERT INTO hold (id, code, deviation_id, reason, widened) \
+             VALUES ($1, 'HOLD-' || nextval('hold_number'), $2, $3, $4) ON CONFLICT (deviation_id) DO NOTHING",
+            &[&id, &deviation_id, &reason, &widened],
+        )
+        .await?;
+    if made > 0 {
+        return Ok((id, 1, true));
+    }
+    // Ingest and the review placed it at once; the other one's is committed by now.
+    let there = placed(tx, deviation_id).await?;
+    let (id, version) = there.expect("a hold is never deleted");
+    Ok((id, version, false))
+}
+
+async fn placed(tx: &mut BulkTx<'_>, deviation_id: Uuid) -> Result<Option<(Uuid, i32)>, BulkError> {
     let there = tx
         .query(
             "SELECT id, version FROM hold WHERE deviation_id = $1 FOR UPDATE",
             &[&deviation_id],
         )
         .await?;
-    if let Some(row) = there.first() {
-        return Ok((row.get(0), row.get(1), false));
-    }
-    let id = Uuid::now_v7();
-    tx.execute(
-        "INSERT INTO hold (id, code, deviation_id, reason, widened) \
-         VALUES ($1, 'HOLD-' || nextval('hold_number'), $2, $3, $4)",
-        &[&id, &deviation_id, &reason, &widened],
-    )
-    .await?;
-    Ok((id, 1, true))
+    Ok(there.first().map(|row| (row.get(0), row.get(1))))
 }
 
 async fn grow(tx: &mut BulkTx<'_>, hold_id: Uuid, widened: bool) -> Result<i32, BulkError> {
