@@ -37,7 +37,8 @@ pub enum LineState {
 pub fn line_state(rate: Option<(Micros, Option<f64>, Quality)>, now_us: Micros) -> LineState {
     match rate {
         Some((time_us, Some(rate), quality))
-            if now_us - time_us <= RATE_AGE_US_MAX && quality.status() != Status::Bad =>
+            // A rate of a time to come says nothing of now, and must not excuse a silent control point.
+            if (-RATE_AGE_US_MAX..=RATE_AGE_US_MAX).contains(&(now_us - time_us)) && quality.status() != Status::Bad =>
         {
             if rate > 0.0 {
                 LineState::Running

@@ -24,6 +24,8 @@ use crate::{
 const STALE_US_MIN: Micros = 15_000_000;
 /// A check that ended longer ago than this says nothing about now.
 const CHECK_AGE_US_MAX: Micros = 180_000_000;
+/// Clocks of edges and hub may differ by this much.
+const AHEAD_US_MAX: Micros = 60_000_000;
 
 /// How a control point stands now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -53,16 +55,21 @@ struct Evidence<'a> {
     line: LineState,
 }
 
+/// Whether a time is no older than `age_us`. One that is still to come says nothing of now: a clock was wrong.
+fn is_within(time_us: Micros, age_us: Micros, now_us: Micros) -> bool {
+    (-AHEAD_US_MAX..=age_us).contains(&now_us.saturating_sub(time_us))
+}
+
 /// The worst that is true wins; a stopped line excuses silence, an unknown one does not make it a gap. A point is
 /// in control only when somebody judged it lately: a tag that merely reports has not been held to its limit.
 fn ccp_state(evidence: Evidence<'_>, now_us: Micros) -> CcpState {
     let stale_us = STALE_US_MIN.max(i64::from(evidence.period_ms) * 5_000);
-    let is_monitored = evidence
-        .last
-        .is_some_and(|(time_us, quality)| now_us - time_us <= stale_us && quality.status() != Status::Bad);
+    let is_monitored = evidence.last.is_some_and(|(time_us, quality)| {
+        is_within(time_us, stale_us, now_us) && quality.status() != Status::Bad
+    });
     let recent = evidence
         .check
-        .filter(|(_, to_us)| now_us - to_us <= CHECK_AGE_US_MAX);
+        .filter(|(_, to_us)| is_within(*to_us, CHECK_AGE_US_MAX, now_us));
     let is_diverted = recent.is_some_and(|(verdict, _)| verdict == "diverted");
     let was_ever_judged = evidence.check.is_some();
     match (evidence.open_kind, evidence.line) {
@@ -70,7 +77,9 @@ fn ccp_state(evidence: Evidence<'_>, now_us: Micros) -> CcpState {
         (Some(_), _) => CcpState::MonitoringGap,
         (None, LineState::Stopped) => CcpState::NotRunning,
         _ if is_diverted => CcpState::Diverted,
-        _ if is_monitored && recent.is_some() => CcpState::InControl,
+        _ if is_monitored && recent.is_some_and(|(verdict, _)| verdict != "not_monitored") => {
+            CcpState::InControl
+        }
         (None, LineState::Running) if was_ever_judged => CcpState::MonitoringGap,
         _ => CcpState::Unknown,
     }
@@ -187,7 +196,8 @@ LEFT JOIN tag rt ON rt.name = l.rate_tag
 LEFT JOIN tag_last rr ON rr.tag_id = rt.id
 LEFT JOIN LATERAL (SELECT x.id, x.kind FROM deviation x WHERE x.ccp_id = c.id AND x.status = 'open'
     ORDER BY x.kind = 'limit' DESC, x.detected_at DESC LIMIT 1) d ON true
-LEFT JOIN LATERAL (SELECT x.* FROM ccp_check x WHERE x.ccp_id = c.id ORDER BY x.from_time DESC LIMIT 1) k ON true";
+LEFT JOIN LATERAL (SELECT x.* FROM ccp_check x WHERE x.ccp_id = c.id AND x.from_time < now() + interval '1 minute'
+    ORDER BY x.from_time DESC LIMIT 1) k ON true";
 
 fn present(row: Row, now_us: Micros) -> Ccp {
     let micros = |time: DateTime<Utc>| time.timestamp_micros();
@@ -362,6 +372,31 @@ mod tests {
             ..quiet()
         };
         assert_eq!(ccp_state(old, NOW_US), CcpState::MonitoringGap);
+    }
+
+    #[test]
+    fn a_time_to_come_or_a_window_without_monitoring_puts_nothing_in_control() {
+        let day_us = 86_400_000_000;
+        let ahead = Evidence {
+            last: Some((NOW_US + day_us, Quality::GOOD)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(ahead, NOW_US), CcpState::MonitoringGap);
+        let judged_ahead = Evidence {
+            check: Some(("met", NOW_US + day_us)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(judged_ahead, NOW_US), CcpState::MonitoringGap);
+        let unseen = Evidence {
+            check: Some(("not_monitored", NOW_US)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(unseen, NOW_US), CcpState::MonitoringGap);
+        let little = Evidence {
+            last: Some((NOW_US + 5_000_000, Quality::GOOD)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(little, NOW_US), CcpState::InControl);
     }
 
     #[test]
