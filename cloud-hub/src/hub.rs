@@ -43,6 +43,8 @@ pub struct Hub {
     ingest_stop: CancellationToken,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Cancelled when a part that runs for the hub's whole life ends, however it ends.
+    ended: CancellationToken,
 }
 
 /// What to start a hub with.
@@ -179,8 +181,13 @@ impl Hub {
                 gather: app.config.ingest.gather,
             },
         };
-        let ingest = tokio::spawn(ingest::run(context, arriving, ingest_stop.clone()));
-        tasks.spawn(maintenance::run(app.clone(), databases.login, stop.clone()));
+        let ended = CancellationToken::new();
+        let ingest = tokio::spawn(watched(
+            &ended,
+            ingest::run(context, arriving, ingest_stop.clone()),
+        ));
+        let maintenance = maintenance::run(app.clone(), databases.login, stop.clone());
+        tasks.spawn(watched(&ended, maintenance));
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await
@@ -188,14 +195,14 @@ impl Hub {
         let http = listener.local_addr()?;
         let routes = router::build(app.clone(), Arc::new(broker.readiness()), stop.clone());
         let drained = stop.clone().cancelled_owned();
-        tasks.spawn(async move {
+        tasks.spawn(watched(&ended, async move {
             if let Err(error) = axum::serve(listener, routes)
                 .with_graceful_shutdown(drained)
                 .await
             {
                 tracing::error!(%error, "HTTP ended");
             }
-        });
+        }));
         Ok(Self {
             http,
             mqtt: broker.local_addr,
@@ -206,12 +213,19 @@ impl Hub {
             ingest_stop,
             tasks,
             stop,
+            ended,
         })
     }
 
     /// The private cluster's process id, when there is one and it runs.
     pub fn postgres_pid(&self) -> Option<i32> {
         self.cluster.as_ref().and_then(Cluster::pid)
+    }
+
+    /// Returns when a part ended that should not have: a hub that stores nothing, or answers nobody, must not
+    /// look alive.
+    pub async fn failed(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Stops: first what takes traffic, then ingest once it has stored what it holds, then the database.
@@ -230,6 +244,15 @@ impl Hub {
         if let Some(cluster) = self.cluster {
             cluster.stop().await;
         }
+    }
+}
+
+/// Runs a part and says so when it ends, by a panic too.
+fn watched<F: Future<Output = ()>>(ended: &CancellationToken, part: F) -> impl Future<Output = ()> + use<F> {
+    let guard = ended.clone().drop_guard();
+    async move {
+        let _guard = guard;
+        part.await;
     }
 }
 
@@ -280,4 +303,18 @@ pub fn write_ready(data_dir: &Path, http: SocketAddr, mqtt: SocketAddr) -> std::
     let draft = data_dir.join("ready.json.tmp");
     std::fs::write(&draft, ready.to_string())?;
     std::fs::rename(draft, data_dir.join("ready.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_is_noticed() {
+        let ended = CancellationToken::new();
+        let lasting = tokio::spawn(watched(&ended, std::future::pending()));
+        let part = tokio::spawn(watched(&ended, async { panic!("on purpose") }));
+        timeout(DRAIN, ended.cancelled()).await.unwrap();
+        assert!(part.await.unwrap_err().is_panic() && !lasting.is_finished());
+    }
 }

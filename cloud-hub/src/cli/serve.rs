@@ -44,14 +44,17 @@ pub(super) async fn run(
     let hub = started?;
     write_ready(&data_dir, hub.http, hub.mqtt).context("writing ready.json")?;
     tracing::info!(http = %hub.http, mqtt = %hub.mqtt, "the hub takes traffic");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping");
+    let is_told = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = hub.failed() => false,
+    };
+    tracing::info!(is_told, "stopping");
     if let Err(error) = std::fs::remove_file(&ready) {
         tracing::warn!(%error, "ready.json could not be removed");
     }
     hub.stop().await;
+    // Whoever supervises the process starts it anew; edges keep their frames meanwhile.
+    anyhow::ensure!(is_told, "a part of the hub ended by itself");
     Ok(())
 }
