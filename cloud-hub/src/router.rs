@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     fsq,
     health::{self, MqttProbe},
-    identity::{self, attempts::Attempts, login},
+    identity::{self, attempts::Attempts, caller::Caller, login},
     openapi, plant_ops, request,
     series::{feed::Feed, live},
     ui, vision,
@@ -53,7 +53,8 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
     let feed = Feed::start(&app.live, stop);
     drop(tokio::task::spawn_blocking(login::warm_up));
     let (api, _) = api().split_for_parts();
-    api.merge(health::routes(mqtt))
+    api.merge(models(&app))
+        .merge(health::routes(mqtt))
         .merge(SwaggerUi::new("/docs").url(openapi::PATH, document()))
         .merge(ui::routes())
         .method_not_allowed_fallback(method_not_allowed)
@@ -63,6 +64,17 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
         .layer(middleware::from_fn(measure))
         .layer(middleware::from_fn(request::correlate))
         .with_state(app)
+}
+
+/// The AI service, in process: what `foodflow-ai` answers under `/ai`, for whoever is signed in. The models are
+/// pure and see no tenant's data but what the caller sends.
+fn models(app: &App) -> Router<App> {
+    let service = ai_service::api::router()
+        .fallback(|| async { Error::NotFound { entity: "model" } })
+        .method_not_allowed_fallback(method_not_allowed);
+    Router::new()
+        .route_service("/ai/{*model}", service)
+        .route_layer(middleware::from_extractor_with_state::<Caller, App>(app.clone()))
 }
 
 async fn method_not_allowed() -> Error {
@@ -94,6 +106,21 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+
+    #[test]
+    fn the_committed_description_is_the_one_served() {
+        let served = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+        let committed = include_str!("../openapi.json");
+        let first = served
+            .lines()
+            .zip(committed.lines())
+            .find(|(new, old)| new != old);
+        assert!(
+            served == committed,
+            "the API changed, first at {first:?}; look at the difference, then renew the file: \
+             cargo run -p cloud-hub -- openapi > cloud-hub/openapi.json"
+        );
+    }
 
     #[test]
     fn operation_ids_are_unique_and_every_operation_is_tagged_and_documents_its_problems() {

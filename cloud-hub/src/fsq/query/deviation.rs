@@ -177,6 +177,8 @@ fn detail(row: &Row) -> String {
 pub struct DeviationQuery {
     /// Only deviations of this status.
     status: Option<OpenStatus>,
+    /// Only deviations that somebody has, or nobody has, taken responsibility for.
+    acknowledged: Option<bool>,
     /// `next` of the page before.
     cursor: Option<Uuid>,
     /// Rows per page, 1 to 200.
@@ -215,12 +217,14 @@ pub async fn list_deviations(
     let sql = format!(
         "{SELECT} WHERE ($1::text IS NULL OR d.status = $1) AND ($2::uuid IS NULL OR (d.detected_at, d.id) < \
            (SELECT p.detected_at, p.id FROM deviation p WHERE p.id = $2)) \
+           AND ($4::bool IS NULL OR (d.acknowledged_at IS NOT NULL) = $4) \
          ORDER BY d.detected_at DESC, d.id DESC LIMIT $3"
     );
     let found: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(query.status.map(OpenStatus::as_str))
         .bind(query.cursor)
         .bind(rows.fetched())
+        .bind(query.acknowledged)
         .fetch_all(tx.conn())
         .await?;
     let deviations = found.into_iter().map(Deviation::from).collect();
