@@ -81,6 +81,10 @@ impl From<TenancyError> for Error {
         match source {
             TenancyError::UnknownTenant => Self::NotFound { entity: "tenant" },
             TenancyError::Unavailable(_) => Self::Unavailable(source.into()),
+            TenancyError::BadValue(_) => {
+                tracing::info!(error = ?source, "a value was refused");
+                Self::Invalid("the request holds a value that cannot be stored".to_owned())
+            }
             TenancyError::Database(_) => Self::Internal(source.into()),
         }
     }

@@ -61,9 +61,20 @@ pub enum TenancyError {
     /// The database cannot be reached now: try again later.
     #[error("the database cannot be reached")]
     Unavailable(#[source] sqlx::Error),
+    /// A value that no column can hold: a zero character in a text, a number out of range.
+    #[error("the database cannot hold such a value")]
+    BadValue(#[source] sqlx::Error),
     /// Anything else.
     #[error("the database refused")]
     Database(#[source] sqlx::Error),
+}
+
+/// Connection lost; a conflict between transactions; disk, memory or connections used up; cancelled, shutting
+/// down or starting: the same request may succeed later.
+fn will_pass(sqlstate: &str) -> bool {
+    ["08", "40", "53", "55", "57"]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
 }
 
 impl From<sqlx::Error> for TenancyError {
@@ -73,13 +84,16 @@ impl From<sqlx::Error> for TenancyError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Tls(_) => Self::Unavailable(error),
-            // 57P0x: shutting down or starting; 08xxx: connection lost.
-            sqlx::Error::Database(ref refusal)
-                if refusal
-                    .code()
-                    .is_some_and(|code| code.starts_with("57P") || code.starts_with("08")) =>
-            {
+            sqlx::Error::Database(ref refusal) if refusal.code().is_some_and(|code| will_pass(&code)) => {
                 Self::Unavailable(error)
+            }
+            sqlx::Error::Database(ref refusal)
+                if matches!(
+                    refusal.code().as_deref(),
+                    Some("22003" | "22008" | "22021" | "22P05")
+                ) =>
+            {
+                Self::BadValue(error)
             }
             _ => Self::Database(error),
         }
@@ -206,6 +220,18 @@ impl PlatformTx {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_passes_is_told_from_what_stays() {
+        for state in [
+            "08006", "40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P01", "57P03",
+        ] {
+            assert!(will_pass(state), "{state}");
+        }
+        for state in ["22021", "23505", "42P01", "XX000"] {
+            assert!(!will_pass(state), "{state}");
+        }
+    }
 
     #[test]
     fn a_slug_is_what_a_topic_and_a_schema_can_carry() {
