@@ -58,9 +58,35 @@ impl Target {
         let requests = PgConnectOptions::from_str(url.expose()).map_err(|error| BadUrl(error.to_string()))?;
         let bulk =
             tokio_postgres::Config::from_str(url.expose()).map_err(|error| BadUrl(error.to_string()))?;
+        if bulk.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
+            let fault = "`sslmode=require`: ingest does not speak TLS to the database yet; use a private network, a tunnel or a socket";
+            return Err(BadUrl(fault.to_owned()));
+        }
         Ok(Self {
             requests: requests.disable_statement_logging(),
             bulk,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_half_the_hub_could_not_use_is_refused_at_the_start_and_not_shown() {
+        let url = |query: &str| Secret::new(format!("postgres://u:hunter2@db.example/foodflow{query}"));
+        assert!(Target::from_url(&url("")).is_ok());
+        let refused = Target::from_url(&url("?sslmode=require"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("TLS") && !refused.contains("hunter2"),
+            "{refused}"
+        );
+        let other = Target::from_url(&url("?sslmode=verify-full"))
+            .unwrap_err()
+            .to_string();
+        assert!(!other.contains("hunter2"), "{other}");
     }
 }

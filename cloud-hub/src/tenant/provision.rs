@@ -53,12 +53,14 @@ async fn bring_up_to_date(conn: &mut PgConnection) -> Result<usize, MigrateError
     Ok(applied)
 }
 
-/// TimescaleDB is used where the server has it preloaded; without that CREATE EXTENSION would fail.
+/// TimescaleDB is used where the server has it preloaded; without that CREATE EXTENSION would fail. An owner who
+/// may not read that setting (one that is no superuser, as on a managed server) takes the database as it is.
 async fn load_timescale(conn: &mut PgConnection) -> Result<(), MigrateError> {
     run(
         conn,
         "DO $$ BEGIN IF current_setting('shared_preload_libraries') LIKE '%timescaledb%' THEN \
-           CREATE EXTENSION IF NOT EXISTS timescaledb; END IF; END $$"
+           CREATE EXTENSION IF NOT EXISTS timescaledb; END IF; \
+           EXCEPTION WHEN insufficient_privilege THEN NULL; END $$"
             .to_owned(),
     )
     .await
