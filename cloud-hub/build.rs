@@ -1,4 +1,5 @@
-//! Which dashboard goes into the binary: the built one, else the page that says how to build it.
+//! Which dashboard goes into the binary: the built one, else the page that says how to build it. And: a changed
+//! migration rebuilds the hub.
 
 use std::{env, path::PathBuf};
 
@@ -18,6 +19,8 @@ fn main() {
         println!("cargo:warning=the dashboard is not built; embedding the placeholder page");
         (placeholder, "placeholder")
     };
+    // `sqlx::migrate!` embeds these, and nothing else tells cargo that it does.
+    println!("cargo:rerun-if-changed=../migrations");
     println!("cargo:rustc-env=FF_UI_DIR={}", folder.display());
     println!("cargo:rustc-env=FF_UI_KIND={kind}");
 }
