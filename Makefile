@@ -31,7 +31,7 @@ demo: build  ## a simulated line, an edge agent and a hub; ARGS=--once runs the 
 
 test: setup-test dashboard test-dashboard  ## every test
 	cargo build --workspace --bins
-	cargo $(NEXTEST) --workspace
+	PATH="$$(scripts/node-path.sh):$$PATH" cargo $(NEXTEST) --workspace
 	cargo test --quiet --workspace --doc
 
 test-dashboard: dashboard
@@ -51,7 +51,7 @@ bench: build  ## every benchmark, as ratios; writes target/bench/summary.json
 
 soak: setup-test dashboard  ## the heavy suites in full
 	cargo build --workspace --bins
-	FOODFLOW_SOAK=1 cargo $(NEXTEST) --workspace
+	PATH="$$(scripts/node-path.sh):$$PATH" FOODFLOW_SOAK=1 NEXTEST_PROFILE=soak cargo $(NEXTEST) --workspace
 
 fmt:  ## format everything
 	cargo fmt --all

