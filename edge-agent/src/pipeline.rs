@@ -1,7 +1,10 @@
 //! What happens to everything that is acquired? Judged, sealed, handed to the spool, in this order and in one
 //! place. It never waits for the disk or the uplink: a control point is judged whatever they do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use protocol::{
     Micros,
@@ -29,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const MESSAGES_AT_ONCE: usize = 256;
 /// Events kept in memory while the disk refuses.
 const EVENTS_WAITING_MAX: usize = 10_000;
+/// Why readings are given up before they reach the disk.
+const DISK_REFUSES: &str = "disk does not take data";
 
 /// Judges, seals and stores.
 #[derive(Debug)]
@@ -37,9 +42,12 @@ pub struct Pipeline {
     sealer: Sealer,
     appender: Appender,
     health: Arc<Health>,
+    /// Events that wait for a frame, oldest first.
     events: Vec<Event>,
-    /// Batches the spool refused, oldest first: only events, their states are superseded.
+    /// What was given up because the spool took nothing.
     lost: Option<Gap>,
+    start: Instant,
+    set_back: clock::SetBack,
 }
 
 impl Pipeline {
@@ -52,6 +60,8 @@ impl Pipeline {
             health,
             events: Vec::new(),
             lost: None,
+            start: Instant::now(),
+            set_back: clock::SetBack::default(),
         }
     }
 
@@ -59,7 +69,7 @@ impl Pipeline {
     /// record of the time in which nothing ran.
     pub fn recover(&mut self, left: Left, dictionary: &Dictionary, now_us: Micros) {
         for (code, state) in &left.store.states {
-            if let Err(reason) = self.engine.restore(code, state) {
+            if let Err(reason) = self.engine.restore(code, state, now_us) {
                 tracing::warn!(%reason, "state not restored");
             }
         }
@@ -115,7 +125,8 @@ impl Pipeline {
                 biased;
                 () = stop.cancelled() => break,
                 _ = tick.tick() => {
-                    let events = self.engine.tick(clock::now_us());
+                    let now_us = self.look_at_clock();
+                    let events = self.engine.tick(now_us);
                     self.note(events);
                     self.health.set_points(self.engine.status());
                 }
@@ -123,25 +134,53 @@ impl Pipeline {
                     if count == 0 {
                         break;
                     }
-                    messages.drain(..).for_each(|message| self.take(message));
+                    // After the messages came: a step that their times show is seen before they are judged.
+                    let now_us = self.look_at_clock();
+                    messages.drain(..).for_each(|message| self.take(message, now_us));
                 }
                 _ = look.tick() => {}
             }
             self.flush(clock::now_us(), false);
         }
         // Sources have stopped; what they handed over still counts.
+        let now_us = self.look_at_clock();
         while let Ok(message) = acquired.try_recv() {
-            self.take(message);
+            self.take(message, now_us);
         }
         self.flush(clock::now_us(), true);
     }
 
-    fn take(&mut self, acquired: Acquired) {
+    fn look_at_clock(&mut self) -> Micros {
+        let now_us = clock::now_us();
+        self.clock_says(now_us, self.start.elapsed());
+        now_us
+    }
+
+    /// Control points are judged on when the clock is set back: waiting until it is where it was would be a
+    /// silence that nobody notices.
+    fn clock_says(&mut self, now_us: Micros, steady: Duration) {
+        let Some(by_us) = self.set_back.look(now_us, steady) else {
+            return;
+        };
+        self.engine.set_back(by_us);
+        let message = format!("the clock was set back by {:.1} s", by_us as f64 / 1e6);
+        let edge = self.health.edge.clone();
+        self.note(vec![Event::Alarm(alarm(
+            "clock.set_back",
+            &edge,
+            &message,
+            now_us,
+        ))]);
+    }
+
+    fn take(&mut self, acquired: Acquired, now_us: Micros) {
         match acquired {
             Acquired::Readings {
                 mut readings,
                 received_us,
             } => {
+                // Later than now: received before the clock was set back.
+                let received_us = received_us.min(now_us);
                 let events = self.engine.observe(&mut readings, received_us);
                 self.note(events);
                 self.sealer.push(readings, received_us);
@@ -176,6 +215,10 @@ impl Pipeline {
         if !readings_due && self.events.is_empty() {
             return;
         }
+        if !self.appender.has_room() {
+            self.hold_back(now_us, readings_due);
+            return;
+        }
         let clock = clock::state();
         if let Some(gap) = self.lost.take() {
             self.events.push(Event::Gap(gap));
@@ -196,7 +239,57 @@ impl Pipeline {
         });
     }
 
-    /// Gives a batch to the spool. When it is refused the readings are given up on record and the events wait.
+    /// While the spool takes nothing: readings that are due are given up on record, events wait without being
+    /// sealed again and again. Pictures go first, then what is not of the legal record.
+    fn hold_back(&mut self, now_us: Micros, readings_due: bool) {
+        if readings_due {
+            let readings = self.sealer.discard();
+            self.give_up(now_us, now_us, (0, readings as u64));
+        }
+        let mut given_up = Vec::new();
+        self.events.retain_mut(|event| match event {
+            Event::Gap(gap) if gap.reason == DISK_REFUSES => {
+                given_up.push(gap.clone());
+                false
+            }
+            Event::Inspection(inspection) => {
+                inspection.thumbnail_jpeg = None;
+                true
+            }
+            _ => true,
+        });
+        for gap in given_up {
+            self.give_up(gap.from_us, gap.to_us, (gap.frames, gap.readings));
+        }
+        if self.events.len() > EVENTS_WAITING_MAX {
+            let before = self.events.len();
+            self.events
+                .retain(|event| crate::ccp::is_record(event) || matches!(event, Event::Gap(_)));
+            self.events.truncate(EVENTS_WAITING_MAX);
+            let dropped = before - self.events.len();
+            tracing::error!(events = dropped, "events given up: the disk takes nothing");
+            self.give_up(now_us, now_us, (dropped as u64, 0));
+        }
+    }
+
+    fn give_up(&mut self, from_us: Micros, to_us: Micros, (frames, readings): (u64, u64)) {
+        if frames == 0 && readings == 0 {
+            return;
+        }
+        let gap = self.lost.get_or_insert_with(|| Gap {
+            from_us,
+            to_us,
+            frames: 0,
+            readings: 0,
+            reason: DISK_REFUSES.to_owned(),
+        });
+        gap.from_us = gap.from_us.min(from_us);
+        gap.to_us = gap.to_us.max(to_us);
+        gap.frames += frames;
+        gap.readings += readings;
+    }
+
+    /// Gives a batch to the spool. When the spool is gone the readings are given up and the events wait.
     fn hand_over(&mut self, batch: Batch) {
         let Err(Refused(batch)) = self.appender.append(batch) else {
             return;
@@ -205,25 +298,10 @@ impl Pipeline {
         for record in batch.records {
             let frame = protocol::frame::Frame::decode(&record.envelope);
             kept.extend(frame.map(|frame| frame.events).unwrap_or_default());
-            if record.meta.readings > 0 {
-                let gap = self.lost.get_or_insert_with(|| Gap {
-                    from_us: record.meta.sealed_us,
-                    to_us: record.meta.sealed_us,
-                    frames: 0,
-                    readings: 0,
-                    reason: "disk does not take data".to_owned(),
-                });
-                gap.to_us = record.meta.sealed_us;
-                gap.frames += 1;
-                gap.readings += u64::from(record.meta.readings);
-            }
+            let (sealed_us, readings) = (record.meta.sealed_us, u64::from(record.meta.readings));
+            self.give_up(sealed_us, sealed_us, (u64::from(readings > 0), readings));
         }
         kept.append(&mut self.events);
-        // Telemetry-like events go first when even memory is full; the legal record stays.
-        if kept.len() > EVENTS_WAITING_MAX {
-            kept.retain(crate::ccp::is_record);
-            kept.truncate(EVENTS_WAITING_MAX);
-        }
         self.events = kept;
     }
 }
@@ -266,6 +344,7 @@ pub(crate) fn alarm(code: &str, subject: &str, message: &str, at_us: Micros) -> 
 mod tests {
     use protocol::{
         Quality, Reading,
+        event::Inspection,
         frame::Frame,
         reading::Alias,
         tag::{Dictionary, Tag},
@@ -288,6 +367,16 @@ mod tests {
         Acquired::Readings {
             readings: vec![Reading::new(Alias(0), at_us, 1.0, Quality::GOOD)],
             received_us: at_us,
+        }
+    }
+
+    fn shot() -> crate::inspect::Shot {
+        crate::inspect::Shot {
+            camera: "VS-306".to_owned(),
+            line: None,
+            taken_us: 0,
+            arrived: Instant::now(),
+            jpeg: vec![1],
         }
     }
 
@@ -317,12 +406,15 @@ mod tests {
     #[test]
     fn readings_wait_for_the_frames_age_and_events_do_not() {
         let (mut pipeline, mut batches) = pipeline(8);
-        pipeline.take(readings(0));
+        pipeline.take(readings(0), 0);
         pipeline.flush(100_000, false);
         assert!(batches.try_recv().is_err());
         pipeline.flush(250_000, false);
         assert_eq!(batches.try_recv().unwrap().records.len(), 1);
-        pipeline.take(Acquired::Alarm(alarm("source.down", "plc", "no reply", 0)));
+        pipeline.take(
+            Acquired::Alarm(alarm("source.down", "plc", "no reply", 0)),
+            250_001,
+        );
         pipeline.flush(250_001, false);
         assert_eq!(events(&batches.try_recv().unwrap()).len(), 1);
     }
@@ -330,11 +422,14 @@ mod tests {
     #[test]
     fn a_disk_that_takes_nothing_costs_readings_on_record_and_no_event() {
         let (mut pipeline, mut batches) = pipeline(1);
-        pipeline.take(readings(0));
+        pipeline.take(readings(0), 0);
         pipeline.flush(SECOND, false);
         for second in 2..5 {
-            pipeline.take(readings(second * SECOND));
-            pipeline.take(Acquired::Alarm(alarm("source.down", "plc", "no reply", 0)));
+            pipeline.take(readings(second * SECOND), second * SECOND);
+            pipeline.take(
+                Acquired::Alarm(alarm("source.down", "plc", "no reply", 0)),
+                second * SECOND,
+            );
             pipeline.flush(second * SECOND + SECOND, false);
         }
         drop(batches.try_recv().unwrap());
@@ -355,6 +450,44 @@ mod tests {
             })
             .sum();
         assert_eq!((alarms, lost), (3, 3), "{told:?}");
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_for_hours_forgets_no_lost_reading_and_fills_no_memory() {
+        let (mut pipeline, mut batches) = pipeline(1);
+        pipeline.take(readings(0), 0);
+        pipeline.flush(SECOND, false);
+        for second in 2..20_002 {
+            pipeline.take(readings(second * SECOND), second * SECOND);
+            let picture = Inspection {
+                thumbnail_jpeg: Some(vec![0; 24_000]),
+                ..crate::inspect::not_performed(&shot(), "vision is off")
+            };
+            pipeline.take(Acquired::Inspection(Box::new(picture)), second * SECOND);
+            pipeline.flush(second * SECOND + SECOND, false);
+        }
+        assert!(pipeline.events.len() <= EVENTS_WAITING_MAX);
+        drop(batches.try_recv().unwrap());
+        pipeline.flush(30_000 * SECOND, false);
+        let told = events(&batches.try_recv().unwrap());
+        let lost: Vec<u64> = told
+            .iter()
+            .filter_map(|event| match event {
+                Event::Gap(gap) => Some(gap.readings),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(lost, [20_000]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_alarmed() {
+        let (mut pipeline, mut batches) = pipeline(8);
+        pipeline.clock_says(3_600 * SECOND, Duration::ZERO);
+        pipeline.clock_says(SECOND, Duration::from_secs(1));
+        pipeline.flush(SECOND, false);
+        let told = events(&batches.try_recv().unwrap());
+        assert!(matches!(&told[..], [Event::Alarm(alarm)] if alarm.code == "clock.set_back"));
     }
 
     #[test]

@@ -96,11 +96,12 @@ impl Engine {
     }
 
     /// Puts a state from [`snapshot`](Self::snapshot) back; the limit stays the configured one. A state that
-    /// cannot be read, or of a point no longer configured, is named and ignored.
+    /// cannot be read, or of a point no longer configured, is named and ignored. One that lies ahead of `now_us`
+    /// was saved before the clock was set back.
     ///
     /// # Errors
     /// The code, when the state could not be used.
-    pub fn restore(&mut self, code: &str, state: &[u8]) -> Result<(), String> {
+    pub fn restore(&mut self, code: &str, state: &[u8], now_us: Micros) -> Result<(), String> {
         let watched = self
             .points
             .iter_mut()
@@ -110,8 +111,26 @@ impl Engine {
             .map_err(|error| format!("state of {code} cannot be read: {error}"))?;
         watched.judge = saved.judge;
         watched.judge.set_limit(watched.point.limit.clone());
+        let ahead_us = watched
+            .judge
+            .newest_us()
+            .map_or(0, |newest_us| newest_us - now_us);
+        if ahead_us > SOURCE_CLOCK_US_MAX {
+            watched.judge.set_back(ahead_us);
+        }
         (watched.stuck, watched.diverted) = (saved.stuck, saved.diverted);
         Ok(())
+    }
+
+    /// The clock was set back by `by_us`: judging goes on from now, as if it had always been so.
+    pub fn set_back(&mut self, by_us: Micros) {
+        for watched in &mut self.points {
+            watched.judge.set_back(by_us);
+            watched.newest_us = watched.newest_us.saturating_sub(by_us);
+            if let Some(detector) = &mut watched.detector {
+                detector.set_back(by_us);
+            }
+        }
     }
 
     /// Every judge's state, by code.
@@ -215,7 +234,9 @@ impl Watched {
         let at_us = self.at_us(reading, received_us);
         let mut quality = reading.quality;
         if let (Some(detector), Some(value)) = (&mut self.detector, reading.value()) {
-            let is_stuck = detector.watched(received_us, value);
+            // Once stuck it is stuck until it moves, also after a restart and with the reference at rest.
+            let is_stuck =
+                detector.watched(received_us, value) || self.stuck.is_some() && detector.is_still();
             if is_stuck {
                 quality = Quality::BAD_SENSOR_FAILURE;
                 reading.quality = Quality::UNCERTAIN_SENSOR;

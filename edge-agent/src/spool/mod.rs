@@ -82,6 +82,11 @@ impl Appender {
         (Self { tx }, rx)
     }
 
+    /// Whether the next batch will be taken.
+    pub fn has_room(&self) -> bool {
+        self.tx.capacity() > 0 && !self.tx.is_closed()
+    }
+
     /// Hands a batch over without waiting.
     pub fn append(&self, batch: Batch) -> Result<(), Refused> {
         self.tx.try_send(batch).map_err(|error| match error {
@@ -138,6 +143,11 @@ impl Outbox {
             ids.push(self.current);
         }
         ids
+    }
+
+    /// Waits for the spool's thread to end.
+    pub async fn ended(&self) {
+        self.tx.closed().await;
     }
 
     /// Notices that something was stored, and which live frames were stored last.

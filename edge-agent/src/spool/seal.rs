@@ -59,6 +59,14 @@ impl Sealer {
         self.readings.len()
     }
 
+    /// Gives up the readings that wait; returns how many.
+    pub fn discard(&mut self) -> usize {
+        self.since_us = None;
+        let readings = self.readings.len();
+        self.readings.clear();
+        readings
+    }
+
     /// Whether a frame is full or old enough. A clock that stepped back counts as old enough.
     pub fn is_due(&self, now_us: Micros) -> bool {
         self.readings.len() >= self.readings_max

@@ -1,10 +1,14 @@
 //! What happens between sessions? The loop of one server: values become readings as they come; while there is
 //! no session, or a node is silent, the due readings are bad and say why.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use opcua::{client::Session, types::NodeId};
-use protocol::{Quality, Reading, reading::Alias};
+use protocol::{Micros, Quality, Reading, reading::Alias};
 use rand::Rng as _;
 use tokio::sync::mpsc;
 
@@ -38,7 +42,9 @@ pub async fn run(server: Server, pki_dir: PathBuf, outlet: Outlet) -> Result<(),
     let (tx, mut rx) = mpsc::channel(REPORTS_WAITING_MAX);
     let keeper = tokio::spawn(keep(server.clone(), pki_dir, tx));
     let _stop_with_us = AbortOnDrop(keeper);
-    let mut watch = Watch::new(&server.tags, server.publish, clock::now_us());
+    // Times that no setting of the clock can move: a node must not count as heard for as long as it is set back.
+    let start = Instant::now();
+    let mut watch = Watch::new(&server.tags, server.publish, 0);
     let mut up: Option<(Arc<Session>, Arc<Vec<NodeId>>)> = None;
     let mut look = tokio::time::interval(watch.look_every());
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -53,7 +59,8 @@ pub async fn run(server: Server, pki_dir: PathBuf, outlet: Outlet) -> Result<(),
                 for message in messages.drain(..) {
                     match message {
                         Message::Report(Report::Value(index, value)) => {
-                            take(&server, index, &value, &mut watch, &mut readings);
+                            watch.heard(index, steady_us(start));
+                            take(&server, index, &value, &mut readings);
                         }
                         Message::Report(Report::Up(session, nodes)) => {
                             up = Some((session, nodes));
@@ -61,7 +68,7 @@ pub async fn run(server: Server, pki_dir: PathBuf, outlet: Outlet) -> Result<(),
                         }
                         Message::Down(reason) => {
                             up = None;
-                            watch.lost(clock::now_us());
+                            watch.lost(steady_us(start));
                             outlet.state(SourceState::Down { reason }).await?;
                         }
                     }
@@ -69,7 +76,7 @@ pub async fn run(server: Server, pki_dir: PathBuf, outlet: Outlet) -> Result<(),
                 outlet.readings(readings).await?;
             }
             _ = look.tick() => {
-                let silent = watch.silent(clock::now_us());
+                let silent = watch.silent(steady_us(start));
                 if !silent.is_empty() {
                     outlet.readings(ask(up.as_ref(), &silent).await).await?;
                 }
@@ -78,15 +85,12 @@ pub async fn run(server: Server, pki_dir: PathBuf, outlet: Outlet) -> Result<(),
     }
 }
 
-fn take(
-    server: &Server,
-    index: usize,
-    value: &opcua::types::DataValue,
-    watch: &mut Watch,
-    readings: &mut Vec<Reading>,
-) {
+fn steady_us(start: Instant) -> Micros {
+    start.elapsed().as_micros() as Micros
+}
+
+fn take(server: &Server, index: usize, value: &opcua::types::DataValue, readings: &mut Vec<Reading>) {
     let now_us = clock::now_us();
-    watch.heard(index, now_us);
     if let Some(tag) = server.tags.get(index) {
         readings.push(decode::reading(tag.alias, value, now_us));
     }
