@@ -18,7 +18,12 @@ use crate::{
     edges::directory::EdgeDirectory,
     embedded::{self, Address, Cluster, DATABASE},
     ingest,
-    kernel::{clock::Clock, database::Target, tenancy::Db, token::SigningKey},
+    kernel::{
+        clock::Clock,
+        database::Target,
+        tenancy::{Db, TenancyError},
+        token::SigningKey,
+    },
     router,
     series::bus::LiveBus,
     tenant::provision,
@@ -108,6 +113,27 @@ impl Databases {
         }
     }
 
+    /// Whether the login role gets in and the platform's tables are there. A server that is away now is waited for
+    /// later; one that refuses would look like one that is away for ever.
+    async fn check(&self) -> anyhow::Result<()> {
+        let db = Db::new(self.login.requests.clone(), 1, ACQUIRE_TIMEOUT);
+        let asked = async {
+            let mut tx = db.platform().await?;
+            Ok::<_, TenancyError>(provision::tenants(tx.conn()).await?)
+        };
+        let found = asked.await;
+        db.close().await;
+        match found {
+            Ok(_) => Ok(()),
+            Err(error @ TenancyError::Unavailable(_)) => {
+                tracing::warn!(%error, "starting without the database");
+                Ok(())
+            }
+            Err(error) => Err(error)
+                .context("reading the platform's tables as the login role: was `foodflow-hub migrate` run by the owner?"),
+        }
+    }
+
     /// Brings every schema up to date, where the owner is known.
     ///
     /// # Errors
@@ -135,8 +161,12 @@ impl Hub {
     /// Anything that keeps the hub from serving; nothing is left running then.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let databases = Databases::start(&options.config, options.embedded).await?;
-        let applied = databases.migrate().await.context("migrating the database")?;
-        tracing::info!(applied, "the database is up to date");
+        if databases.owner.is_some() {
+            let applied = databases.migrate().await.context("migrating the database")?;
+            tracing::info!(applied, "the database is up to date");
+        } else {
+            databases.check().await?;
+        }
         Self::start_on(options.config, databases).await
     }
 

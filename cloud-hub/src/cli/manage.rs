@@ -45,7 +45,7 @@ async fn close(databases: Databases) {
 }
 
 pub(super) async fn migrate(place: &Place) -> anyhow::Result<()> {
-    let (_, databases) = place.open().await?;
+    let databases = place.reach().await?.1;
     owner(&databases).await?.close().await?;
     let applied = databases.migrate().await?;
     tracing::info!(applied, "the database is up to date");

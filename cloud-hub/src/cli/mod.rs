@@ -159,9 +159,18 @@ impl Place {
         }
     }
 
-    /// The database, for a command that runs beside the hub or without it: the hub's own cluster when it runs,
-    /// else the cluster is started for the command.
+    /// The database, up to date, for a command that runs beside the hub or without it.
     async fn open(&self) -> anyhow::Result<(Config, Databases)> {
+        let (config, databases) = self.reach().await?;
+        // A hub that runs has brought its cluster up to date; an outside server is only where its owner is known.
+        if databases.cluster.is_some() || (databases.owner.is_some() && !config.database.embedded) {
+            databases.migrate().await?;
+        }
+        Ok((config, databases))
+    }
+
+    /// The database as it is: the hub's own cluster when it runs, else the cluster is started for the command.
+    async fn reach(&self) -> anyhow::Result<(Config, Databases)> {
         let mut config = Config::load(self.config.as_deref(), &self.overrides())?;
         config.database.embedded |= config.database.url.is_none();
         if config.database.embedded
@@ -169,16 +178,14 @@ impl Place {
         {
             return Ok((config, running));
         }
-        let databases = match Databases::start(&config, self.settings()).await {
-            Ok(databases) => databases,
+        match Databases::start(&config, self.settings()).await {
+            Ok(databases) => Ok((config, databases)),
             // A hub was just starting: by now it runs.
             Err(error) => match running(&config).await {
-                Some(running) => return Ok((config, running)),
-                None => return Err(error),
+                Some(running) => Ok((config, running)),
+                None => Err(error),
             },
-        };
-        databases.migrate().await?;
-        Ok((config, databases))
+        }
     }
 }
 

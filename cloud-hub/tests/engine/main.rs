@@ -10,4 +10,5 @@ mod ingest;
 mod mqtt;
 mod outage;
 mod series;
+mod server;
 mod tenancy;
