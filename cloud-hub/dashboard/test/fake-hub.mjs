@@ -116,7 +116,8 @@ function restOf(state) {
       return { tag_id: tag.id, from_us, to_us, ...series(world, tag, from_us, to_us, Number(query.get("points") ?? 600)) };
     },
     "fsq/ccps": () => page(ccps()),
-    "fsq/deviations": (query) => page(open(deviations, query)),
+    "fsq/deviations": (query) => page(open(deviations, query).filter((each) =>
+      !query.get("acknowledged") || String(each.acknowledged_us !== null) === query.get("acknowledged"))),
     "fsq/holds": (query) => page(open(holds, query)),
     edges: () => page([{ id: id(70), name: "akron-1", state: state.mode === "silent" ? "offline" : "online",
       last_seen_us: state.seen_us(), last_frame_us: nowUs(), lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0,

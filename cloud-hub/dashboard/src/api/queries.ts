@@ -54,6 +54,14 @@ export const openDeviationsQuery = queryOptions({
   refetchInterval: REFRESH_MS,
 });
 
+/** Closed again, but nobody took responsibility: as urgent to a person as an open one. */
+export const closedUnacknowledgedQuery = queryOptions({
+  queryKey: ["deviations", "closed-unacknowledged"],
+  queryFn: ({ signal }) =>
+    getAll<Deviation>("fsq/deviations", { status: "closed", acknowledged: false }, signal),
+  refetchInterval: REFRESH_MS,
+});
+
 /** Every status, newest page only: the timeline of one line. */
 export const recentDeviationsQuery = queryOptions({
   queryKey: ["deviations", "recent"],

@@ -104,9 +104,9 @@ function ccpRow(view: CcpView, line_code: string, now_us: number): ActRow {
   };
 }
 
-/** The open ones, and of the newest those that are over; each once. */
-export function joinDeviations(open: readonly Deviation[], recent: readonly Deviation[]): Deviation[] {
-  return [...new Map([...recent, ...open].map((deviation) => [deviation.id, deviation])).values()];
+/** The open ones and those that are over; each once. */
+export function joinDeviations(open: readonly Deviation[], over: readonly Deviation[]): Deviation[] {
+  return [...new Map([...over, ...open].map((deviation) => [deviation.id, deviation])).values()];
 }
 
 export interface Situation {

@@ -2,7 +2,7 @@
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { act, cleanup, render, screen } from "@testing-library/react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ccpsQuery, openDeviationsQuery, openHoldsQuery, recentDeviationsQuery } from "../../api/queries";
+import { ccpsQuery, closedUnacknowledgedQuery, openDeviationsQuery, openHoldsQuery, recentDeviationsQuery } from "../../api/queries";
 import type { Ccp, Deviation, Me, Tag } from "../../api/types";
 import { PlantProvider, type Plant } from "../../components/plant";
 import { store } from "../../live/store";
@@ -31,9 +31,10 @@ const deviation = {
   acknowledged_us: null,
 } as Deviation;
 
-function show(deviations: Deviation[]): void {
+function show(deviations: Deviation[], closed: Deviation[] = []): void {
   const client = new QueryClient({ defaultOptions: { queries: { retry: false } } });
   client.setQueryData(openDeviationsQuery.queryKey, deviations);
+  client.setQueryData(closedUnacknowledgedQuery.queryKey, closed);
   client.setQueryData(recentDeviationsQuery.queryKey, { items: [], next: null });
   client.setQueryData(openHoldsQuery.queryKey, []);
   client.setQueryData(ccpsQuery.queryKey, [ccp]);
@@ -83,6 +84,14 @@ describe("the Act now panel", () => {
     show([deviation]);
     pass(2_000);
     expect(screen.queryByText("CCP-1 critical limit broken")).not.toBeNull();
+    expect(screen.queryByRole("button", { name: "Acknowledge CCP-1 critical limit broken" })).not.toBeNull();
+  });
+
+  it("shows a deviation that is over and not acknowledged, however many came after it", () => {
+    hubSpeaks();
+    show([], [{ ...deviation, status: "closed", window_to_us: START_US + 1 }]);
+    pass(2_000);
+    expect(screen.queryByText(/Nothing needs you/)).toBeNull();
     expect(screen.queryByRole("button", { name: "Acknowledge CCP-1 critical limit broken" })).not.toBeNull();
   });
 });

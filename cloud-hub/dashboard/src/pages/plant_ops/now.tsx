@@ -2,7 +2,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
-import { ccpsQuery, openDeviationsQuery, openHoldsQuery, recentDeviationsQuery } from "../../api/queries";
+import { ccpsQuery, closedUnacknowledgedQuery, openDeviationsQuery, openHoldsQuery, recentDeviationsQuery } from "../../api/queries";
 import type { Deviation } from "../../api/types";
 import { PriorityTag } from "../../components/marks";
 import { may, usePlant } from "../../components/plant";
@@ -40,6 +40,8 @@ export function ActNowPanel() {
   const plant = usePlant();
   const now_us = useNowUs();
   const deviations = useQuery(openDeviationsQuery);
+  const closed = useQuery(closedUnacknowledgedQuery);
+  // An open hold may stem from a deviation that is over and acknowledged: only this names its line.
   const recent = useQuery(recentDeviationsQuery);
   const holds = useQuery(openHoldsQuery);
   const ccps = useQuery(ccpsQuery);
@@ -47,12 +49,12 @@ export function ActNowPanel() {
   const [acknowledging, setAcknowledging] = useState<Deviation | null>(null);
   const [is_all, setAll] = useState(false);
 
-  const queries = [deviations, recent, holds, ccps];
+  const queries = [deviations, closed, recent, holds, ccps];
   const failed = queries.find((query) => query.error !== null);
   const has_all = queries.every((query) => query.data !== undefined);
   const is_known = has_all && failed === undefined && isAlarmStateKnown(store.delivery(), now_us);
   const rows = actNow({
-    deviations: joinDeviations(deviations.data ?? [], recent.data?.items ?? []),
+    deviations: joinDeviations(deviations.data ?? [], [...(recent.data?.items ?? []), ...(closed.data ?? [])]),
     holds: holds.data ?? [],
     ccps: views,
     lines: plant.lines,
