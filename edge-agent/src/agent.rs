@@ -25,7 +25,7 @@ use crate::{
     local,
     pipeline::Pipeline,
     source::{Acquired, Closed, Outlet, camera, modbus, opcua},
-    spool::{self, Appender, seal::Sealer, store::Limits},
+    spool::{self, Appender, Outbox, seal::Sealer, store::Limits},
     uplink::{self, Uplink, identity},
 };
 
@@ -90,17 +90,24 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
     ended.map_or(Ok(()), |part| Err(AgentError::Ended(part)))
 }
 
+type Tasks = JoinSet<Result<(), Closed>>;
+
 /// The agent's parts while they run.
 struct Running {
     http: String,
-    sources: JoinSet<Result<(), Closed>>,
+    sources: Tasks,
+    cameras: Tasks,
+    cameras_stop: CancellationToken,
     mailbox: Mailbox,
+    inspectors: Vec<std::thread::JoinHandle<()>>,
+    acquired: mpsc::Sender<Acquired>,
     pipeline: JoinHandle<()>,
     pipeline_stop: CancellationToken,
     uplink: Option<JoinHandle<()>>,
     uplink_stop: CancellationToken,
     page: JoinHandle<io::Result<()>>,
     spool: std::thread::JoinHandle<()>,
+    outbox: Outbox,
 }
 
 impl Running {
@@ -131,9 +138,13 @@ impl Running {
         let pipeline = tokio::spawn(pipeline.run(acquired, pipeline_stop.clone()));
 
         let mailbox = Mailbox::default();
-        let sources = start_sources(config, data_dir, &mailbox, &acquired_tx, &health);
+        let cameras_stop = CancellationToken::new();
+        let (sources, cameras) =
+            start_sources(config, data_dir, (&mailbox, &cameras_stop), &acquired_tx, &health);
+        let mut inspectors = Vec::new();
         if !config.cameras.is_empty() {
-            inspect::start(&config.vision, &mailbox, &acquired_tx, &health).map_err(AgentError::Thread)?;
+            inspectors = inspect::start(&config.vision, &mailbox, &acquired_tx, &health)
+                .map_err(AgentError::Thread)?;
         }
         let uplink_stop = CancellationToken::new();
         let uplink = identity.map(|identity| Uplink {
@@ -141,9 +152,9 @@ impl Running {
             hub: config.hub.clone(),
             identity,
             boot,
-            outbox: spool.outbox,
+            outbox: spool.outbox.clone(),
             health: health.clone(),
-            alarms: acquired_tx,
+            alarms: acquired_tx.clone(),
         });
         let uplink = uplink.map(|uplink| tokio::spawn(uplink::run(uplink, uplink_stop.clone())));
         if uplink.is_none() {
@@ -153,13 +164,18 @@ impl Running {
         Ok(Self {
             http,
             sources,
+            cameras,
+            cameras_stop,
             mailbox,
+            inspectors,
+            acquired: acquired_tx,
             pipeline,
             pipeline_stop,
             uplink,
             uplink_stop,
             page,
             spool: spool.thread,
+            outbox: spool.outbox,
         })
     }
 
@@ -168,6 +184,10 @@ impl Running {
         tokio::select! {
             _ = &mut self.pipeline => "the pipeline",
             Some(_) = self.sources.join_next() => "a source",
+            Some(_) = self.cameras.join_next() => "a camera",
+            () = self.outbox.ended() => "the spool",
+            _ = &mut self.page => "the local page",
+            () = task_ended(self.uplink.as_mut()) => "the uplink",
         }
     }
 
@@ -175,9 +195,10 @@ impl Running {
     /// answers, so that it can take its leave; what it has not sent waits on disk.
     async fn stop(mut self) {
         self.sources.shutdown().await;
-        self.mailbox.close();
+        self.stop_cameras().await;
         self.uplink_stop.cancel();
         if let Some(uplink) = self.uplink
+            && !uplink.is_finished()
             && tokio::time::timeout(STOP_WITHIN, uplink).await.is_err()
         {
             tracing::warn!("the uplink did not stop in time");
@@ -191,6 +212,41 @@ impl Running {
             tracing::error!("the spool did not stop in time");
         }
         self.page.abort();
+    }
+
+    /// Every picture that was taken from its directory becomes a record, looked at or not.
+    async fn stop_cameras(&mut self) {
+        self.cameras_stop.cancel();
+        let ending = async { while self.cameras.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_WITHIN, ending).await.is_err() {
+            tracing::warn!("a camera did not stop in time");
+            self.cameras.abort_all();
+        }
+        for shot in self.mailbox.close() {
+            let record = inspect::not_performed(&shot, "the agent stopped before inspection");
+            if self
+                .acquired
+                .send(Acquired::Inspection(Box::new(record)))
+                .await
+                .is_err()
+            {
+                tracing::error!(camera = %shot.camera, "a picture ends without a record");
+            }
+        }
+        let inspectors = std::mem::take(&mut self.inspectors);
+        let joined =
+            tokio::task::spawn_blocking(|| inspectors.into_iter().all(|thread| thread.join().is_ok()));
+        if !matches!(tokio::time::timeout(STOP_WITHIN, joined).await, Ok(Ok(true))) {
+            tracing::error!("an inspection did not end in time");
+        }
+    }
+}
+
+/// Waits for a task that may not be there.
+async fn task_ended(task: Option<&mut JoinHandle<()>>) {
+    match task {
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
     }
 }
 
@@ -235,11 +291,11 @@ fn source_health(config: &Config) -> Vec<Arc<SourceHealth>> {
 fn start_sources(
     config: &Config,
     data_dir: &Path,
-    mailbox: &Mailbox,
+    (mailbox, cameras_stop): (&Mailbox, &CancellationToken),
     acquired: &mpsc::Sender<Acquired>,
     health: &Health,
-) -> JoinSet<Result<(), Closed>> {
-    let mut tasks = JoinSet::new();
+) -> (Tasks, Tasks) {
+    let (mut tasks, mut cameras) = (JoinSet::new(), JoinSet::new());
     let mut outlets = health
         .sources
         .iter()
@@ -251,7 +307,12 @@ fn start_sources(
         tasks.spawn(opcua::run(server.clone(), data_dir.join("opcua-pki"), outlet));
     }
     for (camera, outlet) in config.cameras.iter().zip(outlets.by_ref()) {
-        tasks.spawn(camera::run(camera.clone(), mailbox.clone(), outlet));
+        cameras.spawn(camera::run(
+            camera.clone(),
+            mailbox.clone(),
+            outlet,
+            cameras_stop.clone(),
+        ));
     }
-    tasks
+    (tasks, cameras)
 }

@@ -5,6 +5,7 @@ mod thumbnail;
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Instant,
@@ -19,10 +20,12 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 use vision::{Detector, LoadError, Runtime};
 
-use crate::{config, health::Health, source::Acquired};
+use crate::{clock, config, health::Health, pipeline, source::Acquired};
 
 /// Every this many Pass verdicts one keeps its picture, so that a person can see what Pass looks like.
 const PASS_PICTURE_EVERY: u64 = 10;
+/// A detector that panics on this many frames in a row is not started again.
+const PANICS_MAX: u32 = 3;
 
 /// A camera frame on its way to a verdict.
 #[derive(Clone, Debug)]
@@ -94,14 +97,14 @@ impl Mailbox {
         }
     }
 
-    /// Lets every waiting thread go.
-    pub fn close(&self) {
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_closed = true;
+    /// Lets every waiting thread go; the frames that waited are handed back, for the record.
+    pub fn close(&self) -> Vec<Shot> {
+        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_closed = true;
+        let waiting = std::mem::take(&mut state.waiting).into();
+        drop(state);
         self.inner.changed.notify_all();
+        waiting
     }
 }
 
@@ -146,28 +149,101 @@ pub fn start(
 }
 
 fn judge_all(settings: &config::Vision, mailbox: &Mailbox, out: &mpsc::Sender<Acquired>, health: &Health) {
-    let mut detector = load(settings.runtime.as_deref(), &settings.manifest);
-    let off = detector
-        .as_ref()
-        .err()
-        .map(|error| format!("vision is off: {error}"));
-    if let Some(reason) = &off {
-        tracing::warn!(%reason, "camera frames are recorded as Unknown");
-    }
-    health.vision.set_off(off.clone());
-    let mut passes = 0;
+    let ready = || {
+        let mut detector = load(settings.runtime.as_deref(), &settings.manifest)
+            .map_err(|error| format!("vision is off: {error}"))?;
+        let mut passes = 0;
+        Ok(move |shot: &Shot| judge(&mut detector, shot, &mut passes))
+    };
+    serve(mailbox, out, health, ready);
+}
+
+/// Judges what comes until the mailbox is closed. A panic costs the frame its verdict, not the thread its life: the
+/// frame is recorded as Unknown, it is alarmed, and judging starts afresh.
+fn serve<J: FnMut(&Shot) -> Inspection>(
+    mailbox: &Mailbox,
+    out: &mpsc::Sender<Acquired>,
+    health: &Health,
+    ready: impl Fn() -> Result<J, String>,
+) {
+    let begin = || guarded(&ready).unwrap_or_else(|said| Err(format!("vision is off: it panicked: {said}")));
+    let mut judging = begin();
+    note_off(health, judging.as_ref().err());
+    let (mut panics, mut alarm) = (0, None);
     while let Some(shot) = mailbox.take() {
-        let record = match &mut detector {
-            Ok(detector) => judge(detector, &shot, &mut passes),
-            Err(_) => Inspection {
-                thumbnail_jpeg: thumbnail::make(&shot.jpeg),
-                ..not_performed(&shot, off.as_deref().unwrap_or("vision is off"))
-            },
+        let record = match &mut judging {
+            Ok(judge) => guarded(|| judge(&shot)),
+            Err(off) => Ok(not_judged(&shot, off)),
         };
-        if out.blocking_send(Acquired::Inspection(Box::new(record))).is_err() {
-            return;
+        let is_judged = judging.is_ok() && record.is_ok();
+        let record = record.unwrap_or_else(|said| {
+            panics += 1;
+            tracing::error!(camera = %shot.camera, %said, "the inspection panicked");
+            judging = if panics < PANICS_MAX {
+                begin()
+            } else {
+                Err(format!("vision is off: it panicked {panics} times: {said}"))
+            };
+            note_off(health, judging.as_ref().err());
+            not_judged(&shot, &format!("the inspection panicked: {said}"))
+        });
+        panics = if is_judged { 0 } else { panics };
+        let changed = alarm_of(&mut alarm, panics > 0, &record);
+        let messages = [
+            Some(Acquired::Inspection(Box::new(record))),
+            changed.map(Acquired::Alarm),
+        ];
+        for message in messages.into_iter().flatten() {
+            if out.blocking_send(message).is_err() {
+                return;
+            }
         }
     }
+}
+
+fn note_off(health: &Health, off: Option<&String>) {
+    if let Some(reason) = off {
+        tracing::warn!(%reason, "camera frames are recorded as Unknown");
+    }
+    health.vision.set_off(off.cloned());
+}
+
+fn not_judged(shot: &Shot, reason: &str) -> Inspection {
+    Inspection {
+        // A picture that cannot be made small is no reason to lose the record.
+        thumbnail_jpeg: guarded(|| thumbnail::make(&shot.jpeg)).unwrap_or_default(),
+        ..not_performed(shot, reason)
+    }
+}
+
+/// The alarm to raise or clear, if that changed.
+fn alarm_of(held: &mut Option<event::Alarm>, is_failed: bool, record: &Inspection) -> Option<event::Alarm> {
+    let now_us = clock::now_us();
+    if is_failed && held.is_none() {
+        let reason = record.reason.as_deref().unwrap_or("the inspection failed");
+        *held = Some(pipeline::alarm("vision.failed", &record.camera, reason, now_us));
+        return held.clone();
+    }
+    if is_failed {
+        return None;
+    }
+    held.take().map(|raised| event::Alarm {
+        at_us: now_us,
+        active: false,
+        message: "frames are inspected again".to_owned(),
+        ..raised
+    })
+}
+
+/// Runs foreign code; its panic becomes an error.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let said = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        said.unwrap_or("no message").to_owned()
+    })
 }
 
 fn load(runtime: Option<&Path>, manifest: &Path) -> Result<Detector, LoadError> {
@@ -258,6 +334,110 @@ mod tests {
         );
         assert_eq!(mailbox.take().map(|shot| shot.taken_us), Some(2));
         assert_eq!(mailbox.take().map(|shot| shot.taken_us), Some(3));
+    }
+
+    fn inspected(shot: &Shot) -> Inspection {
+        Inspection {
+            verdict: event::Verdict::Pass,
+            reason: None,
+            ..not_performed(shot, "")
+        }
+    }
+
+    /// What `serve` makes of frames taken at these times.
+    fn served<J: FnMut(&Shot) -> Inspection>(
+        times: std::ops::Range<Micros>,
+        ready: impl Fn() -> Result<J, String> + Send + 'static,
+    ) -> (Vec<Acquired>, Arc<Health>) {
+        let health = Arc::new(Health::new("akron-1", Uuid::nil(), 0, Vec::new()));
+        let mailbox = Mailbox::default();
+        let (tx, mut rx) = mpsc::channel(64);
+        let mut made = Vec::new();
+        let serving = std::thread::spawn({
+            let (mailbox, health) = (mailbox.clone(), health.clone());
+            move || serve(&mailbox, &tx, &health, ready)
+        });
+        for taken_us in times {
+            mailbox.put(shot("VS-306", taken_us));
+            loop {
+                let message = rx.blocking_recv().unwrap();
+                let is_record = matches!(message, Acquired::Inspection(_));
+                made.push(message);
+                if is_record {
+                    break;
+                }
+            }
+        }
+        mailbox.close();
+        serving.join().unwrap();
+        made.extend(std::iter::from_fn(|| rx.blocking_recv()));
+        (made, health)
+    }
+
+    fn verdicts(made: &[Acquired]) -> Vec<(event::Verdict, String)> {
+        let records = made.iter().filter_map(|message| match message {
+            Acquired::Inspection(record) => Some((record.verdict, record.reason.clone().unwrap_or_default())),
+            _ => None,
+        });
+        records.collect()
+    }
+
+    fn alarms(made: &[Acquired]) -> Vec<bool> {
+        let alarms = made.iter().filter_map(|message| match message {
+            Acquired::Alarm(alarm) if alarm.code == "vision.failed" => Some(alarm.active),
+            _ => None,
+        });
+        alarms.collect()
+    }
+
+    #[test]
+    fn a_panic_costs_the_frame_its_verdict_and_is_alarmed_and_the_next_frame_is_judged() {
+        let ready = || {
+            Ok(|shot: &Shot| {
+                assert!(shot.taken_us != 1, "a broken model");
+                inspected(shot)
+            })
+        };
+        let (made, health) = served(0..3, ready);
+        let said = "the inspection panicked: a broken model".to_owned();
+        assert_eq!(
+            verdicts(&made),
+            [
+                (event::Verdict::Pass, String::new()),
+                (event::Verdict::Unknown, said),
+                (event::Verdict::Pass, String::new())
+            ]
+        );
+        assert_eq!(alarms(&made), [true, false]);
+        assert_eq!(health.vision.off(), None);
+    }
+
+    #[test]
+    fn a_detector_that_panics_again_and_again_is_off_and_every_frame_is_unknown() {
+        let (made, health) = served(0..6, || Ok(|_: &Shot| -> Inspection { panic!("a broken model") }));
+        let found = verdicts(&made);
+        assert_eq!(found.len(), 6);
+        assert!(
+            found
+                .iter()
+                .all(|(verdict, _)| *verdict == event::Verdict::Unknown)
+        );
+        assert_eq!(alarms(&made), [true]);
+        assert!(
+            health
+                .vision
+                .off()
+                .unwrap()
+                .starts_with("vision is off: it panicked 3 times")
+        );
+    }
+
+    #[test]
+    fn a_frame_that_waits_when_the_mailbox_closes_is_handed_back() {
+        let mailbox = Mailbox::default();
+        mailbox.put(shot("a", 1));
+        assert_eq!(mailbox.close().len(), 1);
+        assert!(mailbox.take().is_none());
     }
 
     #[test]

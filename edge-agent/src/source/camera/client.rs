@@ -11,6 +11,7 @@ use protocol::{
     Micros,
     event::{Alarm, Inspection},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -27,8 +28,14 @@ use crate::{
 /// A larger file is no camera frame; it is put on record without being read.
 const PICTURE_BYTES_MAX: u64 = 32 << 20;
 
-/// Watches one camera's directory until the agent shuts down.
-pub async fn run(camera: Camera, mailbox: Mailbox, outlet: Outlet) -> Result<(), Closed> {
+/// Watches one camera's directory until `stop`. It ends between two looks, not in the middle of one: a picture
+/// that was taken from the directory is on its way to a record.
+pub async fn run(
+    camera: Camera,
+    mailbox: Mailbox,
+    outlet: Outlet,
+    stop: CancellationToken,
+) -> Result<(), Closed> {
     let start = Instant::now();
     let mut silence = Silence::new(camera.silent_after);
     let mut alarm_id = Uuid::now_v7();
@@ -40,7 +47,10 @@ pub async fn run(camera: Camera, mailbox: Mailbox, outlet: Outlet) -> Result<(),
     let mut look = tokio::time::interval(camera.poll);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
+        tokio::select! {
+            _ = look.tick() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
         let directory = camera.directory.clone();
         let listed = tokio::task::spawn_blocking(move || list(&directory)).await;
         let listed = match listed.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
