@@ -8,7 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::{Micros, event::Gap, lane::Lane};
+use protocol::{
+    Micros,
+    event::{Event, Gap},
+    frame::Frame,
+    lane::Lane,
+};
 use uuid::Uuid;
 
 use super::{
@@ -19,6 +24,8 @@ use super::{
 /// Key prefixes of what is not a frame; lanes use 0 to 2.
 const NUMBERS: u8 = 0xF0;
 const STATES: u8 = 0xF1;
+/// Frames moved in one write when a generation is evicted.
+const KEPT_AT_ONCE: usize = 64;
 
 /// How large the store may grow.
 #[derive(Clone, Copy, Debug)]
@@ -378,8 +385,31 @@ impl Store {
         self.closed_bytes + self.generations.back().map_or(0, Generation::disk_bytes)
     }
 
-    /// Gives up the oldest telemetry while the quota is exceeded; events move to the youngest generation. Returns
-    /// what was given up.
+    /// Moves frames of events to the youngest generation.
+    fn keep(
+        &mut self,
+        oldest: &Generation,
+        events: &[(Key, Meta)],
+        drop_pictures: bool,
+    ) -> Result<(), StoreError> {
+        let active = self.active()?;
+        for chunk in events.chunks(KEPT_AT_ONCE) {
+            let mut batch = sled::Batch::default();
+            for (key, _) in chunk {
+                let Some(bytes) = oldest.get(&key.to_bytes())? else {
+                    continue;
+                };
+                let lean = drop_pictures.then(|| without_pictures(&bytes)).flatten();
+                batch.insert(&key.to_bytes(), lean.map_or(bytes, sled::IVec::from));
+                active.frames += 1;
+            }
+            active.write(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up the oldest telemetry while the quota is exceeded; events move to the youngest generation. Where only
+    /// events are left their pictures go, then the oldest of them. Returns what was given up.
     pub fn evict(&mut self) -> Result<Option<Gap>, StoreError> {
         let mut gap: Option<Gap> = None;
         while self.disk_bytes() > self.limits.quota_bytes {
@@ -392,22 +422,25 @@ impl Store {
             let Some(mut oldest) = self.generations.pop_front() else {
                 break;
             };
-            let mut keep = sled::Batch::default();
-            let mut kept = 0;
-            for (key, meta) in oldest.scan()?.frames {
-                if key.lane == Lane::Events
-                    && let Some(bytes) = oldest.get(&key.to_bytes())?
-                {
-                    keep.insert(&key.to_bytes(), bytes);
-                    kept += 1;
-                    continue;
-                }
-                self.discount(&meta);
-                merge(&mut gap, &meta);
+            let (events, telemetry): (Vec<_>, Vec<_>) = oldest
+                .scan()?
+                .frames
+                .into_iter()
+                .partition(|(key, _)| key.lane == Lane::Events);
+            let only_events = telemetry.is_empty();
+            let drop_pictures = only_events && any_pictures(&oldest, &events)?;
+            // Nothing but plain records is left: the oldest go, the journal still has those of control points.
+            let doomed = match self.generations.len() {
+                _ if drop_pictures || !only_events => 0,
+                1 => events.len().div_ceil(2),
+                _ => events.len(),
+            };
+            let (given_up, kept) = events.split_at(doomed);
+            for (_, meta) in telemetry.iter().chain(given_up) {
+                self.discount(meta);
+                merge(&mut gap, meta);
             }
-            let active = self.active()?;
-            active.write(keep)?;
-            active.frames += kept;
+            self.keep(&oldest, kept, drop_pictures)?;
             if let Err(error) = oldest.delete() {
                 tracing::warn!(%error, "evicted generation not deleted");
             }
@@ -415,6 +448,33 @@ impl Store {
         }
         Ok(gap)
     }
+}
+
+fn any_pictures(generation: &Generation, events: &[(Key, Meta)]) -> Result<bool, StoreError> {
+    for (key, _) in events {
+        let bytes = generation.get(&key.to_bytes())?;
+        if bytes.is_some_and(|bytes| without_pictures(&bytes).is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A frame without its pictures; none when it has none.
+fn without_pictures(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut record = Record::from_bytes(bytes)?;
+    let mut frame = Frame::decode(&record.envelope).ok()?;
+    let mut has_any = false;
+    for event in &mut frame.events {
+        if let Event::Inspection(inspection) = event {
+            has_any |= inspection.thumbnail_jpeg.take().is_some();
+        }
+    }
+    if !has_any {
+        return None;
+    }
+    record.envelope = frame.encode().ok()?;
+    Some(record.to_bytes())
 }
 
 fn merge(gap: &mut Option<Gap>, meta: &Meta) {

@@ -200,6 +200,87 @@ fn a_full_quota_costs_the_oldest_telemetry_and_no_event() {
     assert_eq!(store.totals().frames, kept.len() as u64 + 400);
 }
 
+/// A frame with one inspection and its picture of 20 KB that does not compress.
+fn pictured(seq: u64) -> Record {
+    let plain = record(Lane::Events, seq, 0);
+    let picture = (0..20_000u64).map(|at| crc32c::crc32c(&(seq << 32 | at).to_le_bytes()) as u8);
+    let shot = crate::inspect::Shot {
+        camera: "VS-306".to_owned(),
+        line: None,
+        taken_us: 0,
+        arrived: std::time::Instant::now(),
+        jpeg: Vec::new(),
+    };
+    let inspection = protocol::event::Inspection {
+        thumbnail_jpeg: Some(picture.collect()),
+        ..crate::inspect::not_performed(&shot, "vision is off")
+    };
+    let frame = Frame {
+        header: protocol::frame::Header {
+            id: plain.meta.id,
+            edge: "akron-1".to_owned(),
+            dictionary: plain.meta.dictionary,
+            sealed_us: plain.meta.sealed_us,
+            clock: protocol::frame::ClockState::default(),
+            readings: 0,
+            events: 1,
+        },
+        readings: Vec::new(),
+        events: vec![Event::Inspection(inspection)],
+    };
+    Record {
+        meta: Meta {
+            readings: 0,
+            events: 1,
+            ..plain.meta
+        },
+        envelope: frame.encode().unwrap(),
+    }
+}
+
+#[test]
+fn a_quota_full_of_pictures_costs_the_pictures_and_no_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        quota_bytes: 8 << 20,
+        generation_bytes: 2 << 20,
+    };
+    let (mut store, _) = open(directory.path(), limits);
+    for seq in 0..600 {
+        store.append(&[pictured(seq)], notes(seq)).unwrap();
+        assert_eq!(store.evict().unwrap(), None, "no record was given up");
+    }
+    let (found, _) = store.after(Lane::Events, None, 1000).unwrap();
+    let has_picture = |record: &Record| {
+        let frame = Frame::decode(&record.envelope).unwrap();
+        matches!(&frame.events[..], [Event::Inspection(inspection)] if inspection.thumbnail_jpeg.is_some())
+    };
+    assert_eq!(found.len(), 600);
+    assert!(!has_picture(&found[0].1) && has_picture(&found[599].1));
+    assert_eq!(store.totals().frames, 600);
+}
+
+#[test]
+fn a_quota_full_of_records_costs_the_oldest_and_says_how_many() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        quota_bytes: 6 << 20,
+        generation_bytes: 1 << 20,
+    };
+    let (mut store, _) = open(directory.path(), limits);
+    let mut lost = 0;
+    for seq in 0..400 {
+        store
+            .append(&[record(Lane::Events, seq, 40_000)], notes(seq))
+            .unwrap();
+        lost += store.evict().unwrap().map_or(0, |gap| gap.frames);
+    }
+    let kept = all(&mut store, Lane::Events);
+    assert!(lost > 0);
+    assert_eq!(kept, (lost..400).collect::<Vec<_>>(), "the youngest stay");
+    assert_eq!(store.totals().frames, kept.len() as u64);
+}
+
 #[derive(Clone, Debug)]
 enum Action {
     Append(u8),
