@@ -1,10 +1,7 @@
 //! What just happened? A broadcast of what ingest committed, for live pages. Lossy for slow listeners, who are
 //! told how many events they missed; the database stays the truth.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::{Micros, lane::Lane};
 use tokio::sync::broadcast;
@@ -88,7 +85,9 @@ pub struct LiveEvent {
 #[derive(Clone, Debug)]
 pub struct LiveBus {
     sender: broadcast::Sender<Arc<LiveEvent>>,
-    cursor: Arc<AtomicU64>,
+    /// Held while an event is sent: events arrive in the order of their cursors, so that a stream that resumes
+    /// after one has been told all before it.
+    cursor: Arc<Mutex<u64>>,
 }
 
 impl Default for LiveBus {
@@ -102,21 +101,26 @@ impl LiveBus {
     pub fn new() -> Self {
         Self {
             sender: broadcast::Sender::new(EVENTS_KEPT),
-            cursor: Arc::new(AtomicU64::new(1)),
+            cursor: Arc::new(Mutex::new(1)),
         }
     }
 
     /// Tells every listener. Without listeners nothing happens.
     pub fn publish(&self, tenant: &TenantSlug, at_us: Micros, kind: LiveKind) {
-        let cursor = self.cursor.fetch_add(1, Ordering::Relaxed);
+        let mut next = self.next();
         let event = LiveEvent {
             tenant: tenant.clone(),
-            cursor,
+            cursor: *next,
             at_us,
             kind,
         };
+        *next += 1;
         // An error says that nobody listens, which is no fault.
         drop(self.sender.send(Arc::new(event)));
+    }
+
+    fn next(&self) -> MutexGuard<'_, u64> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens from now on.
@@ -126,6 +130,6 @@ impl LiveBus {
 
     /// The cursor of the next event.
     pub fn cursor(&self) -> u64 {
-        self.cursor.load(Ordering::Relaxed)
+        *self.next()
     }
 }

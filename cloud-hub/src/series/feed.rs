@@ -4,11 +4,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use protocol::Micros;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::bus::{LiveBus, LiveEvent, LiveKind};
@@ -19,6 +23,8 @@ const RING_EVENTS_MAX: usize = 20_000;
 const LISTENERS_MAX: usize = 2_000;
 const HEARTBEAT_AGE_US_MAX: Micros = 4_000_000;
 const EDGES_MAX: i64 = 1_000;
+/// The ring is behind by microseconds; a hub too busy for even this says `resync`.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
 /// The last ten minutes of events other than samples, and what heartbeats say.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub struct Feed {
     /// Names this start of the hub: cursors of another start mean nothing here.
     boot: u32,
     ring: Mutex<Ring>,
+    /// The newest cursor that was looked at for the ring.
+    seen: watch::Sender<u64>,
     heartbeats: Mutex<HashMap<TenantSlug, (Micros, Arc<Value>)>>,
     listeners: Arc<Semaphore>,
     stop: CancellationToken,
@@ -68,8 +76,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Feed {
-    /// A tenant's events after the one of that id; `None` when they can no longer be told.
-    pub(super) fn missed_since(&self, id: &str, tenant: &TenantSlug) -> Option<Vec<Arc<LiveEvent>>> {
+    /// A tenant's events after the one of that id; `None` when they can no longer be told. Those up to `newest`
+    /// were published before the caller listened, and the ring may be about to take them: it is waited for.
+    pub(super) async fn missed_since(
+        &self,
+        id: &str,
+        tenant: &TenantSlug,
+        newest: u64,
+    ) -> Option<Vec<Arc<LiveEvent>>> {
+        let mut seen = self.seen.subscribe();
+        let caught_up = timeout(CATCH_UP_MAX, seen.wait_for(|seen| *seen >= newest)).await;
+        if !matches!(caught_up, Ok(Ok(_))) {
+            return None;
+        }
         lock(&self.ring).after(tenant, self.cursor_of(id)?)
     }
 
@@ -88,18 +107,21 @@ impl Feed {
         let mut random = [0; 4];
         // Without randomness two starts of the hub could share a name; a stream would then miss a `resync`.
         let boot = getrandom::fill(&mut random).map_or(std::process::id(), |()| u32::from_be_bytes(random));
+        let events = bus.subscribe();
+        let complete_after = bus.cursor().saturating_sub(1);
         let ring = Ring {
-            complete_after: bus.cursor().saturating_sub(1),
+            complete_after,
             ..Ring::default()
         };
         let feed = Arc::new(Self {
             boot,
             ring: Mutex::new(ring),
+            seen: watch::Sender::new(complete_after),
             heartbeats: Mutex::default(),
             listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
             stop,
         });
-        tokio::spawn(remember(feed.clone(), bus.subscribe(), bus.clone()));
+        tokio::spawn(remember(feed.clone(), events, bus.clone()));
         feed
     }
 
@@ -139,8 +161,13 @@ async fn remember(feed: Arc<Feed>, mut events: broadcast::Receiver<Arc<LiveEvent
             received = events.recv() => received,
         };
         match received {
-            Ok(event) if matches!(event.kind, LiveKind::Samples { .. }) => {}
-            Ok(event) => lock(&feed.ring).push(event),
+            Ok(event) => {
+                let cursor = event.cursor;
+                if !matches!(event.kind, LiveKind::Samples { .. }) {
+                    lock(&feed.ring).push(event);
+                }
+                feed.seen.send_replace(cursor);
+            }
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 let mut ring = lock(&feed.ring);
                 ring.events.clear();
@@ -199,6 +226,20 @@ mod tests {
         ring.push(event(4, RESUME_US_MAX + 2_500_000));
         assert!(ring.after(&akron, 1).is_none(), "events 1 and 2 are gone");
         assert_eq!(ring.after(&akron, 2).unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_published_the_moment_before_is_told_to_who_resumes() {
+        let (bus, akron) = (LiveBus::new(), TenantSlug::parse("akron").unwrap());
+        let feed = Feed::start(&bus, CancellationToken::new());
+        let before = bus.cursor() - 1;
+        // On this one thread nobody has looked at it yet when it is asked for.
+        bus.publish(&akron, 1, LiveKind::Defect { id: Uuid::nil() });
+        let missed = feed
+            .missed_since(&feed.id(before), &akron, bus.cursor() - 1)
+            .await
+            .unwrap();
+        assert_eq!(missed.len(), 1);
     }
 
     #[tokio::test]

@@ -170,7 +170,7 @@ pub async fn open_live(
         samples: BTreeMap::new(),
         _permit: permit,
     };
-    listener.greet(last_id.as_deref());
+    listener.greet(last_id.as_deref()).await;
     tokio::spawn(listener.run(bus, sender));
     let mut response = Sse::new(ReceiverStream::new(receiver).map(Ok::<_, Infallible>)).into_response();
     // A buffering proxy would turn the stream into a download.
@@ -212,9 +212,12 @@ impl Listener {
     }
 
     /// Says hello, then what was missed since `last_id` or that it cannot be said.
-    fn greet(&mut self, last_id: Option<&str>) {
+    async fn greet(&mut self, last_id: Option<&str>) {
         let now = self.cursor;
-        let missed = last_id.map(|id| self.feed.missed_since(id, &self.caller.tenant));
+        let missed = match last_id {
+            Some(id) => Some(self.feed.missed_since(id, &self.caller.tenant, now).await),
+            None => None,
+        };
         let hello = json!({
             "server_now_us": self.app.clock.now_us(), "tenant": self.caller.tenant.as_str(),
             "can": granted(self.caller.role), "cursor": self.feed.id(now), "schema": 1,
