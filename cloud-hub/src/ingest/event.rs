@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use protocol::{
     envelope::payload_crc,
-    event::{Alarm, Event, Gap, Inspection, NotRead, THUMBNAIL_BYTES_MAX, Verdict},
+    event::{Alarm, Defect, Event, Gap, Inspection, NotRead, THUMBNAIL_BYTES_MAX, Verdict},
     limit::{Check, CheckVerdict},
 };
 use serde_json::json;
@@ -251,6 +251,14 @@ async fn store_alarm(
     Ok(())
 }
 
+/// JSON has no word for what is not finite, and a list with such a box in it could not be read again.
+fn is_nowhere(defect: &Defect) -> bool {
+    let [x0, y0, x1, y1] = defect.corners_px;
+    ![defect.score, x0, y0, x1, y1]
+        .iter()
+        .all(|number| number.is_finite())
+}
+
 async fn store_inspection(
     tx: &mut BulkTx<'_>,
     edge_id: Uuid,
@@ -273,11 +281,16 @@ async fn store_inspection(
     let defects: Vec<_> = inspection
         .defects
         .iter()
+        .filter(|defect| !is_nowhere(defect))
         .map(|defect| {
             let [x0, y0, x1, y1] = defect.corners_px;
             json!({ "class": defect.class, "score": defect.score, "x0": x0, "y0": y0, "x1": x1, "y1": y1 })
         })
         .collect();
+    let left_out = inspection.defects.len() - defects.len();
+    // The verdict stands: a rejected tray stays rejected.
+    let reason =
+        reason.or_else(|| (left_out > 0).then(|| format!("{left_out} defects have no place or score")));
     let model = inspection.model.as_ref();
     let thumbnail = inspection
         .thumbnail_jpeg

@@ -233,4 +233,25 @@ async fn a_defect_shows_with_its_box_and_picture_newest_first() {
             .await
             .is_empty()
     );
+
+    // A box that is nowhere spoils neither the verdict nor the list.
+    let Event::Inspection(mut odd) = inspection(Verdict::Reject, now_us, None) else {
+        panic!("an inspection")
+    };
+    odd.id = Uuid::now_v7();
+    odd.defects[0].score = f32::NAN;
+    tell(&mut edge, &maker, 2, Event::Inspection(odd)).await;
+    let newest = &caller.items("/vision/results").await[0];
+    assert_eq!(
+        (
+            &newest["verdict"],
+            newest["defects"].as_array().map(Vec::len),
+            &newest["reason"]
+        ),
+        (
+            &json!("reject"),
+            Some(0),
+            &json!("1 defects have no place or score")
+        )
+    );
 }
