@@ -320,7 +320,7 @@ impl Watched {
             "deviation"
         } else if self.judge.is_diverted() {
             "diverted"
-        } else if self.last.is_some_and(|last| last.quality.is_good()) {
+        } else if self.judge.is_in_control() && self.last.is_some_and(|last| last.quality.is_good()) {
             "in_control"
         } else {
             "unknown"

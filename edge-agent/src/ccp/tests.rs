@@ -337,3 +337,12 @@ fn a_state_saved_before_the_clock_was_set_back_is_judged_from_now_on() {
     let (events, _) = play(&mut after, 100, dip(false).take(10));
     assert_eq!(deviations(&events), [(DeviationKind::Limit, Phase::Opened)]);
 }
+
+#[test]
+fn a_value_out_of_limit_is_not_shown_as_in_control_while_the_delay_runs() {
+    let mut engine = engine();
+    play(&mut engine, 0, normal(10));
+    assert_eq!(engine.status()[0].state, "in_control");
+    play(&mut engine, 10, dip(false).take(1));
+    assert_eq!(engine.status()[0].state, "unknown");
+}

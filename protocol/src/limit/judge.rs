@@ -141,6 +141,11 @@ impl Judge {
         matches!(self.state, State::Deviating { .. })
     }
 
+    /// Whether the last good value met the limit and none has been missing for too long.
+    pub fn is_in_control(&self) -> bool {
+        self.state == State::InControl
+    }
+
     /// Whether product is diverted during an out-of-limit value.
     pub fn is_diverted(&self) -> bool {
         self.diverted
