@@ -30,11 +30,11 @@ impl Dictionaries {
         self.directory.join(format!("{id}.dict"))
     }
 
-    /// Keeps a dictionary, durably.
+    /// Keeps a dictionary, durably; one that is damaged on disk is written anew.
     pub fn keep(&self, dictionary: &Dictionary) -> io::Result<Uuid> {
         let id = dictionary.id();
         let path = self.path(id);
-        if !path.exists() {
+        if self.get(id).is_none() {
             let temporary = path.with_extension("tmp");
             let mut file = File::create(&temporary)?;
             file.write_all(&dictionary.encode())?;
@@ -90,5 +90,10 @@ mod tests {
         let id = kept.keep(&Dictionary::default()).unwrap();
         fs::write(directory.path().join(format!("{id}.dict")), b"garbage").unwrap();
         assert!(kept.get(id).is_none());
+        kept.keep(&Dictionary::default()).unwrap();
+        assert!(
+            kept.get(id).is_some(),
+            "the current one is known and written anew"
+        );
     }
 }

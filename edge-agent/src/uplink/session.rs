@@ -182,12 +182,14 @@ impl Session<'_> {
         self.publish(Channel::Status, self.uplink.status(true)).await
     }
 
-    async fn say_dictionary(&self, id: Uuid) -> Result<(), Gone> {
+    /// Whether the dictionary is there and was sent.
+    async fn say_dictionary(&self, id: Uuid) -> Result<bool, Gone> {
         if let Some(dictionary) = self.uplink.outbox.dictionary(id).await {
-            return self.publish(Channel::Dictionary, dictionary).await;
+            self.publish(Channel::Dictionary, dictionary).await?;
+            return Ok(true);
         }
         tracing::error!(%id, "a dictionary that frames need is gone");
-        Ok(())
+        Ok(false)
     }
 
     async fn acknowledged(&mut self, bytes: &[u8]) -> Result<(), Gone> {
@@ -207,7 +209,11 @@ impl Session<'_> {
                     done.push((id, key));
                     self.rejected(&reason).await;
                 }
-                Some(Step::SendDictionary(id, _)) => self.say_dictionary(id).await?,
+                Some(Step::SendDictionary(id, key)) => {
+                    // Without its dictionary a frame would be asked about for ever; it waits for the next connection.
+                    let is_sent = self.say_dictionary(id).await?;
+                    self.window.send_again(key.filter(|_| is_sent));
+                }
             }
         }
         if !done.is_empty() {

@@ -184,10 +184,14 @@ impl Window {
             Outcome::Rejected { reason } => self.forget(&id).map(|sent| Step::Rejected(id, sent.key, reason)),
             Outcome::NeedDictionary(dictionary) => {
                 let key = self.forget(&id).map(|sent| sent.key);
-                self.again.extend(key);
                 Some(Step::SendDictionary(dictionary, key))
             }
         }
+    }
+
+    /// Lets a frame go again: what it needed was sent.
+    pub fn send_again(&mut self, key: Option<Key>) {
+        self.again.extend(key);
     }
 
     /// Lets frames that were sent too long ago go again; returns how many.
@@ -282,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_without_its_dictionary_goes_again() {
+    fn a_frame_without_its_dictionary_goes_again_once_that_was_sent() {
         let mut window = Window::new();
         send(&mut window, Lane::Live, 3, true);
         let missing = Uuid::from_u128(9);
@@ -291,6 +295,10 @@ mod tests {
             step,
             Some(Step::SendDictionary(missing, Some(key(Lane::Live, 3))))
         );
+        window.fetched(Lane::Events, &[], 16);
+        window.fetched(Lane::Live, &[], 16);
+        assert_eq!(window.want(), None, "not before the dictionary");
+        window.send_again(Some(key(Lane::Live, 3)));
         assert_eq!(window.want(), Some(Want::Keys(vec![key(Lane::Live, 3)])));
     }
 
