@@ -71,13 +71,14 @@ pub async fn run(
             }
             outlet.alarm(silence_alarm(&camera, alarm_id, silent)).await?;
         }
+        // The newest first: the record of those it replaces may take a while after an outage.
+        if let Some(picture) = choice.take {
+            take(&camera, &picture, &mailbox, &outlet).await?;
+        }
         for picture in choice.passed_over {
             let record = passed_over(&camera, &picture);
             remove(&camera, &picture).await;
             outlet.inspection(record).await?;
-        }
-        if let Some(picture) = choice.take {
-            take(&camera, &picture, &mailbox, &outlet).await?;
         }
     }
 }
@@ -89,8 +90,12 @@ fn list(directory: &Path) -> io::Result<Vec<Picture>> {
         if !entry.file_name().to_str().is_some_and(plan::is_picture) {
             continue;
         }
-        // A file that vanished since it was listed is no fault.
-        if let Ok(written) = entry.metadata().and_then(|metadata| metadata.modified()) {
+        // A file that vanished since it was listed is no fault; a pipe or a directory is no picture.
+        let metadata = std::fs::metadata(entry.path()).ok();
+        let written = metadata
+            .filter(std::fs::Metadata::is_file)
+            .and_then(|metadata| metadata.modified().ok());
+        if let Some(written) = written {
             pictures.push(Picture {
                 written,
                 path: entry.path(),
@@ -176,4 +181,19 @@ fn silence_alarm(camera: &Camera, id: Uuid, active: bool) -> Alarm {
 fn micros(time: SystemTime) -> Micros {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_are_pictures() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a.jpg"), b"x").unwrap();
+        std::fs::create_dir(directory.path().join("b.jpg")).unwrap();
+        let listed = list(directory.path()).unwrap();
+        assert_eq!(listed.len(), 1);
+        assert!(listed[0].path.ends_with("a.jpg"));
+    }
 }
