@@ -158,7 +158,11 @@ impl Running {
         });
         let uplink = uplink.map(|uplink| tokio::spawn(uplink::run(uplink, uplink_stop.clone())));
         if uplink.is_none() {
-            tracing::warn!("not enrolled: readings are kept until `foodflow-edge enroll` and a restart");
+            tracing::warn!(
+                "not enrolled: readings are kept on disk and nothing is sent; run `foodflow-edge enroll --hub URL --code \
+                 CODE --data-dir {}` with a code from the hub, then restart",
+                data_dir.display()
+            );
             health.uplink.set(UplinkState::NotEnrolled);
         }
         Ok(Self {
