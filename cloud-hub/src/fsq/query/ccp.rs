@@ -52,6 +52,8 @@ struct Evidence<'a> {
     last: Option<(Micros, Quality)>,
     period_ms: i32,
     check: Option<(&'a str, Micros)>,
+    /// The edge says that product is diverted now.
+    is_diverted: bool,
     line: LineState,
 }
 
@@ -70,13 +72,12 @@ fn ccp_state(evidence: Evidence<'_>, now_us: Micros) -> CcpState {
     let recent = evidence
         .check
         .filter(|(_, to_us)| is_within(*to_us, CHECK_AGE_US_MAX, now_us));
-    let is_diverted = recent.is_some_and(|(verdict, _)| verdict == "diverted");
     let was_ever_judged = evidence.check.is_some();
     match (evidence.open_kind, evidence.line) {
         (Some("limit"), _) => CcpState::Deviation,
         (Some(_), _) => CcpState::MonitoringGap,
         (None, LineState::Stopped) => CcpState::NotRunning,
-        _ if is_diverted => CcpState::Diverted,
+        _ if evidence.is_diverted && is_monitored => CcpState::Diverted,
         _ if is_monitored && recent.is_some_and(|(verdict, _)| verdict != "not_monitored") => {
             CcpState::InControl
         }
@@ -180,6 +181,7 @@ struct Row {
     good: Option<i32>,
     bad: Option<i32>,
     missing: Option<i32>,
+    is_diverted: bool,
 }
 
 const SELECT: &str = "
@@ -187,7 +189,9 @@ SELECT c.id, c.code, c.name, c.line_id, t.id AS tag_id, t.period_ms, c.limit_low
     c.limit_version, r.time AS last_time, r.value AS last_value, r.quality AS last_quality,
     rr.time AS rate_time, rr.value AS rate_value, rr.quality AS rate_quality,
     d.id AS open_id, d.kind AS open_kind, k.from_time AS check_from, k.to_time AS check_to, k.verdict,
-    k.value_min, k.value_max, k.value_last, k.good, k.bad, k.missing
+    k.value_min, k.value_max, k.value_last, k.good, k.bad, k.missing,
+    EXISTS (SELECT FROM alarm a WHERE a.code = 'ccp.diverted' AND a.subject = c.code
+        AND a.raised_at IS NOT NULL AND a.cleared_at IS NULL) AS is_diverted
 FROM ccp c
 JOIN line l ON l.id = c.line_id
 LEFT JOIN tag t ON t.name = c.tag_name
@@ -212,6 +216,7 @@ fn present(row: Row, now_us: Micros) -> Ccp {
         last: reading(row.last_time, row.last_quality),
         period_ms: row.period_ms.unwrap_or(0),
         check: row.verdict.as_deref().zip(row.check_to.map(micros)),
+        is_diverted: row.is_diverted,
         line: line_state(rate, now_us),
     };
     let state = ccp_state(evidence, now_us);
@@ -302,6 +307,7 @@ mod tests {
             last: Some((NOW_US, Quality::GOOD)),
             period_ms: 1_000,
             check: Some(("met", NOW_US)),
+            is_diverted: false,
             line: LineState::Running,
         }
     }
@@ -361,17 +367,24 @@ mod tests {
     }
 
     #[test]
-    fn a_recent_check_under_diversion_shows_as_diverted() {
+    fn a_standing_diversion_shows_at_once_and_only_while_somebody_watches() {
         let diverted = Evidence {
-            check: Some(("diverted", NOW_US)),
+            is_diverted: true,
+            check: None,
             ..quiet()
         };
         assert_eq!(ccp_state(diverted, NOW_US), CcpState::Diverted);
-        let old = Evidence {
-            check: Some(("diverted", NOW_US - CHECK_AGE_US_MAX - 1)),
+        let silent = Evidence {
+            last: Some((NOW_US - 60_000_000, Quality::GOOD)),
+            check: Some(("met", NOW_US)),
+            ..diverted
+        };
+        assert_eq!(ccp_state(silent, NOW_US), CcpState::MonitoringGap);
+        let over = Evidence {
+            check: Some(("diverted", NOW_US)),
             ..quiet()
         };
-        assert_eq!(ccp_state(old, NOW_US), CcpState::MonitoringGap);
+        assert_eq!(ccp_state(over, NOW_US), CcpState::InControl);
     }
 
     #[test]
