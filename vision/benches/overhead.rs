@@ -1,5 +1,5 @@
 //! What does the pipeline cost over the bare model? CPU time from JPEG to verdict against ONNX Runtime's own run of the
-//! same model on a ready tensor, interleaved in one process; medians. Results join target/bench/vision.json.
+//! same model on a ready tensor, interleaved in one process; medians. Results go to `vision.json`.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::error::Error;
@@ -187,19 +187,13 @@ fn round(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-/// Replaces our rows in the list and leaves those of other benchmarks.
+/// Writes `vision.json` into `$FOODFLOW_BENCH_DIR`, or `target/bench` of the repository.
 fn write(rows: &[Value]) -> Result<(), Box<dyn Error>> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    let path = target.join("bench/vision.json");
-    std::fs::create_dir_all(target.join("bench"))?;
-    let mut list: Vec<Value> = match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-        Err(_) => Vec::new(),
-    };
-    list.retain(|old| rows.iter().all(|row| row["name"] != old["name"]));
-    list.extend_from_slice(rows);
-    std::fs::write(&path, serde_json::to_vec_pretty(&list)?)?;
+    let given = std::env::var_os("FOODFLOW_BENCH_DIR").map(PathBuf::from);
+    let directory = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench"));
+    std::fs::create_dir_all(&directory)?;
+    let path = directory.join("vision.json");
+    std::fs::write(&path, serde_json::to_vec_pretty(&rows)?)?;
     println!("written to {}", path.display());
     Ok(())
 }
