@@ -7,9 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 use utoipa::ToSchema;
 
-use crate::{kernel::tenancy::TenancyError, request::correlation_id};
+use crate::kernel::{context::correlation_id, reply::Reply, tenancy::TenancyError};
 
 /// The result of a handler.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,6 +39,27 @@ pub enum Error {
         /// `resource.action`.
         permission: &'static str,
     },
+    /// The caller may do this, but not on this line.
+    #[error("your role does not reach this line")]
+    OutOfScope,
+    /// The tenant is suspended.
+    #[error("the tenant is suspended")]
+    TenantSuspended,
+    /// The record changed since the caller read it.
+    #[error("{entity} was changed by someone else; read it again")]
+    Stale {
+        /// What was contested.
+        entity: &'static str,
+    },
+    /// A change must name the version it is based on.
+    #[error("`If-Match` must carry the record's version, as its `ETag` gave it")]
+    PreconditionRequired,
+    /// The idempotency key was used for another request.
+    #[error("this `Idempotency-Key` was used for another request; use a new one")]
+    KeyReused,
+    /// This very request was answered before: its answer, which is no error to the caller.
+    #[error("answered before")]
+    Replayed(Box<Reply>),
     /// Too many attempts from this caller.
     #[error("too many attempts; try again in {retry_after_s} s")]
     TooManyAttempts {
@@ -80,14 +102,41 @@ impl From<TenancyError> for Error {
     fn from(source: TenancyError) -> Self {
         match source {
             TenancyError::UnknownTenant => Self::NotFound { entity: "tenant" },
-            TenancyError::Unavailable(_) => Self::Unavailable(source.into()),
+            TenancyError::Unavailable(_) | TenancyError::NotMigrated(_) => Self::Unavailable(source.into()),
             TenancyError::BadValue(_) => {
                 tracing::info!(error = ?source, "a value was refused");
                 Self::Invalid("the request holds a value that cannot be stored".to_owned())
             }
-            TenancyError::Database(_) => Self::Internal(source.into()),
+            TenancyError::Database(sqlx::Error::Database(ref refusal)) => {
+                refused(refusal.as_ref()).unwrap_or_else(|| Self::Internal(source.into()))
+            }
+            TenancyError::Database(_) | TenancyError::Unaudited => Self::Internal(source.into()),
         }
     }
+}
+
+/// What a constraint of the database says to a caller. A constraint whose name is a sentence speaks for itself.
+fn refused(refusal: &(dyn DatabaseError + 'static)) -> Option<Error> {
+    let said = refusal.try_downcast_ref::<PgDatabaseError>()?;
+    let constraint = said.constraint().unwrap_or_default();
+    let table = said.table().unwrap_or("record");
+    Some(match said.code() {
+        "23505" => Error::Conflict(format!(
+            "there is a {table} with the same key already ({constraint})"
+        )),
+        "23P01" => Error::Conflict(format!("it overlaps another {table} ({constraint})")),
+        "23503" if said.message().starts_with("update or delete") => {
+            Error::Conflict(format!("other records refer to this one ({constraint})"))
+        }
+        "23503" => Error::Invalid(format!(
+            "it refers to something that does not exist ({constraint})"
+        )),
+        "23502" => Error::Invalid(format!("`{}` is needed", said.column().unwrap_or("a field"))),
+        "23514" if constraint.contains(' ') => Error::Invalid(constraint.to_owned()),
+        "23514" => Error::Invalid(format!("a value is out of bounds ({constraint})")),
+        "42501" if said.message().contains("row-level security") => Error::OutOfScope,
+        _ => return None,
+    })
 }
 
 impl From<sqlx::Error> for Error {
@@ -104,7 +153,11 @@ impl Error {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
+            Self::Forbidden { .. } | Self::OutOfScope | Self::TenantSuspended => StatusCode::FORBIDDEN,
+            Self::Stale { .. } => StatusCode::PRECONDITION_FAILED,
+            Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Replayed(reply) => reply.status,
             Self::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreadable { status, .. } => *status,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -119,6 +172,12 @@ impl Error {
             Self::Conflict(_) => "conflict",
             Self::Unauthenticated(_) => "unauthenticated",
             Self::Forbidden { .. } => "forbidden",
+            Self::OutOfScope => "out-of-scope",
+            Self::TenantSuspended => "tenant-suspended",
+            Self::Stale { .. } => "stale",
+            Self::PreconditionRequired => "precondition-required",
+            Self::KeyReused => "idempotency-key-reused",
+            Self::Replayed(_) => "replayed",
             Self::TooManyAttempts { .. } => "too-many-attempts",
             Self::Unreadable { .. } => "unreadable",
             Self::Unavailable(_) => "unavailable",
@@ -137,6 +196,9 @@ impl Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
+        if let Self::Replayed(reply) = self {
+            return reply.into_response();
+        }
         let correlation_id = correlation_id();
         self.log(&correlation_id);
         let status = self.status();

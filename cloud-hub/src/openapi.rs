@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use crate::error::Problem;
+use crate::{error::Problem, kernel::permission::Permission};
 
 /// Where the document is served.
 pub const PATH: &str = "/api/v1/openapi.json";
@@ -20,6 +20,12 @@ pub const PATH: &str = "/api/v1/openapi.json";
 const PUBLIC: &[&str] = &["login", "enroll_edge"];
 
 const SCHEME: &str = "bearer";
+
+/// An operation's need of a permission, as `security`: the one place where a route says who may use it. A test
+/// tries every operation with and without what it says.
+pub fn needs(permission: Permission) -> SecurityRequirement {
+    SecurityRequirement::new(SCHEME, [permission.as_str()])
+}
 
 /// The document before any route is added to it.
 pub fn base() -> Document {
@@ -72,7 +78,9 @@ fn share(method: &HttpMethod, operation: &mut Operation) {
         ("401", "No good token"),
     ];
     if !is_public {
-        operation.security = Some(vec![SecurityRequirement::new(SCHEME, Vec::<String>::new())]);
+        operation
+            .security
+            .get_or_insert_with(|| vec![SecurityRequirement::new(SCHEME, Vec::<String>::new())]);
         statuses.extend([
             ("403", "The role lacks the permission"),
             ("404", "No such thing in this tenant"),
@@ -83,7 +91,16 @@ fn share(method: &HttpMethod, operation: &mut Operation) {
             ("409", "Does not fit the present state"),
             ("413", "The body is too large"),
             ("415", "The body is no JSON"),
-            ("422", "The body has the wrong form"),
+            (
+                "422",
+                "The body has the wrong form, or the idempotency key was used for another request",
+            ),
+        ]);
+    }
+    if matches!(method, HttpMethod::Put | HttpMethod::Patch | HttpMethod::Delete) {
+        statuses.extend([
+            ("412", "The record was changed by someone else"),
+            ("428", "`If-Match` is missing"),
         ]);
     }
     statuses.extend([

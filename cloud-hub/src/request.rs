@@ -1,36 +1,42 @@
-//! How is a request read? Extractors whose refusals are problem documents, the parameters of a list, and the
-//! correlation id that a request carries through the log.
+//! How is a request read? Its context (correlation id, reason, idempotency key), extractors whose refusals are
+//! problem documents, and the parameters of a list.
 
 use axum::{
     extract::{
         FromRequest, FromRequestParts, Request,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::{HeaderName, HeaderValue, request::Parts},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    kernel::context::{self, Idempotency, RequestContext},
+};
+
+/// Largest body of a request that is no upload.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// The header that carries the correlation id in both directions.
 pub const CORRELATION_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-tokio::task_local! {
-    static CORRELATION_ID: String;
-}
+/// Why a change is made, in the caller's words: goes into the audit chain.
+pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-change-reason");
 
-/// The id of the request being served, or `-` outside of one.
-pub fn correlation_id() -> String {
-    CORRELATION_ID
-        .try_with(Clone::clone)
-        .unwrap_or_else(|_| "-".to_owned())
-}
+/// Under this key a POST is done once.
+pub const IDEMPOTENCY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Gives every request a correlation id: the caller's, if it is a plain word, else a new one.
+const REASON_CHARS_MAX: usize = 500;
+const KEY_CHARS_MAX: usize = 200;
+
+/// Gives every request its context: a correlation id (the caller's, if it is a plain word, else a new one), the
+/// reason of the change and the idempotency key.
 pub async fn correlate(request: Request, next: Next) -> Response {
     let given = request
         .headers()
@@ -45,11 +51,82 @@ pub async fn correlate(request: Request, next: Next) -> Response {
     let id = given
         .filter(is_word)
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-    let mut response = CORRELATION_ID.scope(id.clone(), next.run(request)).await;
+    let internal = RequestContext::internal(id.clone());
+    let mut response = match context::scope(internal.clone(), identify(request, internal)).await {
+        Ok((context, request)) => context::scope(context, next.run(request)).await,
+        Err(refusal) => refusal,
+    };
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(CORRELATION_HEADER, value);
     }
     response
+}
+
+async fn identify(
+    request: Request,
+    mut context: RequestContext,
+) -> Result<(RequestContext, Request), Response> {
+    context.request = format!("{} {}", request.method(), request.uri().path());
+    context.why = match text_header(&request, &REASON_HEADER, REASON_CHARS_MAX) {
+        Ok(why) => why,
+        Err(refusal) => return Err(refusal.into_response()),
+    };
+    let key = match text_header(&request, &IDEMPOTENCY_HEADER, KEY_CHARS_MAX) {
+        Ok(Some(key)) if request.method() == Method::POST => key,
+        Ok(_) => return Ok((context, request)),
+        Err(refusal) => return Err(refusal.into_response()),
+    };
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
+        return Err(Error::Unreadable {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            detail: "length limit exceeded".to_owned(),
+        }
+        .into_response());
+    };
+    let mut hash = Sha256::new();
+    hash.update(parts.uri.to_string());
+    hash.update([0]);
+    hash.update(&body);
+    context.idempotency = Some(Idempotency {
+        key,
+        request_sha256: hash.finalize().into(),
+    });
+    Ok((context, Request::from_parts(parts, body.into())))
+}
+
+fn text_header(request: &Request, name: &HeaderName, chars_max: usize) -> Result<Option<String>> {
+    let Some(value) = request.headers().get(name) else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default().trim();
+    if (1..=chars_max).contains(&text.chars().count()) && !text.contains(char::is_control) {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(Error::Invalid(format!(
+            "`{name}` must be text of 1 to {chars_max} characters"
+        )))
+    }
+}
+
+/// The version a change is based on, from `If-Match`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IfMatch(pub i32);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let given = parts
+            .headers
+            .get(header::IF_MATCH)
+            .ok_or(Error::PreconditionRequired)?;
+        let version = given.to_str().ok().and_then(|text| {
+            let tag = text.trim().trim_start_matches("W/");
+            tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+        });
+        version.map(Self).ok_or(Error::PreconditionRequired)
+    }
 }
 
 // === extractors ===

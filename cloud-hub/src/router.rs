@@ -20,14 +20,15 @@ use crate::{
     edges,
     error::Error,
     fsq,
+    fsq::resources::supplier::Supplier,
     health::{self, MqttProbe},
-    identity::{self, attempts::Attempts, caller::Caller, login},
+    identity::{self, attempts::Attempts, login},
+    kernel::{caller::Caller, resource},
     openapi, plant_ops, request,
     series::{feed::Feed, live},
     ui, vision,
 };
 
-const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Time in which a handler must answer; a live stream has answered once it is open.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -36,6 +37,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(identity::routes())
         .merge(plant_ops::routes())
         .merge(fsq::query::routes())
+        .merge(resource::routes::<Supplier>())
         .merge(vision::routes())
         .merge(edges::routes())
         .routes(routes!(live::open_live));
@@ -60,7 +62,7 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(feed))
         .layer(Extension(Arc::new(Attempts::default())))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(request::BODY_BYTES_MAX))
         .layer(middleware::from_fn(measure))
         .layer(middleware::from_fn(request::correlate))
         .with_state(app)

@@ -11,6 +11,7 @@ use super::Place;
 use crate::{
     hub::Databases,
     kernel::{
+        audit::Actor,
         clock::Clock,
         password,
         role::Role,
@@ -89,7 +90,10 @@ pub(super) async fn create_user(
         move || password::hash(&password)
     })
     .await??;
-    let mut tx = db(&databases).begin(tenant).await?;
+    let actor = Actor::Operator {
+        name: "user create".to_owned(),
+    };
+    let mut tx = db(&databases).begin_as(tenant, actor).await?;
     user::put(&mut tx, email, name.as_deref().unwrap_or(email), role, &hash).await?;
     tx.commit().await?;
     if !is_given {
@@ -140,6 +144,7 @@ pub(super) async fn token(
             sub: sub.unwrap_or_default(),
             tenant: tenant.as_str().to_owned(),
             role,
+            sid: None,
             iat: now_s,
             exp: now_s + i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX / 2_000_000),
         })

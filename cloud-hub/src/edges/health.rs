@@ -12,8 +12,8 @@ use super::TAG;
 use crate::{
     app::App,
     error::Result,
-    identity::{caller::Caller, permission::Permission},
     kernel::tenancy::TenantTx,
+    kernel::{caller::Caller, permission::Permission},
     request::{ListQuery, Page, Query, Rows},
 };
 
@@ -118,7 +118,7 @@ pub async fn edges(tx: &mut TenantTx, cursor: Option<Uuid>, limit: i64, now_us: 
 }
 
 /// Lists the edges by name, each with its health.
-#[utoipa::path(get, path = "/edges", operation_id = "list_edges", tag = TAG, params(ListQuery),
+#[utoipa::path(get, path = "/edges", operation_id = "list_edges", tag = TAG, security(("bearer" = ["edge.read"])), params(ListQuery),
     responses((status = 200, description = "Edges", body = Page<Edge>)))]
 pub async fn list_edges(
     State(app): State<App>,

@@ -2,4 +2,5 @@
 
 pub mod domain;
 pub mod query;
+pub mod resources;
 pub mod workflow;

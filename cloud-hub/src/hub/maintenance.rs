@@ -80,7 +80,8 @@ async fn notice_silence(app: &App, tenant: &TenantSlug) -> Result<(), TenancyErr
     .bind(app.clock.now() - chrono::Duration::seconds(SILENCE_S))
     .fetch_all(tx.conn())
     .await?;
-    tx.commit().await?;
+    tx.commit_unaudited("who is online is a state, not a record")
+        .await?;
     for name in silent {
         app.live
             .publish(tenant, app.clock.now_us(), LiveKind::Edge { name });

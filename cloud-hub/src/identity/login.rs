@@ -10,11 +10,12 @@ use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{TAG, attempts::Attempts, caller::Caller, permission};
+use super::{TAG, attempts::Attempts};
 use crate::{
     app::App,
     error::{Error, Result},
     kernel::{
+        caller::{Caller, Principal},
         password,
         role::Role,
         secret::Secret,
@@ -101,10 +102,15 @@ async fn find(app: &App, tenant: &str, email: &str) -> Result<Option<(TenantSlug
         Err(TenancyError::UnknownTenant) => return Ok(None),
         Err(source) => return Err(source.into()),
     };
-    let account = sqlx::query_as("SELECT id, password_hash, role, is_active FROM app_user WHERE email = $1")
-        .bind(email)
-        .fetch_optional(tx.conn())
-        .await?;
+    let account = sqlx::query_as(
+        "SELECT u.id, coalesce(u.password_hash, '') AS password_hash, u.is_active, \
+           coalesce((SELECT r.name FROM user_role g JOIN role r ON r.id = g.role_id \
+              WHERE g.user_id = u.id AND r.is_builtin ORDER BY r.name LIMIT 1), 'auditor') AS role \
+         FROM app_user u WHERE u.email = $1",
+    )
+    .bind(email)
+    .fetch_optional(tx.conn())
+    .await?;
     Ok(account.map(|account| (tenant, account)))
 }
 
@@ -130,6 +136,7 @@ fn issue(app: &App, tenant: &TenantSlug, account: &Account) -> Result<Session> {
         sub: account.id,
         tenant: tenant.as_str().to_owned(),
         role,
+        sid: None,
         iat: now_s,
         exp: now_s.saturating_add_unsigned(expires_in_s),
     };
@@ -187,29 +194,28 @@ pub async fn me(State(app): State<App>, caller: Caller) -> Result<Answer<Me>> {
         .fetch_optional(platform.conn())
         .await?;
     drop(platform);
-    let mut tx = app.db.begin(&caller.tenant).await?;
-    let account: Option<(String, String)> =
-        sqlx::query_as("SELECT email, display_name FROM app_user WHERE id = $1 AND is_active")
-            .bind(caller.user_id)
-            .fetch_optional(tx.conn())
-            .await?;
+    let (mut tx, grants) = caller.begin_signed_in(&app).await?;
+    let user_id = caller.user_id().unwrap_or_default();
+    let email: Option<String> = sqlx::query_scalar("SELECT email FROM app_user WHERE id = $1")
+        .bind(user_id)
+        .fetch_optional(tx.conn())
+        .await?;
     let plant: Option<MyPlant> = sqlx::query_as("SELECT code, name, zone FROM plant ORDER BY code LIMIT 1")
         .fetch_optional(tx.conn())
         .await?;
-    let (email, display_name) = match account {
-        Some(account) => account,
-        None if caller.user_id.is_nil() => (String::new(), format!("Token ({})", caller.role)),
-        None => return Err(Error::Unauthenticated("the account is no longer active")),
+    let role = match caller.principal {
+        Principal::Operator(role) => Some(role),
+        _ => grants.grants.iter().find_map(|grant| grant.role.parse().ok()),
     };
     Ok(Answer(Me {
         user: MyUser {
-            id: caller.user_id,
-            email,
-            display_name,
-            role: caller.role,
+            id: user_id,
+            email: email.unwrap_or_default(),
+            display_name: grants.name.clone(),
+            role: role.unwrap_or(Role::Auditor),
         },
         tenant: tenant.ok_or(Error::NotFound { entity: "tenant" })?,
         plant: plant.ok_or(Error::NotFound { entity: "plant" })?,
-        can: permission::granted(caller.role),
+        can: grants.permissions(),
     }))
 }

@@ -1,9 +1,7 @@
 //! Identity: who is calling, what their role may do, and how they sign in.
 
 pub mod attempts;
-pub mod caller;
 pub mod login;
-pub mod permission;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 

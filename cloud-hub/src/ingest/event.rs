@@ -154,7 +154,7 @@ async fn file(
         },
         Event::Deviation(said) => match plant.point(&said.ccp) {
             Ok(point) => {
-                let recorded = deviation::record(tx, point, from.edge_id, said).await?;
+                let recorded = deviation::record(tx, point, (from.edge_id, from.edge), said).await?;
                 live.push(LiveKind::Deviation {
                     id: recorded.deviation_id,
                     version: recorded.version,

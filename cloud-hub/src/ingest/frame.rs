@@ -32,6 +32,7 @@ pub(super) struct Resolved<'a> {
     /// Its place in the batch.
     pub(super) index: usize,
     pub(super) edge_id: Uuid,
+    pub(super) edge: &'a str,
     pub(super) frame: &'a Frame,
     /// Readings that came with it and have an impossible time.
     pub(super) misdated: &'a [Reading],

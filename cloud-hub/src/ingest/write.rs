@@ -330,14 +330,14 @@ async fn judge<'a>(
             let id = frame.header.dictionary;
             match known.dictionaries.find(tx, edge_id, id).await? {
                 None => Verdict::NeedDictionary(id),
-                Some(mapping) => resolve((index, edge_id), (frame, misdated), mapping, frames),
+                Some(mapping) => resolve((index, edge_id, &item.edge), (frame, misdated), mapping, frames),
             }
         }
     })
 }
 
 fn resolve<'a>(
-    (index, edge_id): (usize, Uuid),
+    (index, edge_id, edge): (usize, Uuid, &'a str),
     (frame, misdated): (&'a protocol::frame::Frame, &'a [Reading]),
     mapping: Arc<Mapping>,
     frames: &mut Vec<Resolved<'a>>,
@@ -348,6 +348,7 @@ fn resolve<'a>(
     frames.push(Resolved {
         index,
         edge_id,
+        edge,
         frame,
         misdated,
         mapping,

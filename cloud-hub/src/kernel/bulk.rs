@@ -5,10 +5,19 @@
 use std::{collections::HashMap, fmt};
 
 use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
 use futures_util::SinkExt;
-use tokio_postgres::{Client, NoTls, Row, Statement, Transaction, error::SqlState, types::ToSql};
+use tokio_postgres::{
+    Client, NoTls, Row, SimpleQueryMessage, Statement, Transaction, error::SqlState, types::ToSql,
+};
+use uuid::Uuid;
 
-use super::tenancy::TenantSlug;
+use super::{
+    audit::{self, Actor, Deed},
+    clock::Clock,
+    event::NewEvent,
+    tenancy::{RECORD, Standing, TenancyError, TenantSlug, Trail, entry_sql},
+};
 
 /// What went wrong, by what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +31,9 @@ pub enum BulkError {
     /// No such tenant.
     #[error("no such tenant")]
     UnknownTenant,
+    /// The tenant's schema is not what this program needs yet: its data waits, other tenants' does not.
+    #[error("the tenant's schema is not migrated yet")]
+    NotMigrated,
     /// The data cannot be stored, now or later.
     #[error("the database refuses the data: {}", reason(.0))]
     Refused(#[source] tokio_postgres::Error),
@@ -115,14 +127,31 @@ impl BulkConnection {
     pub async fn begin(&mut self, tenant: &TenantSlug) -> Result<BulkTx<'_>, BulkError> {
         let prepared = self.prepared.entry(tenant.clone()).or_default();
         let tx = self.client.transaction().await?;
-        let schema = tenant.schema();
-        let enter = format!("SET LOCAL ROLE {schema}; SET LOCAL search_path TO {schema}, public");
-        match tx.batch_execute(&enter).await {
-            Ok(()) => Ok(BulkTx { tx, prepared }),
-            Err(error) => match error.code().map(SqlState::code) {
-                Some("22023" | "42704" | "42501") => Err(BulkError::UnknownTenant),
-                _ => Err(error.into()),
-            },
+        let said = match tx.simple_query(&entry_sql(tenant)).await {
+            Ok(said) => said,
+            Err(error) => {
+                return match error.code().map(SqlState::code) {
+                    Some("22023" | "42704" | "42501") => Err(BulkError::UnknownTenant),
+                    _ => Err(error.into()),
+                };
+            }
+        };
+        let standing = said.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        match Standing::parse(standing.ok_or(BulkError::UnknownTenant)?) {
+            Ok(_) => Ok(BulkTx {
+                tx,
+                prepared,
+                actor: Actor::Hub { duty: "ingest" },
+                correlation_id: Uuid::now_v7().to_string(),
+                at: Clock::system().now(),
+                trail: Trail::default(),
+                marked: (0, 0),
+            }),
+            Err(TenancyError::NotMigrated(_)) => Err(BulkError::NotMigrated),
+            Err(_) => Err(BulkError::UnknownTenant),
         }
     }
 }
@@ -131,6 +160,12 @@ impl BulkConnection {
 pub struct BulkTx<'a> {
     tx: Transaction<'a>,
     prepared: &'a mut Prepared,
+    actor: Actor,
+    correlation_id: String,
+    at: DateTime<Utc>,
+    trail: Trail,
+    /// Lengths of the trail at the mark.
+    marked: (usize, usize),
 }
 
 impl fmt::Debug for BulkTx<'_> {
@@ -196,6 +231,7 @@ impl BulkTx<'_> {
     /// # Errors
     /// [`BulkError`].
     pub async fn mark(&mut self) -> Result<(), BulkError> {
+        self.marked = (self.trail.entries.len(), self.trail.events.len());
         Ok(self.tx.batch_execute("SAVEPOINT mark").await?)
     }
 
@@ -204,6 +240,10 @@ impl BulkTx<'_> {
     /// # Errors
     /// [`BulkError`].
     pub async fn leave_mark(&mut self, keep: bool) -> Result<(), BulkError> {
+        if !keep {
+            self.trail.entries.truncate(self.marked.0);
+            self.trail.events.truncate(self.marked.1);
+        }
         let sql = if keep {
             "RELEASE SAVEPOINT mark"
         } else {
@@ -212,11 +252,33 @@ impl BulkTx<'_> {
         Ok(self.tx.batch_execute(sql).await?)
     }
 
-    /// Makes it last. After an error of kind [`BulkError::Unavailable`] it is not known whether it did.
+    /// Says who acts from here on, and in what matter: a deviation's id goes from the edge to the notification.
+    pub fn act_as(&mut self, actor: Actor, correlation_id: impl Into<String>) {
+        self.actor = actor;
+        self.correlation_id = correlation_id.into();
+    }
+
+    /// Notes a deed for the audit chain.
+    pub fn audit(&mut self, deed: &Deed) {
+        let entry = audit::entry(deed, &self.actor, self.at, &self.correlation_id, None);
+        self.trail.entries.push(entry);
+    }
+
+    /// Notes a domain event.
+    pub fn event(&mut self, event: &NewEvent) {
+        self.trail.events.push(event.text(self.at, &self.correlation_id));
+    }
+
+    /// Makes it last, with its audit entries and events. Readings and frames are records of their own and have no
+    /// entry; what people decide on (deviations, holds, lots) has one. After an error of kind [`BulkError::Unavailable`] it is not known whether it did.
     ///
     /// # Errors
     /// [`BulkError`].
-    pub async fn commit(self) -> Result<(), BulkError> {
+    pub async fn commit(mut self) -> Result<(), BulkError> {
+        if !self.trail.is_empty() {
+            let Trail { entries, events } = std::mem::take(&mut self.trail);
+            self.query(RECORD, &[&entries, &events]).await?;
+        }
         Ok(self.tx.commit().await?)
     }
 }

@@ -1,11 +1,23 @@
-//! What do all contexts share? The clock, tenants' transactions, roles, passwords and tokens.
+//! What do all contexts share? Callers and what they may do, tenants' transactions with their audit trail and
+//! events, records, and the clock.
 
+pub mod api_key;
+pub mod audit;
 pub mod bulk;
+pub mod caller;
 pub mod clock;
+pub mod context;
 pub mod database;
 pub mod duration;
+pub mod event;
+pub mod idempotency;
+pub mod page;
 pub mod password;
+pub mod permission;
+pub mod reply;
+pub mod resource;
 pub mod role;
+pub mod scope;
 pub mod secret;
 pub mod tenancy;
 pub mod token;

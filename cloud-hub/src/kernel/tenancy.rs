@@ -1,12 +1,24 @@
 //! Whose data is this? Every statement on a tenant's data runs in a [`TenantTx`], which has taken the tenant's
-//! own database role. The login role may read no tenant's schema, so forgetting this fails closed.
+//! own database role. The login role may read no tenant's schema, so forgetting this fails closed. What is changed
+//! in one leaves an audit entry: a transaction that wrote and says nothing of it does not commit.
 
 use std::{fmt, time::Duration};
 
+use chrono::{DateTime, Utc};
+
 use sqlx::{
-    AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
+    AssertSqlSafe, PgConnection, PgPool, Postgres, Row as _, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+
+use super::{
+    audit::{self, Actor, Deed},
+    clock::Clock,
+    context::{self, RequestContext},
+    event::NewEvent,
+    scope::Scope,
+};
+use crate::tenant::migrate;
 
 /// Name of the role the hub logs in as.
 pub const LOGIN_ROLE: &str = "foodflow_app";
@@ -58,6 +70,12 @@ pub enum TenancyError {
     /// No tenant of that name: for callers, not found.
     #[error("no such tenant")]
     UnknownTenant,
+    /// The tenant's schema is not what this program needs yet: try again later.
+    #[error("the tenant's schema is at version {0}; it is being migrated, or its migration failed")]
+    NotMigrated(i64),
+    /// A change that left no audit entry: a fault of this program, undone.
+    #[error("the transaction changed data without an audit entry")]
+    Unaudited,
     /// The database cannot be reached now: try again later.
     #[error("the database cannot be reached")]
     Unavailable(#[source] sqlx::Error),
@@ -104,12 +122,22 @@ impl From<sqlx::Error> for TenancyError {
 #[derive(Clone)]
 pub struct Db {
     pool: PgPool,
+    clock: Clock,
 }
 
 impl fmt::Debug for Db {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Db({} connections)", self.pool.size())
     }
+}
+
+/// What the database said when a tenant was entered.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) tx: TenantTx,
+    pub(super) is_suspended: bool,
+    /// The answer to the question that was sent along.
+    pub(super) said: Option<String>,
 }
 
 impl Db {
@@ -119,30 +147,74 @@ impl Db {
             .max_connections(connections_max)
             .acquire_timeout(acquire_timeout)
             .connect_lazy_with(options);
-        Self { pool }
+        Self {
+            pool,
+            clock: Clock::system(),
+        }
     }
 
-    /// Begins a transaction in which only `tenant`'s data can be seen.
+    /// With another source of the present.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Begins a transaction of the hub itself in which only `tenant`'s data can be seen.
     ///
     /// # Errors
     /// [`TenancyError`].
     pub async fn begin(&self, tenant: &TenantSlug) -> Result<TenantTx, TenancyError> {
+        self.begin_as(tenant, Actor::Hub { duty: "hub" }).await
+    }
+
+    /// Begins a transaction of `actor`, who is not asked for permissions: a duty, a command, a sign-in.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn begin_as(&self, tenant: &TenantSlug, actor: Actor) -> Result<TenantTx, TenancyError> {
+        let entered = self.enter(tenant, None).await?;
+        Ok(entered.tx.by(actor))
+    }
+
+    /// Takes the tenant's role, in one round trip with a question to its schema. `question` is made of constants,
+    /// numbers and ids.
+    pub(super) async fn enter(
+        &self,
+        tenant: &TenantSlug,
+        question: Option<&str>,
+    ) -> Result<Entered, TenancyError> {
         let mut tx = self.pool.begin().await?;
-        let schema = tenant.schema();
-        let enter = format!("SET LOCAL ROLE {schema}; SET LOCAL search_path TO {schema}, public");
-        match sqlx::raw_sql(AssertSqlSafe(enter)).execute(&mut *tx).await {
-            Ok(_) => Ok(TenantTx {
-                tx,
-                tenant: tenant.clone(),
-            }),
+        let enter = entry_sql(tenant) + question.unwrap_or_default();
+        let rows = match sqlx::raw_sql(AssertSqlSafe(enter)).fetch_all(&mut *tx).await {
+            Ok(rows) => rows,
             // 22023: no such role; 42501: a role that is no tenant's.
             Err(sqlx::Error::Database(refusal))
                 if matches!(refusal.code().as_deref(), Some("22023" | "42704" | "42501")) =>
             {
-                Err(TenancyError::UnknownTenant)
+                return Err(TenancyError::UnknownTenant);
             }
-            Err(error) => Err(error.into()),
-        }
+            // 42883: the question is of a newer schema than the tenant's.
+            Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("42883") => {
+                return Err(TenancyError::NotMigrated(0));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut texts = rows.iter().map(|row| row.try_get::<String, _>(0));
+        let standing = texts.next().ok_or(TenancyError::UnknownTenant)??;
+        let is_suspended = Standing::parse(&standing)?.is_suspended;
+        Ok(Entered {
+            tx: TenantTx {
+                tx,
+                tenant: tenant.clone(),
+                actor: Actor::Nobody,
+                at: self.clock.now(),
+                context: context::current(),
+                trail: Trail::default(),
+            },
+            is_suspended,
+            said: texts.next().transpose()?,
+        })
     }
 
     /// Begins a transaction on the platform's own tables; no tenant's data can be seen in it.
@@ -169,14 +241,80 @@ impl Db {
     }
 }
 
+/// How a transaction becomes a tenant's, on either driver: where the tenant stands, its role, its schema, all of
+/// its lines.
+pub(super) fn entry_sql(tenant: &TenantSlug) -> String {
+    let (slug, schema) = (tenant.as_str(), tenant.schema());
+    format!(
+        "SELECT status || ' ' || schema_version FROM platform.tenant WHERE slug = '{slug}'; \
+         SET LOCAL ROLE {schema}; SET LOCAL search_path TO {schema}, public; SET LOCAL foodflow.lines TO '*';"
+    )
+}
+
+/// Where a tenant stands, as [`entry_sql`] asks it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) is_suspended: bool,
+}
+
+impl Standing {
+    /// Reads `status version`.
+    pub(super) fn parse(said: &str) -> Result<Self, TenancyError> {
+        let (status, version) = said.split_once(' ').unwrap_or((said, "0"));
+        let version: i64 = version.parse().unwrap_or(0);
+        if version < migrate::tenant_version() {
+            return Err(TenancyError::NotMigrated(version));
+        }
+        Ok(Self {
+            is_suspended: status != "active",
+        })
+    }
+}
+
+/// What a transaction has to say of itself, kept until it commits.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    pub(super) entries: Vec<String>,
+    pub(super) events: Vec<String>,
+}
+
+impl Trail {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.events.is_empty()
+    }
+}
+
+/// Writes a trail; the last statement before a commit, because writers of a tenant queue there.
+pub(super) const RECORD: &str = "SELECT record($1, $2)";
+
 /// A transaction within one tenant; rolled back when dropped.
 #[derive(Debug)]
 pub struct TenantTx {
     tx: Transaction<'static, Postgres>,
     tenant: TenantSlug,
+    actor: Actor,
+    at: DateTime<Utc>,
+    context: RequestContext,
+    trail: Trail,
 }
 
 impl TenantTx {
+    pub(super) fn by(mut self, actor: Actor) -> Self {
+        self.actor = actor;
+        self
+    }
+
+    /// Restricts what follows to some lines.
+    pub(super) async fn narrow(&mut self, scope: &Scope) -> Result<(), TenancyError> {
+        if *scope != Scope::Everywhere {
+            sqlx::query("SELECT set_config('foodflow.lines', $1, true)")
+                .bind(scope.setting())
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// The connection, for `sqlx::query…(…).execute(tx.conn())`. Tables are named without a schema.
     pub fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
@@ -187,11 +325,68 @@ impl TenantTx {
         &self.tenant
     }
 
-    /// Makes it last.
+    /// Who acts.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// When it began: the time of its deeds.
+    pub fn at(&self) -> DateTime<Utc> {
+        self.at
+    }
+
+    /// The request it is part of.
+    pub fn context(&self) -> &RequestContext {
+        &self.context
+    }
+
+    /// Says why, where the request did not.
+    pub fn because(&mut self, why: &str) {
+        self.context.why = Some(why.to_owned());
+    }
+
+    /// Notes a deed of this transaction for the audit chain.
+    pub fn audit(&mut self, deed: &Deed) {
+        let why = self.context.why.as_deref();
+        let entry = audit::entry(deed, &self.actor, self.at, &self.context.correlation_id, why);
+        self.trail.entries.push(entry);
+    }
+
+    /// Notes a domain event of this transaction.
+    pub fn event(&mut self, event: &NewEvent) {
+        self.trail
+            .events
+            .push(event.text(self.at, &self.context.correlation_id));
+    }
+
+    /// Makes it last, with its audit entries and events.
+    ///
+    /// # Errors
+    /// [`TenancyError`]; [`TenancyError::Unaudited`] when something was changed that no audit entry tells of.
+    pub async fn commit(mut self) -> Result<(), TenancyError> {
+        if self.trail.entries.is_empty() {
+            let has_written: bool = sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+                .fetch_one(&mut *self.tx)
+                .await?;
+            if has_written || !self.trail.is_empty() {
+                return Err(TenancyError::Unaudited);
+            }
+        } else {
+            sqlx::query(RECORD)
+                .bind(&self.trail.entries)
+                .bind(&self.trail.events)
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        Ok(self.tx.commit().await?)
+    }
+
+    /// Makes it last without an audit entry: for what is derived from audited records or is no record at all
+    /// (projections, last-used times, who is online). The reason is for the reader of the code.
     ///
     /// # Errors
     /// [`TenancyError`].
-    pub async fn commit(self) -> Result<(), TenancyError> {
+    pub async fn commit_unaudited(self, _reason: &'static str) -> Result<(), TenancyError> {
         Ok(self.tx.commit().await?)
     }
 }

@@ -17,8 +17,11 @@ pub struct Claims {
     pub sub: Uuid,
     /// The tenant's slug: a token is good in one tenant only.
     pub tenant: String,
-    /// The role the user had when it was issued.
+    /// The role it was issued for; decides only where `sub` is nil, else the account's grants do.
     pub role: Role,
+    /// The session it belongs to; absent in a token that the command line printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<Uuid>,
     /// Issued, seconds since 1970.
     pub iat: i64,
     /// Good until, seconds since 1970.
@@ -133,6 +136,7 @@ mod tests {
             sub: Uuid::nil(),
             tenant: "akron".to_owned(),
             role: Role::Auditor,
+            sid: None,
             iat: 100,
             exp: 200,
         }

@@ -13,8 +13,14 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
-    kernel::tenancy::TenantTx,
+    kernel::{
+        audit::{Deed, value},
+        caller::Caller,
+        event::NewEvent,
+        permission::Permission,
+        reply::Reply,
+        tenancy::TenantTx,
+    },
     request::{Json, ListQuery, Page, Path, Query, Rows},
     series::bus::LiveKind,
 };
@@ -106,7 +112,7 @@ async fn find(tx: &mut TenantTx, id: Uuid) -> Result<Batch> {
 }
 
 /// Lists batches: planned ones, then by start, newest first.
-#[utoipa::path(get, path = "/plant-ops/batches", operation_id = "list_batches", tag = TAG, params(ListQuery),
+#[utoipa::path(get, path = "/plant-ops/batches", operation_id = "list_batches", tag = TAG, security(("bearer" = ["batch.read"])), params(ListQuery),
     responses((status = 200, description = "Batches", body = Page<Batch>)))]
 pub async fn list_batches(
     State(app): State<App>,
@@ -132,13 +138,13 @@ pub async fn list_batches(
 }
 
 /// Plans a batch.
-#[utoipa::path(post, path = "/plant-ops/batches", operation_id = "create_batch", tag = TAG,
+#[utoipa::path(post, path = "/plant-ops/batches", operation_id = "create_batch", tag = TAG, security(("bearer" = ["batch.write"])),
     request_body = NewBatch, responses((status = 201, description = "Planned", body = Batch)))]
 pub async fn create_batch(
     State(app): State<App>,
     caller: Caller,
     Json(new): Json<NewBatch>,
-) -> Result<(StatusCode, Answer<Batch>)> {
+) -> Result<Reply> {
     if !(1..=40).contains(&new.code.trim().chars().count()) {
         return Err(Error::Invalid("`code` must have 1 to 40 characters".to_owned()));
     }
@@ -172,12 +178,13 @@ pub async fn create_batch(
         )));
     }
     let batch = find(&mut tx, id).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Answer(batch)))
+    tx.audit(&Deed::on("create", "batch", id).after(&batch));
+    tx.event(&NewEvent::new("BatchCreated", "batch", id, value(&batch)));
+    tx.finish(StatusCode::CREATED, &batch).await
 }
 
 /// Reads one batch.
-#[utoipa::path(get, path = "/plant-ops/batches/{id}", operation_id = "read_batch", tag = TAG, params(BatchId),
+#[utoipa::path(get, path = "/plant-ops/batches/{id}", operation_id = "read_batch", tag = TAG, security(("bearer" = ["batch.read"])), params(BatchId),
     responses((status = 200, description = "The batch", body = Batch)))]
 pub async fn read_batch(
     State(app): State<App>,
@@ -189,15 +196,12 @@ pub async fn read_batch(
 }
 
 /// Starts a planned batch: its line's equipment is its own from now on, and its finished lot is open.
-#[utoipa::path(post, path = "/plant-ops/batches/{id}/start", operation_id = "start_batch", tag = TAG,
+#[utoipa::path(post, path = "/plant-ops/batches/{id}/start", operation_id = "start_batch", tag = TAG, security(("bearer" = ["batch.write"])),
     params(BatchId), responses((status = 200, description = "Running", body = Batch)))]
-pub async fn start_batch(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<Uuid>,
-) -> Result<Answer<Batch>> {
+pub async fn start_batch(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Reply> {
     let mut tx = caller.begin(&app, Permission::BatchWrite).await?;
     let now = app.clock.now();
+    let before = find(&mut tx, id).await?;
     let (line_id, state) = lock(&mut tx, id).await?;
     if state != "planned" {
         return Err(Error::Conflict(format!(
@@ -207,22 +211,21 @@ pub async fn start_batch(
     claim(&mut tx, id, line_id, now).await?;
     open_lot(&mut tx, id, now).await?;
     let batch = find(&mut tx, id).await?;
-    tx.commit().await?;
+    tx.audit(&Deed::on("start", "batch", id).before(&before).after(&batch));
+    tx.event(&NewEvent::new("BatchStarted", "batch", id, value(&batch)));
+    let reply = tx.finish(StatusCode::OK, &batch).await?;
     app.live
         .publish(&caller.tenant, app.clock.now_us(), LiveKind::Line { id: line_id });
-    Ok(Answer(batch))
+    Ok(reply)
 }
 
 /// Completes a running batch: its equipment is free and its lots are closed.
-#[utoipa::path(post, path = "/plant-ops/batches/{id}/complete", operation_id = "complete_batch", tag = TAG,
+#[utoipa::path(post, path = "/plant-ops/batches/{id}/complete", operation_id = "complete_batch", tag = TAG, security(("bearer" = ["batch.write"])),
     params(BatchId), responses((status = 200, description = "Complete", body = Batch)))]
-pub async fn complete_batch(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<Uuid>,
-) -> Result<Answer<Batch>> {
+pub async fn complete_batch(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Reply> {
     let mut tx = caller.begin(&app, Permission::BatchWrite).await?;
     let now = app.clock.now();
+    let before = find(&mut tx, id).await?;
     let (line_id, state) = lock(&mut tx, id).await?;
     if state != "running" {
         return Err(Error::Conflict(format!(
@@ -242,10 +245,12 @@ pub async fn complete_batch(
         sqlx::query(sql).bind(id).bind(now).execute(tx.conn()).await?;
     }
     let batch = find(&mut tx, id).await?;
-    tx.commit().await?;
+    tx.audit(&Deed::on("complete", "batch", id).before(&before).after(&batch));
+    tx.event(&NewEvent::new("BatchCompleted", "batch", id, value(&batch)));
+    let reply = tx.finish(StatusCode::OK, &batch).await?;
     app.live
         .publish(&caller.tenant, app.clock.now_us(), LiveKind::Line { id: line_id });
-    Ok(Answer(batch))
+    Ok(reply)
 }
 
 async fn lock(tx: &mut TenantTx, id: Uuid) -> Result<(Uuid, String)> {

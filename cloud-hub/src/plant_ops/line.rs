@@ -13,8 +13,8 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
     kernel::tenancy::TenantTx,
+    kernel::{caller::Caller, permission::Permission},
     request::{ListQuery, Page, Path, Query, Rows},
 };
 
@@ -197,7 +197,7 @@ async fn present(app: &App, tx: &mut TenantTx, row: Row) -> Result<Line> {
 }
 
 /// Lists the lines by code, each as it is now.
-#[utoipa::path(get, path = "/plant-ops/lines", operation_id = "list_lines", tag = TAG, params(ListQuery),
+#[utoipa::path(get, path = "/plant-ops/lines", operation_id = "list_lines", tag = TAG, security(("bearer" = ["plant.read"])), params(ListQuery),
     responses((status = 200, description = "Lines", body = Page<Line>)))]
 pub async fn list_lines(
     State(app): State<App>,
@@ -223,7 +223,7 @@ pub async fn list_lines(
 }
 
 /// Reads one line as it is now.
-#[utoipa::path(get, path = "/plant-ops/lines/{id}", operation_id = "read_line", tag = TAG,
+#[utoipa::path(get, path = "/plant-ops/lines/{id}", operation_id = "read_line", tag = TAG, security(("bearer" = ["plant.read"])),
     params(("id" = Uuid, Path, description = "Line")),
     responses((status = 200, description = "The line", body = Line)))]
 pub async fn read_line(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Json<Line>> {

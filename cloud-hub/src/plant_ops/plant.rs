@@ -10,7 +10,7 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
+    kernel::{caller::Caller, permission::Permission},
     request::{ListQuery, Page, Path, Query, Rows},
 };
 
@@ -28,7 +28,7 @@ pub struct Plant {
 }
 
 /// Lists the tenant's plants by code.
-#[utoipa::path(get, path = "/plant-ops/plants", operation_id = "list_plants", tag = TAG, params(ListQuery),
+#[utoipa::path(get, path = "/plant-ops/plants", operation_id = "list_plants", tag = TAG, security(("bearer" = ["plant.read"])), params(ListQuery),
     responses((status = 200, description = "Plants", body = Page<Plant>)))]
 pub async fn list_plants(
     State(app): State<App>,
@@ -50,7 +50,7 @@ pub async fn list_plants(
 }
 
 /// Reads one plant.
-#[utoipa::path(get, path = "/plant-ops/plants/{id}", operation_id = "read_plant", tag = TAG,
+#[utoipa::path(get, path = "/plant-ops/plants/{id}", operation_id = "read_plant", tag = TAG, security(("bearer" = ["plant.read"])),
     params(("id" = Uuid, Path, description = "Plant")),
     responses((status = 200, description = "The plant", body = Plant)))]
 pub async fn read_plant(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Json<Plant>> {

@@ -9,7 +9,7 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
+    kernel::{caller::Caller, permission::Permission},
     request::Query,
     series::query::{POINTS_MAX, range},
 };
@@ -49,7 +49,7 @@ pub struct Readings {
 }
 
 /// Gives a tag's readings, thinned without losing an extreme.
-#[utoipa::path(get, path = "/plant-ops/readings", operation_id = "list_readings", tag = TAG,
+#[utoipa::path(get, path = "/plant-ops/readings", operation_id = "list_readings", tag = TAG, security(("bearer" = ["reading.read"])),
     params(ReadingQuery), responses((status = 200, description = "Readings", body = Readings)))]
 pub async fn list_readings(
     State(app): State<App>,

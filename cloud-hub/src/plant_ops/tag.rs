@@ -12,7 +12,7 @@ use super::TAG;
 use crate::{
     app::App,
     error::Result,
-    identity::{caller::Caller, permission::Permission},
+    kernel::{caller::Caller, permission::Permission},
     request::{Page, Query, Rows},
 };
 
@@ -133,7 +133,7 @@ WHERE ($1::uuid IS NULL OR t.line_id = $1) AND ($2::text IS NULL OR t.name = $2)
 ORDER BY t.name LIMIT $4";
 
 /// Lists tags by name, each with its newest reading.
-#[utoipa::path(get, path = "/plant-ops/tags", operation_id = "list_tags", tag = TAG, params(TagQuery),
+#[utoipa::path(get, path = "/plant-ops/tags", operation_id = "list_tags", tag = TAG, security(("bearer" = ["plant.read"])), params(TagQuery),
     responses((status = 200, description = "Tags", body = Page<Tag>)))]
 pub async fn list_tags(
     State(app): State<App>,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     kernel::{
+        audit::{Actor, Deed},
         role::Role,
         tenancy::{Db, TenancyError, TenantSlug, TenantTx},
     },
@@ -129,7 +130,10 @@ pub fn users() -> Vec<User> {
 pub async fn akron(db: &Db, password_hash: &str, now: DateTime<Utc>) -> Result<(), TenancyError> {
     let [akron, canary] = tenants();
     let data = data();
-    let mut tx = db.begin(&akron.slug).await?;
+    let seeding = || Actor::Operator {
+        name: "seed".to_owned(),
+    };
+    let mut tx = db.begin_as(&akron.slug, seeding()).await?;
     for person in &data.users {
         user::put(
             &mut tx,
@@ -142,9 +146,10 @@ pub async fn akron(db: &Db, password_hash: &str, now: DateTime<Utc>) -> Result<(
     }
     let ids = plant(&mut tx, &data).await?;
     product::runs(&mut tx, &data.runs, &ids, now).await?;
+    tx.audit(&Deed::on("seed", "plant", &data.plant.code));
     tx.commit().await?;
 
-    let mut tx = db.begin(&canary.slug).await?;
+    let mut tx = db.begin_as(&canary.slug, seeding()).await?;
     user::put(
         &mut tx,
         "admin@cuyahoga.example",

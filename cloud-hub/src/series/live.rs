@@ -32,9 +32,10 @@ use super::{
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{
+    kernel::{
         caller::{Caller, bearer},
-        permission::{Permission, granted},
+        permission::Permission,
+        scope::Grants,
     },
     request::Query,
 };
@@ -134,7 +135,7 @@ impl Wanted {
 }
 
 /// Opens the live stream.
-#[utoipa::path(get, path = "/live", operation_id = "open_live", tag = "live", params(LiveQuery),
+#[utoipa::path(get, path = "/live", operation_id = "open_live", tag = "live", security(("bearer" = ["live.read"])), params(LiveQuery),
     responses((status = 200, description = "hello, heartbeat, samples, deviation, hold, defect, edge, line, resync",
         body = String, content_type = "text/event-stream")))]
 pub async fn open_live(
@@ -144,11 +145,13 @@ pub async fn open_live(
     Query(query): Query<LiveQuery>,
 ) -> Result<Response> {
     let token = bearer(&headers).or(query.access_token.as_deref());
-    let caller = Caller::from_token(
+    let caller = Caller::from_credential(
         token.ok_or(Error::Unauthenticated("a bearer token is needed"))?,
         &app,
     )?;
-    caller.require(Permission::LiveRead)?;
+    caller.authorize(&app, Permission::LiveRead).await?;
+    let (tx, grants) = caller.begin_signed_in(&app).await?;
+    drop(tx);
     let wanted = Wanted::parse(query.topics.as_deref(), query.tags.as_deref())?;
     let permit = feed
         .admit()
@@ -164,6 +167,7 @@ pub async fn open_live(
         app,
         feed,
         caller,
+        grants,
         wanted,
         replayed: HashSet::new(),
         waiting: VecDeque::new(),
@@ -186,6 +190,7 @@ struct Listener {
     app: App,
     feed: Arc<Feed>,
     caller: Caller,
+    grants: Grants,
     wanted: Wanted,
     /// The newest event that this stream has seen.
     cursor: u64,
@@ -220,7 +225,7 @@ impl Listener {
         };
         let hello = json!({
             "server_now_us": self.app.clock.now_us(), "tenant": self.caller.tenant.as_str(),
-            "can": granted(self.caller.role), "cursor": self.feed.id(now), "schema": 1,
+            "can": self.grants.permissions(), "cursor": self.feed.id(now), "schema": 1,
         });
         self.tell("hello", &hello);
         match missed {

@@ -5,6 +5,7 @@ use chrono::{DateTime, Duration, Utc};
 use uuid::Uuid;
 
 use crate::kernel::{
+    audit::{Actor, Deed},
     secret,
     tenancy::{Db, TenancyError, TenantSlug},
 };
@@ -109,12 +110,14 @@ pub async fn redeem(db: &Db, code: &str, now: DateTime<Utc>) -> Result<Identity,
     .await?;
     tx.commit().await?;
     let tenant = TenantSlug::parse(&slug).map_err(|_| TenancyError::UnknownTenant)?;
-    let mut tx = db.begin(&tenant).await?;
+    let actor = Actor::Edge { name: edge.clone() };
+    let mut tx = db.begin_as(&tenant, actor).await?;
     sqlx::query("INSERT INTO edge (id, name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
         .bind(Uuid::now_v7())
         .bind(&edge)
         .execute(tx.conn())
         .await?;
+    tx.audit(&Deed::on("enrol", "edge", &edge));
     tx.commit().await?;
     Ok(Identity {
         mqtt_username: format!("{slug}/{edge}"),

@@ -9,6 +9,15 @@ use sqlx::{
 static PLATFORM: Migrator = sqlx::migrate!("../migrations/platform");
 static TENANT: Migrator = sqlx::migrate!("../migrations/tenant");
 
+/// Number of the newest tenant file: a tenant whose schema is older is not served.
+pub fn tenant_version() -> i64 {
+    newest(&TENANT.migrations)
+}
+
+fn newest(files: &[Migration]) -> i64 {
+    files.iter().map(|file| file.version).max().unwrap_or(0)
+}
+
 /// Why a schema could not be brought up to date. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {

@@ -42,7 +42,7 @@ async fn bring_up_to_date(conn: &mut PgConnection) -> Result<usize, MigrateError
         conn,
         format!(
             "GRANT USAGE ON SCHEMA platform TO {LOGIN_ROLE}; \
-             GRANT SELECT ON platform.tenant TO {LOGIN_ROLE}; \
+             GRANT SELECT, UPDATE ON platform.tenant TO {LOGIN_ROLE}; \
              GRANT SELECT, INSERT, UPDATE ON platform.edge_registry, platform.enroll_code TO {LOGIN_ROLE}"
         ),
     )
@@ -110,13 +110,16 @@ async fn make(conn: &mut PgConnection, slug: &TenantSlug, name: &str) -> Result<
     let applied = migrate::tenant(conn, &schema).await?;
     run(conn, grants(&schema)).await?;
     sqlx::query(
-        "INSERT INTO platform.tenant (id, slug, name, schema_name) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (slug) DO NOTHING",
+        "INSERT INTO platform.tenant AS t (id, slug, name, schema_name, schema_version, migrated_at) \
+         VALUES ($1, $2, $3, $4, $5, now()) ON CONFLICT (slug) DO UPDATE \
+         SET schema_version = greatest(t.schema_version, excluded.schema_version), migrated_at = now(), \
+           migration_error = NULL",
     )
     .bind(Uuid::now_v7())
     .bind(slug.as_str())
     .bind(name)
     .bind(&schema)
+    .bind(migrate::tenant_version())
     .execute(conn)
     .await?;
     Ok(applied)
@@ -124,7 +127,7 @@ async fn make(conn: &mut PgConnection, slug: &TenantSlug, name: &str) -> Result<
 
 /// What a tenant's role may do. Records that must never change can only be added to.
 fn grants(schema: &str) -> String {
-    const APPEND_ONLY: [&str; 8] = [
+    const APPEND_ONLY: [&str; 9] = [
         "reading",
         "ccp_check",
         "not_read",
@@ -133,6 +136,7 @@ fn grants(schema: &str) -> String {
         "hold_lot",
         "outbox",
         "dead_letter",
+        "signature",
     ];
     let append_only = APPEND_ONLY.map(|table| format!("{schema}.{table}")).join(", ");
     format!(
@@ -140,7 +144,8 @@ fn grants(schema: &str) -> String {
          GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {schema}; \
          REVOKE UPDATE, DELETE ON {append_only} FROM {schema}; \
          REVOKE DELETE ON {schema}.deviation, {schema}.hold, {schema}.lot FROM {schema}; \
-         REVOKE INSERT, UPDATE, DELETE ON {schema}.schema_migration FROM {schema}"
+         REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.schema_migration, {schema}.audit_event, \
+           {schema}.audit_root, {schema}.domain_event FROM {schema}"
     )
 }
 

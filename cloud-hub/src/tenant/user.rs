@@ -1,8 +1,10 @@
 //! Who works for a tenant? Making users from the command line; signing in is `identity`'s.
 
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::kernel::{
+    audit::Deed,
     role::Role,
     tenancy::{TenancyError, TenantTx},
 };
@@ -18,19 +20,33 @@ pub async fn put(
     role: Role,
     password_hash: &str,
 ) -> Result<Uuid, TenancyError> {
-    Ok(sqlx::query_scalar(
-        "INSERT INTO app_user AS u (id, email, display_name, role, password_hash) \
+    let id: Uuid = sqlx::query_scalar(
+        "INSERT INTO app_user AS u (id, email, display_name, password_hash, email_verified_at) \
          VALUES ($1, lower($2), $3, $4, $5) \
          ON CONFLICT (email) DO UPDATE SET version = u.version + 1, display_name = excluded.display_name, \
-           role = excluded.role, password_hash = excluded.password_hash, is_active = true RETURNING id",
+           password_hash = excluded.password_hash, is_active = true RETURNING id",
     )
     .bind(Uuid::now_v7())
-    .bind(email)
+    .bind(email.trim())
     .bind(name)
-    .bind(role.as_str())
     .bind(password_hash)
+    .bind(tx.at())
     .fetch_one(tx.conn())
-    .await?)
+    .await?;
+    sqlx::query("DELETE FROM user_role WHERE user_id = $1")
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query(
+        "INSERT INTO user_role (user_id, role_id) SELECT $1, id FROM role WHERE name = $2 AND is_builtin",
+    )
+    .bind(id)
+    .bind(role.as_str())
+    .execute(tx.conn())
+    .await?;
+    let now = json!({ "email": email.trim(), "display_name": name, "role": role });
+    tx.audit(&Deed::on("put", "app_user", id).after(now));
+    Ok(id)
 }
 
 /// The user of that role who was made first.
@@ -38,10 +54,12 @@ pub async fn put(
 /// # Errors
 /// [`TenancyError`].
 pub async fn first_with(tx: &mut TenantTx, role: Role) -> Result<Option<Uuid>, TenancyError> {
-    Ok(
-        sqlx::query_scalar("SELECT id FROM app_user WHERE role = $1 AND is_active ORDER BY id LIMIT 1")
-            .bind(role.as_str())
-            .fetch_optional(tx.conn())
-            .await?,
+    Ok(sqlx::query_scalar(
+        "SELECT u.id FROM app_user u JOIN user_role g ON g.user_id = u.id JOIN role r ON r.id = g.role_id \
+             WHERE r.name = $1 AND r.is_builtin AND g.plant_id IS NULL AND g.line_id IS NULL AND u.is_active \
+             ORDER BY u.id LIMIT 1",
     )
+    .bind(role.as_str())
+    .fetch_optional(tx.conn())
+    .await?)
 }

@@ -17,7 +17,7 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
+    kernel::{caller::Caller, permission::Permission},
     request::{Page, Path, Query, Rows},
 };
 
@@ -162,7 +162,7 @@ WHERE ($1::text IS NULL OR v.verdict = $1) AND ($2::uuid IS NULL OR v.line_id = 
 ORDER BY v.taken_at DESC, v.id DESC LIMIT $4";
 
 /// Lists judged frames, newest first.
-#[utoipa::path(get, path = "/vision/results", operation_id = "list_vision_results", tag = TAG,
+#[utoipa::path(get, path = "/vision/results", operation_id = "list_vision_results", tag = TAG, security(("bearer" = ["vision.read"])),
     params(VisionQuery), responses((status = 200, description = "Results", body = Page<VisionResult>)))]
 pub async fn list_vision_results(
     State(app): State<App>,
@@ -185,7 +185,7 @@ pub async fn list_vision_results(
 }
 
 /// Gives the picture of a judged frame, a smaller copy of the frame.
-#[utoipa::path(get, path = "/vision/results/{id}/image", operation_id = "read_vision_image", tag = TAG,
+#[utoipa::path(get, path = "/vision/results/{id}/image", operation_id = "read_vision_image", tag = TAG, security(("bearer" = ["vision.read"])),
     params(("id" = Uuid, Path, description = "Result")),
     responses((status = 200, description = "The picture", body = Vec<u8>, content_type = "image/jpeg")))]
 pub async fn read_vision_image(

@@ -44,7 +44,15 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("read_vision_image", &[Role::Integrator]),
     ("list_edges", &[]),
     ("open_live", &[Role::Integrator]),
+    ("list_suppliers", &[]),
+    ("read_supplier", &[]),
+    ("create_supplier", NOT_SUPPLIERS),
+    ("create_suppliers", NOT_SUPPLIERS),
+    ("update_supplier", NOT_SUPPLIERS),
+    ("delete_supplier", NOT_SUPPLIERS),
 ];
+
+const NOT_SUPPLIERS: &[Role] = &[Role::Supervisor, Role::Operator, Role::Integrator, Role::Auditor];
 
 /// Operations that need no token.
 const PUBLIC: &[&str] = &["login", "enroll_edge"];
@@ -73,6 +81,9 @@ fn operations() -> Vec<Operation> {
                 .replace("{id}", &Uuid::nil().to_string());
             let body = match id.as_str() {
                 "create_batch" => Some(json!({ "code": "X", "sku": "none", "line_id": Uuid::nil() })),
+                "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
+                "create_suppliers" => Some(json!({ "items": [{ "code": "Y", "name": "Y" }] })),
+                "update_supplier" => Some(json!({ "name": "X" })),
                 "acknowledge_deviation" => Some(json!({ "comment": "seen" })),
                 _ => None,
             };
@@ -110,6 +121,7 @@ async fn every_operation_refuses_bad_tokens_and_roles_without_its_permission() {
         sub: Uuid::nil(),
         tenant: "akron".to_owned(),
         role: Role::Admin,
+        sid: None,
         iat: 0,
         exp: 1,
     });
@@ -130,11 +142,14 @@ async fn every_operation_refuses_bad_tokens_and_roles_without_its_permission() {
             &nobody.with_token("x.y.z".to_owned()),
             &nobody.with_token(expired.clone()),
         ] {
-            caller.send(method.clone(), path, body.clone()).await.problem(401);
+            caller
+                .change(method.clone(), path, 1, body.clone())
+                .await
+                .problem(401);
         }
         let refused = REFUSED.iter().find(|(known, _)| known == id).unwrap().1;
         for (role, caller) in roles.iter().filter(|_| id != "open_live") {
-            let answer = caller.send(method.clone(), path, body.clone()).await;
+            let answer = caller.change(method.clone(), path, 1, body.clone()).await;
             assert_eq!(
                 answer.status == 403,
                 refused.contains(role),

@@ -1,6 +1,6 @@
 //! A caller of the API: a role's token and what came back.
 
-use cloud_hub::kernel::role::Role;
+use cloud_hub::kernel::{role::Role, tenancy::TenantSlug};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -45,6 +45,30 @@ impl Caller {
         }
     }
 
+    pub(crate) async fn of_tenant(hub: &TestHub, tenant: &TenantSlug, role: Role) -> Self {
+        Self {
+            token: Some(hub.token_in(tenant, role).await),
+            ..Self::anonymous(hub)
+        }
+    }
+
+    /// A change of the record at `version`.
+    pub(crate) async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        version: i32,
+        body: Option<Value>,
+    ) -> Answer {
+        let mut request = self
+            .request(method, path)
+            .header("if-match", format!("\"{version}\""));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        Answer::of(request).await
+    }
+
     pub(crate) fn with_token(&self, token: String) -> Self {
         Self {
             token: Some(token),
@@ -65,18 +89,7 @@ impl Caller {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let response = request.send().await.unwrap();
-        let content_type = response
-            .headers()
-            .get("content-type")
-            .map(|it| it.to_str().unwrap().to_owned());
-        let status = response.status();
-        let text = response.text().await.unwrap();
-        Answer {
-            status,
-            content_type: content_type.unwrap_or_default(),
-            body: serde_json::from_str(&text).unwrap_or(Value::Null),
-        }
+        Answer::of(request).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -96,6 +109,22 @@ impl Caller {
 }
 
 impl Answer {
+    /// Sends a request and reads the answer.
+    pub(crate) async fn of(request: reqwest::RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let content_type = response
+            .headers()
+            .get("content-type")
+            .map(|it| it.to_str().unwrap().to_owned());
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        Answer {
+            status,
+            content_type: content_type.unwrap_or_default(),
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+        }
+    }
+
     /// Checks that this is a problem document of that status, and gives its detail.
     pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status.as_u16(), status, "{self:?}");

@@ -11,4 +11,5 @@ mod access;
 mod client;
 mod live;
 mod plant;
+mod resource;
 mod safety;

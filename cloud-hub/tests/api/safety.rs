@@ -136,6 +136,7 @@ fn token_of_nobody(hub: &TestHub) -> String {
         sub: Uuid::nil(),
         tenant: "akron".to_owned(),
         role: Role::Admin,
+        sid: None,
         iat: now_s,
         exp: now_s + 60,
     })

@@ -145,6 +145,7 @@ impl TestHub {
             sub: sub.unwrap_or_default(),
             tenant: tenant.as_str().to_owned(),
             role,
+            sid: None,
             iat: now_s,
             exp: now_s + 900,
         })

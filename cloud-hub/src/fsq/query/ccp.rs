@@ -12,7 +12,7 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
+    kernel::{caller::Caller, permission::Permission},
     plant_ops::{
         line::{LineState, line_state},
         tag::LastReading,
@@ -256,7 +256,7 @@ fn present(row: Row, now_us: Micros) -> Ccp {
 }
 
 /// Lists the control points by code, each as it stands now.
-#[utoipa::path(get, path = "/fsq/ccps", operation_id = "list_ccps", tag = TAG, params(ListQuery),
+#[utoipa::path(get, path = "/fsq/ccps", operation_id = "list_ccps", tag = TAG, security(("bearer" = ["ccp.read"])), params(ListQuery),
     responses((status = 200, description = "Control points", body = Page<Ccp>)))]
 pub async fn list_ccps(
     State(app): State<App>,
@@ -280,7 +280,7 @@ pub async fn list_ccps(
 }
 
 /// Reads one control point as it stands now.
-#[utoipa::path(get, path = "/fsq/ccps/{id}", operation_id = "read_ccp", tag = TAG,
+#[utoipa::path(get, path = "/fsq/ccps/{id}", operation_id = "read_ccp", tag = TAG, security(("bearer" = ["ccp.read"])),
     params(("id" = Uuid, Path, description = "Control point")),
     responses((status = 200, description = "The control point", body = Ccp)))]
 pub async fn read_ccp(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Json<Ccp>> {

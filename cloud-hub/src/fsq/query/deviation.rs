@@ -1,6 +1,6 @@
 //! Which control points left control, when, by how much, and who has taken responsibility?
 
-use axum::{Json as Answer, extract::State};
+use axum::{Json as Answer, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,9 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
-    kernel::tenancy::TenantTx,
+    kernel::{
+        audit::Deed, caller::Caller, event::NewEvent, permission::Permission, reply::Reply, tenancy::TenantTx,
+    },
     request::{Json, Page, Path, Query, Rows},
     series::bus::LiveKind,
 };
@@ -205,7 +206,7 @@ async fn find(tx: &mut TenantTx, id: Uuid) -> Result<Deviation> {
 }
 
 /// Lists deviations, newest first.
-#[utoipa::path(get, path = "/fsq/deviations", operation_id = "list_deviations", tag = TAG,
+#[utoipa::path(get, path = "/fsq/deviations", operation_id = "list_deviations", tag = TAG, security(("bearer" = ["deviation.read"])),
     params(DeviationQuery), responses((status = 200, description = "Deviations", body = Page<Deviation>)))]
 pub async fn list_deviations(
     State(app): State<App>,
@@ -234,7 +235,7 @@ pub async fn list_deviations(
 }
 
 /// Reads one deviation.
-#[utoipa::path(get, path = "/fsq/deviations/{id}", operation_id = "read_deviation", tag = TAG,
+#[utoipa::path(get, path = "/fsq/deviations/{id}", operation_id = "read_deviation", tag = TAG, security(("bearer" = ["deviation.read"])),
     params(("id" = Uuid, Path, description = "Deviation")),
     responses((status = 200, description = "The deviation", body = Deviation)))]
 pub async fn read_deviation(
@@ -255,7 +256,7 @@ pub struct Acknowledgement {
 }
 
 /// Takes responsibility for a deviation. It stays open: closing it needs a disposition of every lot.
-#[utoipa::path(post, path = "/fsq/deviations/{id}/acknowledge", operation_id = "acknowledge_deviation", tag = TAG,
+#[utoipa::path(post, path = "/fsq/deviations/{id}/acknowledge", operation_id = "acknowledge_deviation", tag = TAG, security(("bearer" = ["deviation.acknowledge"])),
     params(("id" = Uuid, Path, description = "Deviation")), request_body = Acknowledgement,
     responses((status = 200, description = "Acknowledged", body = Deviation)))]
 pub async fn acknowledge_deviation(
@@ -263,7 +264,7 @@ pub async fn acknowledge_deviation(
     caller: Caller,
     Path(id): Path<Uuid>,
     Json(given): Json<Acknowledgement>,
-) -> Result<Answer<Deviation>> {
+) -> Result<Reply> {
     let comment = given.comment.trim();
     if !(1..=COMMENT_CHARS_MAX).contains(&comment.chars().count()) {
         return Err(Error::Invalid(format!(
@@ -271,23 +272,16 @@ pub async fn acknowledge_deviation(
         )));
     }
     let mut tx = caller.begin(&app, Permission::DeviationAcknowledge).await?;
-    // A printed token is nobody: what is signed for must name a person of this tenant.
-    let is_person: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM app_user WHERE id = $1 AND is_active)")
-            .bind(caller.user_id)
-            .fetch_one(tx.conn())
-            .await?;
-    if !is_person {
-        return Err(Error::Conflict(
-            "a deviation is acknowledged by a person who signed in".to_owned(),
-        ));
-    }
+    // A printed token or a key is nobody: what is signed for must name a person of this tenant.
+    let person = caller
+        .user_id()
+        .ok_or_else(|| Error::Conflict("a deviation is acknowledged by a person who signed in".to_owned()))?;
     let version: Option<i32> = sqlx::query_scalar(
         "UPDATE deviation SET acknowledged_by = $2, acknowledged_at = $3, comment = $4, version = version + 1 \
          WHERE id = $1 AND acknowledged_at IS NULL RETURNING version",
     )
     .bind(id)
-    .bind(caller.user_id)
+    .bind(person)
     .bind(app.clock.now())
     .bind(comment)
     .fetch_optional(tx.conn())
@@ -299,18 +293,16 @@ pub async fn acknowledge_deviation(
             "{who} has acknowledged this deviation already"
         )));
     };
-    sqlx::query("INSERT INTO outbox (kind, subject_id, payload) VALUES ('DeviationAcknowledged', $1, $2)")
-        .bind(id)
-        .bind(serde_json::json!({ "by": caller.user_id, "comment": comment }))
-        .execute(tx.conn())
-        .await?;
-    tx.commit().await?;
+    tx.audit(&Deed::on("acknowledge", "deviation", id).after(&deviation));
+    let said = serde_json::json!({ "by": person, "comment": comment, "version": version });
+    tx.event(&NewEvent::new("DeviationAcknowledged", "deviation", id, said));
+    let reply = tx.finish(StatusCode::OK, &deviation).await?;
     app.live.publish(
         &caller.tenant,
         app.clock.now_us(),
         LiveKind::Deviation { id, version },
     );
-    Ok(Answer(deviation))
+    Ok(reply)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{TAG, deviation::OpenStatus};
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
+    kernel::{caller::Caller, permission::Permission},
     request::{Page, Path, Query, Rows},
 };
 
@@ -105,7 +105,7 @@ SELECT h.id, h.code, h.status, h.deviation_id, h.reason, h.placed_at, h.widened,
 FROM hold h";
 
 /// Lists holds, newest first.
-#[utoipa::path(get, path = "/fsq/holds", operation_id = "list_holds", tag = TAG, params(HoldQuery),
+#[utoipa::path(get, path = "/fsq/holds", operation_id = "list_holds", tag = TAG, security(("bearer" = ["hold.read"])), params(HoldQuery),
     responses((status = 200, description = "Holds", body = Page<Hold>)))]
 pub async fn list_holds(
     State(app): State<App>,
@@ -130,7 +130,7 @@ pub async fn list_holds(
 }
 
 /// Reads one hold.
-#[utoipa::path(get, path = "/fsq/holds/{id}", operation_id = "read_hold", tag = TAG,
+#[utoipa::path(get, path = "/fsq/holds/{id}", operation_id = "read_hold", tag = TAG, security(("bearer" = ["hold.read"])),
     params(("id" = Uuid, Path, description = "Hold")),
     responses((status = 200, description = "The hold", body = Hold)))]
 pub async fn read_hold(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Json<Hold>> {

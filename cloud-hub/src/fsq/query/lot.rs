@@ -12,7 +12,7 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::{caller::Caller, permission::Permission},
+    kernel::{caller::Caller, permission::Permission},
     request::{Page, Path, Query, Rows},
 };
 
@@ -121,7 +121,7 @@ SELECT l.id, l.code, s.code AS sku, l.item_name, l.kind, l.status, l.quantity, l
 FROM lot l LEFT JOIN sku s ON s.id = l.sku_id";
 
 /// Lists lots, newest first.
-#[utoipa::path(get, path = "/fsq/lots", operation_id = "list_lots", tag = TAG, params(LotQuery),
+#[utoipa::path(get, path = "/fsq/lots", operation_id = "list_lots", tag = TAG, security(("bearer" = ["lot.read"])), params(LotQuery),
     responses((status = 200, description = "Lots", body = Page<Lot>)))]
 pub async fn list_lots(
     State(app): State<App>,
@@ -145,7 +145,7 @@ pub async fn list_lots(
 }
 
 /// Reads one lot.
-#[utoipa::path(get, path = "/fsq/lots/{id}", operation_id = "read_lot", tag = TAG,
+#[utoipa::path(get, path = "/fsq/lots/{id}", operation_id = "read_lot", tag = TAG, security(("bearer" = ["lot.read"])),
     params(("id" = Uuid, Path, description = "Lot")),
     responses((status = 200, description = "The lot", body = Lot)))]
 pub async fn read_lot(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Json<Lot>> {

@@ -12,8 +12,10 @@ use super::hold::{self, HeldProduct};
 use crate::{
     fsq::domain::suspect::Window,
     kernel::{
+        audit::{Actor, Deed},
         bulk::{BulkError, BulkTx},
         clock::time_from_us,
+        event::NewEvent,
     },
 };
 
@@ -56,8 +58,6 @@ ON CONFLICT (id) DO UPDATE SET
     value_extreme = coalesce(excluded.value_extreme, d.value_extreme)
 RETURNING version, status, lower(suspect), upper(suspect), xmax = 0 AS is_new";
 
-const NOTE: &str = "INSERT INTO outbox (kind, subject_id, payload) VALUES ($1, $2, $3)";
-
 /// Records what an edge said of a deviation and holds the suspect lots.
 ///
 /// # Errors
@@ -65,9 +65,15 @@ const NOTE: &str = "INSERT INTO outbox (kind, subject_id, payload) VALUES ($1, $
 pub async fn record(
     tx: &mut BulkTx<'_>,
     point: &ControlPoint,
-    edge_id: Uuid,
+    (edge_id, edge): (Uuid, &str),
     said: &Deviation,
 ) -> Result<Recorded, BulkError> {
+    tx.act_as(
+        Actor::Edge {
+            name: edge.to_owned(),
+        },
+        said.id.to_string(),
+    );
     let status = if said.phase == Phase::Closed {
         "closed"
     } else {
@@ -95,11 +101,17 @@ pub async fn record(
         .await?;
     let row = rows.first().expect("an upsert returns its row");
     let (version, is_new): (i32, bool) = (row.get(0), row.get(4));
-    if is_new {
-        let payload = json!({ "ccp": point.code, "kind": kind_name(said.kind), "edge_id": edge_id,
-            "last_good_us": said.last_good_us, "detected_us": said.detected_us });
-        tx.execute(NOTE, &[&"CCPViolation", &said.id, &payload]).await?;
-    }
+    let told = json!({ "ccp": point.code, "kind": kind_name(said.kind), "edge": edge, "status": status,
+        "last_good_us": said.last_good_us, "until_us": until_us, "detected_us": said.detected_us,
+        "value_extreme": said.value_extreme, "limit_low": said.limit_low, "limit_high": said.limit_high,
+        "limit_version": said.limit_version, "version": version });
+    let (action, kind) = if is_new {
+        ("open", "CCPViolation")
+    } else {
+        ("extend", "CCPViolationExtended")
+    };
+    tx.audit(&Deed::on(action, "deviation", said.id).after(&told));
+    tx.event(&NewEvent::new(kind, "deviation", said.id, told));
     // While it lasts, what is suspect reaches to now; the row says so by having no end.
     let (from, to): (DateTime<Utc>, Option<DateTime<Utc>>) = (row.get(2), row.get(3));
     let window = Window {
@@ -144,9 +156,10 @@ pub async fn review(
             from_us: from.timestamp_micros(),
             to_us: to.unwrap_or(now).timestamp_micros(),
         };
-        let kind: String = row.get(1);
+        let (deviation_id, kind): (Uuid, String) = (row.get(0), row.get(1));
+        tx.act_as(Actor::Hub { duty: "review" }, deviation_id.to_string());
         let reason = format!("{kind} at {}", point.code);
-        let placed = hold::place(tx, &point, row.get(0), window, &reason).await?;
+        let placed = hold::place(tx, &point, deviation_id, window, &reason).await?;
         held.extend(placed.filter(|held| held.added > 0));
     }
     Ok(held)

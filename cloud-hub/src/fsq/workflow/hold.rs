@@ -11,8 +11,10 @@ use super::deviation::ControlPoint;
 use crate::{
     fsq::domain::suspect::{FlowLink, LotSpan, Suspect, Window, downstream, suspect_lots},
     kernel::{
+        audit::Deed,
         bulk::{BulkError, BulkTx},
         clock::time_from_us,
+        event::NewEvent,
     },
 };
 
@@ -64,29 +66,50 @@ pub(super) async fn place(
             line_id: point.line_id,
         }));
     }
-    tx.execute(
-        "UPDATE lot SET status = 'held', version = version + 1 WHERE id = ANY($1) AND status <> 'held'",
-        &[&added],
-    )
-    .await?;
+    hold_lots(tx, &added).await?;
     let version = if is_new {
         version
     } else {
         grow(tx, hold_id, suspect.widened).await?
     };
-    let kind = if is_new { "HoldPlaced" } else { "HoldExtended" };
-    let payload = json!({ "deviation_id": deviation_id, "lots": added, "widened": suspect.widened });
-    tx.execute(
-        "INSERT INTO outbox (kind, subject_id, payload) VALUES ($1, $2, $3)",
-        &[&kind, &hold_id, &payload],
-    )
-    .await?;
+    let (action, kind) = if is_new {
+        ("place", "HoldPlaced")
+    } else {
+        ("extend", "HoldExtended")
+    };
+    let placed = json!({ "deviation_id": deviation_id, "lots": added, "widened": suspect.widened,
+        "reason": reason, "version": version });
+    tx.audit(&Deed::on(action, "hold", hold_id).after(&placed));
+    tx.event(&NewEvent::new(kind, "hold", hold_id, placed));
     Ok(Some(HeldProduct {
         hold_id,
         version,
         added: added.len(),
         line_id: point.line_id,
     }))
+}
+
+/// Lots that were not held yet are now; each has its entry in the chain and its event.
+async fn hold_lots(tx: &mut BulkTx<'_>, lots: &[Uuid]) -> Result<(), BulkError> {
+    let rows = tx
+        .query(
+            "UPDATE lot n SET status = 'held', version = n.version + 1 FROM lot o \
+             WHERE o.id = n.id AND n.id = ANY($1) AND n.status <> 'held' RETURNING n.id, n.code, o.status, n.version",
+            &[&lots],
+        )
+        .await?;
+    for row in rows {
+        let (id, code, was, version): (Uuid, String, String, i32) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        let now = json!({ "code": code, "status": "held", "version": version });
+        tx.audit(
+            &Deed::on("hold", "lot", id)
+                .before(json!({ "code": code, "status": was }))
+                .after(&now),
+        );
+        tx.event(&NewEvent::new("LotHeld", "lot", id, now));
+    }
+    Ok(())
 }
 
 async fn open(

@@ -1,0 +1,3 @@
+//! Plain records of food safety and quality.
+
+pub mod supplier;
