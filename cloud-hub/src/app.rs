@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     config::Config,
-    kernel::{clock::Clock, tenancy::Db, token::SigningKey},
+    kernel::{clock::Clock, database::Target, seal::SealingKey, tenancy::Db, token::SigningKey},
     series::bus::LiveBus,
 };
 
@@ -24,6 +24,10 @@ pub struct App {
     pub config: Arc<Config>,
     /// Signs and verifies bearer tokens.
     pub signing_key: SigningKey,
+    /// Seals secrets that the hub must be able to use again.
+    pub sealing_key: SealingKey,
+    /// The owner of the database, where known: makes, migrates and removes tenants.
+    pub owner: Option<Target>,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
 }

@@ -21,6 +21,7 @@ use crate::{
     kernel::{
         clock::Clock,
         database::Target,
+        seal::SealingKey,
         tenancy::{Db, TenancyError},
         token::SigningKey,
     },
@@ -186,6 +187,8 @@ impl Hub {
             live: LiveBus::new(),
             clock: Clock::system(),
             signing_key: SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?,
+            sealing_key: SealingKey::load_or_create(&config.data_dir).context("reading the sealing key")?,
+            owner: databases.owner.clone(),
             metrics: metrics_handle(),
             config: Arc::new(config),
         };

@@ -17,16 +17,16 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
     app::App,
-    edges,
+    core, edges,
     error::Error,
     fsq,
-    fsq::resources::supplier::Supplier,
     health::{self, MqttProbe},
     identity::{self, attempts::Attempts, login},
-    kernel::{caller::Caller, resource},
+    integrate, integrity,
+    kernel::caller::SignedIn,
     openapi, plant_ops, request,
     series::{feed::Feed, live},
-    ui, vision,
+    tenant, ui, vision,
 };
 
 /// Time in which a handler must answer; a live stream has answered once it is open.
@@ -35,9 +35,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 fn api() -> OpenApiRouter<App> {
     let contexts = OpenApiRouter::new()
         .merge(identity::routes())
+        .merge(tenant::routes())
+        .merge(integrity::routes())
+        .merge(integrate::routes())
+        .merge(core::routes())
         .merge(plant_ops::routes())
-        .merge(fsq::query::routes())
-        .merge(resource::routes::<Supplier>())
+        .merge(fsq::routes())
         .merge(vision::routes())
         .merge(edges::routes())
         .routes(routes!(live::open_live));
@@ -76,7 +79,9 @@ fn models(app: &App) -> Router<App> {
         .method_not_allowed_fallback(method_not_allowed);
     Router::new()
         .route_service("/ai/{*model}", service)
-        .route_layer(middleware::from_extractor_with_state::<Caller, App>(app.clone()))
+        .route_layer(middleware::from_extractor_with_state::<SignedIn, App>(
+            app.clone(),
+        ))
 }
 
 async fn method_not_allowed() -> Error {

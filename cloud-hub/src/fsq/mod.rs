@@ -4,3 +4,12 @@ pub mod domain;
 pub mod query;
 pub mod resources;
 pub mod workflow;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{app::App, kernel::resource};
+
+/// Routes under `/api/v1`.
+pub fn routes() -> OpenApiRouter<App> {
+    query::routes().merge(resource::routes::<resources::supplier::Supplier>())
+}

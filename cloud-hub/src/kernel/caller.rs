@@ -64,6 +64,20 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
+/// A caller whose account was found good just now, for what asks nothing else of the database.
+#[derive(Clone, Debug)]
+pub struct SignedIn(pub Caller);
+
+impl FromRequestParts<App> for SignedIn {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        caller.enter(app).await?;
+        Ok(Self(caller))
+    }
+}
+
 /// The token of the `Authorization` header.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;

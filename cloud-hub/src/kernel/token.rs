@@ -1,13 +1,16 @@
 //! Who is calling? The claims of a bearer token (JWT, HS256) and the key that signs them.
 
-use std::{fmt, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::role::Role;
+use super::{
+    key_file::{self, KEY_BYTES},
+    role::Role,
+};
 
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,8 +55,6 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-const KEY_BYTES: usize = 32;
-
 impl SigningKey {
     /// A key from raw bytes.
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
@@ -68,15 +69,10 @@ impl SigningKey {
     /// # Errors
     /// When the file can be neither read nor made, or is not a key.
     pub fn load_or_create(data_dir: &Path) -> std::io::Result<Self> {
-        let path = data_dir.join("signing.key");
-        if !path.exists() {
-            create_key_file(&path)?;
-        }
-        let bytes = std::fs::read(&path)?;
-        let key: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| {
-            std::io::Error::other(format!("{} is no key of {KEY_BYTES} bytes", path.display()))
-        })?;
-        Ok(Self::from_bytes(&key))
+        Ok(Self::from_bytes(&key_file::load_or_create(
+            data_dir,
+            "signing.key",
+        )?))
     }
 
     /// Signs claims.
@@ -103,27 +99,6 @@ impl SigningKey {
             return Err(TokenError::Expired);
         }
         Ok(claims)
-    }
-}
-
-/// Writes a fresh key beside `path` and links it there: two processes starting at once agree on one key.
-fn create_key_file(path: &Path) -> std::io::Result<()> {
-    let mut key = [0u8; KEY_BYTES];
-    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-    let draft = path.with_extension(format!("key.{}", std::process::id()));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
-    let linked = std::fs::hard_link(&draft, path);
-    std::fs::remove_file(&draft)?;
-    match linked {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -4,3 +4,12 @@ pub mod enrolment;
 pub mod migrate;
 pub mod provision;
 pub mod user;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+
+/// Routes under `/api/v1`.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+}
