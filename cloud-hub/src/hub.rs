@@ -27,7 +27,10 @@ use crate::{
     },
     router,
     series::bus::LiveBus,
-    tenant::provision,
+    tenant::{
+        fleet::{self, Migrated},
+        provision,
+    },
 };
 
 /// How long requests and frames in flight may take once the hub is told to stop.
@@ -135,23 +138,24 @@ impl Databases {
         }
     }
 
-    /// Brings every schema up to date, where the owner is known.
+    /// Brings every schema up to date, where the owner is known. A tenant whose migration fails is no error: the
+    /// others are served, and this one once its migration has passed.
     ///
     /// # Errors
-    /// Anything that goes wrong.
-    pub async fn migrate(&self) -> anyhow::Result<usize> {
+    /// Anything else that goes wrong.
+    pub async fn migrate(&self) -> anyhow::Result<Migrated> {
         let Some(owner) = &self.owner else {
             tracing::warn!("the owner is not known (database.admin_url); the database is taken as it is");
-            return Ok(0);
+            return Ok(Migrated::default());
         };
         let mut connection = owner
             .requests
             .connect()
             .await
             .context("connecting as the owner")?;
-        let applied = provision::migrate_all(&mut connection).await?;
+        let migrated = fleet::migrate_all(&mut connection).await?;
         connection.close().await?;
-        Ok(applied)
+        Ok(migrated)
     }
 }
 
@@ -163,8 +167,12 @@ impl Hub {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let databases = Databases::start(&options.config, options.embedded).await?;
         if databases.owner.is_some() {
-            let applied = databases.migrate().await.context("migrating the database")?;
-            tracing::info!(applied, "the database is up to date");
+            let migrated = databases.migrate().await.context("migrating the database")?;
+            tracing::info!(
+                applied = migrated.applied,
+                failed = migrated.failed.len(),
+                "the database is up to date"
+            );
         } else {
             databases.check().await?;
         }

@@ -48,7 +48,7 @@ async fn close(databases: Databases) {
 pub(super) async fn migrate(place: &Place) -> anyhow::Result<()> {
     let databases = place.reach().await?.1;
     owner(&databases).await?.close().await?;
-    let applied = databases.migrate().await?;
+    let applied = databases.migrate().await?.applied;
     tracing::info!(applied, "the database is up to date");
     close(databases).await;
     Ok(())

@@ -184,7 +184,16 @@ impl Db {
         tenant: &TenantSlug,
         question: Option<&str>,
     ) -> Result<Entered, TenancyError> {
-        let mut tx = self.pool.begin().await?;
+        let tx = self.pool.begin().await?;
+        self.take_role(tx, tenant, question).await
+    }
+
+    async fn take_role(
+        &self,
+        mut tx: Transaction<'static, Postgres>,
+        tenant: &TenantSlug,
+        question: Option<&str>,
+    ) -> Result<Entered, TenancyError> {
         let enter = entry_sql(tenant) + question.unwrap_or_default();
         let rows = match sqlx::raw_sql(AssertSqlSafe(enter)).fetch_all(&mut *tx).await {
             Ok(rows) => rows,
@@ -217,13 +226,37 @@ impl Db {
         })
     }
 
+    /// Begins a transaction that reads: all of its statements see the tenant's data as it is now, however long they
+    /// take.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn snapshot(&self, tenant: &TenantSlug) -> Result<TenantTx, TenancyError> {
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        let tx = self.pool.begin_with(BEGIN).await?;
+        Ok(self.take_role(tx, tenant, None).await?.tx)
+    }
+
     /// Begins a transaction on the platform's own tables; no tenant's data can be seen in it.
     ///
     /// # Errors
     /// [`TenancyError`].
     pub async fn platform(&self) -> Result<PlatformTx, TenancyError> {
-        let tx = self.pool.begin().await?;
-        Ok(PlatformTx { tx })
+        self.platform_as(Actor::Hub { duty: "hub" }).await
+    }
+
+    /// As [`Db::platform`], on behalf of `actor`.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn platform_as(&self, actor: Actor) -> Result<PlatformTx, TenancyError> {
+        Ok(PlatformTx {
+            tx: self.pool.begin().await?,
+            actor,
+            at: self.clock.now(),
+            context: context::current(),
+            entries: Vec::new(),
+        })
     }
 
     /// Whether the database answers.
@@ -395,6 +428,10 @@ impl TenantTx {
 #[derive(Debug)]
 pub struct PlatformTx {
     tx: Transaction<'static, Postgres>,
+    actor: Actor,
+    at: DateTime<Utc>,
+    context: RequestContext,
+    entries: Vec<String>,
 }
 
 impl PlatformTx {
@@ -403,12 +440,57 @@ impl PlatformTx {
         &mut self.tx
     }
 
-    /// Makes it last.
+    /// When it began: the time of its deeds.
+    pub fn at(&self) -> DateTime<Utc> {
+        self.at
+    }
+
+    /// Says why, where the request did not.
+    pub fn because(&mut self, why: &str) {
+        self.context.why = Some(why.to_owned());
+    }
+
+    /// Notes a deed of this transaction for the platform's audit chain.
+    pub fn audit(&mut self, deed: &Deed) {
+        let why = self.context.why.as_deref();
+        let entry = audit::entry(deed, &self.actor, self.at, &self.context.correlation_id, why);
+        self.entries.push(entry);
+    }
+
+    /// Makes it last, with its audit entries.
     ///
     /// # Errors
     /// [`TenancyError`].
-    pub async fn commit(self) -> Result<(), TenancyError> {
+    pub async fn commit(mut self) -> Result<(), TenancyError> {
+        self.record().await?;
         Ok(self.tx.commit().await?)
+    }
+
+    /// Makes it last; what was done to `tenant` stands in its own audit chain too.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn commit_in(mut self, tenant: &TenantSlug) -> Result<(), TenancyError> {
+        self.record().await?;
+        sqlx::raw_sql(AssertSqlSafe(entry_sql(tenant)))
+            .execute(&mut *self.tx)
+            .await?;
+        sqlx::query(RECORD)
+            .bind(&self.entries)
+            .bind(Vec::<String>::new())
+            .execute(&mut *self.tx)
+            .await?;
+        Ok(self.tx.commit().await?)
+    }
+
+    async fn record(&mut self) -> Result<(), TenancyError> {
+        if !self.entries.is_empty() {
+            sqlx::query("SELECT platform.record($1)")
+                .bind(&self.entries)
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        Ok(())
     }
 }
 
@@ -434,8 +516,44 @@ mod tests {
             TenantSlug::parse("lake-shore2").unwrap().schema(),
             "t_lake_shore2"
         );
-        for wrong in ["", "-a", "9a", "A", "a_b", "a\"; drop", "á", &"a".repeat(41)] {
+        let long = "a".repeat(41);
+        for wrong in [
+            "",
+            "-a",
+            "9a",
+            "A",
+            "a_b",
+            "a\"; drop",
+            "a'; drop schema platform; --",
+            "a\0",
+            "a\n",
+            "a b",
+            "a.b",
+            "../a",
+            "pg_catalog",
+            "information_schema",
+            "á",
+            "а",
+            "ａ",
+            &long,
+        ] {
             assert!(TenantSlug::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_slug_names_a_schema_that_is_not_a_tenants() {
+        for tempting in [
+            "platform",
+            "public",
+            "postgres",
+            "foodflow",
+            "pg",
+            "t",
+            "pg-catalog",
+        ] {
+            let schema = TenantSlug::parse(tempting).unwrap().schema();
+            assert!(schema.starts_with("t_") && schema.len() <= 42, "{schema}");
         }
     }
 }

@@ -1,9 +1,12 @@
-//! How does a tenant come to be, and how do its edges prove who they are?
+//! How does a tenant come to be, what is it set to, and how do its edges prove who they are?
 
 pub mod enrolment;
+pub mod fleet;
 pub mod migrate;
 pub mod provision;
 pub mod user;
+#[cfg(test)]
+mod zero_downtime;
 
 use utoipa_axum::router::OpenApiRouter;
 

@@ -84,7 +84,7 @@ impl Intake {
         let (settled, waiting) = oneshot::channel();
         let uplink = Uplink {
             device: Device {
-                tenant: "akron".to_owned(),
+                tenant: maker.tenant.clone(),
                 name: maker.edge.clone(),
             },
             topic: maker.topic(channel),

@@ -64,8 +64,8 @@ async fn an_owner_without_superusers_rights_prepares_a_server_for_the_login_role
     let mut prepared = config;
     prepared.database.admin_url = Some(cloud_hub::kernel::secret::Secret::new(url(&address, "keeper")));
     let databases = Databases::start(&prepared, SETTINGS).await.unwrap();
-    assert!(databases.migrate().await.unwrap() > 0);
-    assert_eq!(databases.migrate().await.unwrap(), 0);
+    assert!(databases.migrate().await.unwrap().applied > 0);
+    assert_eq!(databases.migrate().await.unwrap().applied, 0);
     let owner = databases.owner.unwrap().requests;
     let mut owner = owner.connect().await.unwrap();
     provision::provision(&mut owner, &akron(), "Akron").await.unwrap();

@@ -25,6 +25,7 @@ use uuid::Uuid;
 /// Makes what one edge would send.
 #[derive(Clone, Debug)]
 pub struct FrameMaker {
+    pub tenant: String,
     pub edge: String,
     pub boot: Uuid,
     pub dictionary: Dictionary,
@@ -43,6 +44,7 @@ impl FrameMaker {
             simulated: true,
         });
         Self {
+            tenant: "akron".to_owned(),
             edge: edge.to_owned(),
             boot: Uuid::now_v7(),
             dictionary: Dictionary { tags: tags.collect() },
@@ -96,7 +98,13 @@ impl FrameMaker {
     }
 
     pub fn topic(&self, channel: Channel) -> String {
-        Topic::new("akron", &self.edge, channel).to_string()
+        Topic::new(&self.tenant, &self.edge, channel).to_string()
+    }
+
+    /// The same edge in another tenant.
+    pub fn in_tenant(mut self, tenant: &str) -> Self {
+        tenant.clone_into(&mut self.tenant);
+        self
     }
 }
 

@@ -31,7 +31,7 @@ use cloud_hub::{
     seed,
     tenant::{enrolment, provision, user},
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -84,6 +84,12 @@ impl TestDatabase {
         let databases = Databases::of(address, name);
         let db = Db::new(databases.login.requests.clone(), 4, Duration::from_secs(10));
         Self { databases, db }
+    }
+
+    /// A connection of the database's owner, who is the superuser here.
+    pub async fn owner(&self) -> PgConnection {
+        let owner = self.databases.owner.as_ref().unwrap();
+        owner.requests.connect().await.unwrap()
     }
 
     /// One number from one tenant.
