@@ -12,7 +12,10 @@ use protocol::{
     ack::{Outcome, Subject},
     lane::Lane,
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -37,6 +40,12 @@ use crate::{
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How often transactions may be in each other's way before the tenant's frames are given back to its edges.
+const REPEATS_MAX: u32 = 5;
+/// A tenant that was set aside is not asked again sooner than this times what asking took: what one tenant costs the
+/// others is a tenth.
+const PAUSE_FACTOR: u32 = 10;
+const PAUSE_MIN: Duration = Duration::from_millis(200);
 
 /// Stores batches until there are no more or `stop` is cancelled.
 pub(super) async fn run(context: Context, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
@@ -44,6 +53,7 @@ pub(super) async fn run(context: Context, mut batches: mpsc::Receiver<Batch>, st
         context,
         connection: None,
         known: HashMap::new(),
+        aside: HashMap::new(),
         stop: stop.clone(),
     };
     loop {
@@ -89,16 +99,24 @@ struct Writer {
     context: Context,
     connection: Option<BulkConnection>,
     known: HashMap<TenantSlug, Known>,
+    /// Tenants that cannot be served now, and until when they are not asked.
+    aside: HashMap<TenantSlug, Instant>,
     stop: CancellationToken,
 }
 
 impl Writer {
     /// Stores items of one tenant, however long the database is away. Items still here when the hub stops are
-    /// dropped, which tells their senders to try again.
+    /// dropped, which tells their senders to try again; so are those of a tenant that cannot be served now: its edges
+    /// keep them, and nobody else waits.
     async fn store(&mut self, tenant: &TenantSlug, mut items: Vec<Item>, first_us: Micros) {
         let mut backoff = BACKOFF_MIN;
         let mut events = Events::Together;
+        let mut repeats = 0;
         loop {
+            if self.is_aside(tenant) {
+                return;
+            }
+            let asked = Instant::now();
             match self.attempt(tenant, &items, events).await {
                 Ok(stored) => return self.finish(tenant, items, stored, first_us).await,
                 Err(BulkError::Refused(error)) => {
@@ -119,14 +137,20 @@ impl Writer {
                         return;
                     }
                 }
-                Err(BulkError::UnknownTenant) => {
-                    tracing::error!(%tenant, "frames of a tenant that does not exist");
-                    return;
+                Err(
+                    error @ (BulkError::UnknownTenant
+                    | BulkError::NotMigrated
+                    | BulkError::Suspended
+                    | BulkError::Unfit(_)),
+                ) => return self.set_aside(tenant, &error, asked.elapsed()),
+                Err(error @ BulkError::Repeat(_)) if repeats == REPEATS_MAX => {
+                    return self.set_aside(tenant, &error, asked.elapsed());
                 }
                 Err(error) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::warn!(%tenant, %error, cause, "ingest waits for the database");
                     metrics::counter!("foodflow_ingest_retries_total").increment(1);
+                    repeats += 1;
                     self.forget(tenant);
                     if matches!(error, BulkError::Unavailable(_)) {
                         self.connection = None;
@@ -138,6 +162,29 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn is_aside(&mut self, tenant: &TenantSlug) -> bool {
+        let is_aside = self
+            .aside
+            .get(tenant)
+            .is_some_and(|until| Instant::now() < *until);
+        if !is_aside {
+            self.aside.remove(tenant);
+        }
+        is_aside
+    }
+
+    /// Gives a tenant's frames back to its edges for a while.
+    fn set_aside(&mut self, tenant: &TenantSlug, error: &BulkError, took: Duration) {
+        let pause = (took * PAUSE_FACTOR).max(PAUSE_MIN);
+        tracing::warn!(%tenant, %error, pause_ms = pause.as_millis() as u64, "the tenant's frames wait at its edges");
+        metrics::counter!("foodflow_ingest_set_aside_total").increment(1);
+        self.forget(tenant);
+        if let Some(connection) = &mut self.connection {
+            connection.forget(tenant);
+        }
+        self.aside.insert(tenant.clone(), Instant::now() + pause);
     }
 
     /// What a transaction that did not commit taught is not known.

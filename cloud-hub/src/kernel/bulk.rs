@@ -34,6 +34,12 @@ pub enum BulkError {
     /// The tenant's schema is not what this program needs yet: its data waits, other tenants' does not.
     #[error("the tenant's schema is not migrated yet")]
     NotMigrated,
+    /// The tenant is suspended: its data waits.
+    #[error("the tenant is suspended")]
+    Suspended,
+    /// Something of this tenant's schema is missing, forbidden or locked: its data waits, other tenants' does not.
+    #[error("the tenant's schema cannot be used now: {}", reason(.0))]
+    Unfit(#[source] tokio_postgres::Error),
     /// The data cannot be stored, now or later.
     #[error("the database refuses the data: {}", reason(.0))]
     Refused(#[source] tokio_postgres::Error),
@@ -59,6 +65,7 @@ impl From<tokio_postgres::Error> for BulkError {
         match advice {
             Advice::Refuse => Self::Refused(error),
             Advice::Repeat => Self::Repeat(error),
+            Advice::SetAside => Self::Unfit(error),
             Advice::Wait => Self::Unavailable(error),
         }
     }
@@ -71,18 +78,24 @@ enum Advice {
     Refuse,
     /// Other transactions were in the way.
     Repeat,
+    /// The tenant's schema is: others have their own.
+    SetAside,
     /// The database is: nothing is given up for it.
     Wait,
 }
 
-/// Only classes that can be nothing but the data's fault condemn it. Resources, operators, connections, missing
-/// rights, a schema that is not migrated yet, and whatever is not known here is waited for.
+/// How long a tenant's table may be locked (by a migration, say) before its data is set aside.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO '500ms';";
+
+/// Only classes that can be nothing but the data's fault condemn it. Missing tables, columns and rights and a lock
+/// that stays are the one tenant's. Resources, operators, connections and whatever is not known here is waited for.
 fn advice(sqlstate: &str) -> Advice {
     match (sqlstate, sqlstate.get(..2)) {
         // The server's stack is as deep as its settings allow; that is not the data's doing.
         ("54001", _) => Advice::Wait,
         // Cardinality, bad data, broken constraint, too large for an index.
         (_, Some("21" | "22" | "23" | "54")) => Advice::Refuse,
+        ("55P03", _) | (_, Some("0A" | "3F" | "42")) => Advice::SetAside,
         (_, Some("40" | "55")) => Advice::Repeat,
         _ => Advice::Wait,
     }
@@ -120,6 +133,11 @@ impl BulkConnection {
         })
     }
 
+    /// Forgets the statements prepared for `tenant`, whose tables may have changed under them.
+    pub fn forget(&mut self, tenant: &TenantSlug) {
+        self.prepared.remove(tenant);
+    }
+
     /// Begins a transaction in which only `tenant`'s data can be seen; rolled back when dropped.
     ///
     /// # Errors
@@ -127,7 +145,7 @@ impl BulkConnection {
     pub async fn begin(&mut self, tenant: &TenantSlug) -> Result<BulkTx<'_>, BulkError> {
         let prepared = self.prepared.entry(tenant.clone()).or_default();
         let tx = self.client.transaction().await?;
-        let said = match tx.simple_query(&entry_sql(tenant)).await {
+        let said = match tx.simple_query(&(entry_sql(tenant) + LOCK_TIMEOUT)).await {
             Ok(said) => said,
             Err(error) => {
                 return match error.code().map(SqlState::code) {
@@ -141,6 +159,7 @@ impl BulkConnection {
             _ => None,
         });
         match Standing::parse(standing.ok_or(BulkError::UnknownTenant)?) {
+            Ok(Standing { is_suspended: true }) => Err(BulkError::Suspended),
             Ok(_) => Ok(BulkTx {
                 tx,
                 prepared,
@@ -291,16 +310,19 @@ mod tests {
     fn only_the_data_itself_condemns_a_frame() {
         // Connection lost; read-only; disk full, out of memory, too many connections; statement timeout, admin
         // shutdown, crash shutdown, cannot connect now, database dropped; input or output error; not authorised;
-        // no such table or column, no right; stack depth; internal error; corruption; a class nobody knows.
+        // stack depth; internal error; corruption; a class nobody knows.
         for state in [
             "08000", "08003", "08006", "25006", "53000", "53100", "53200", "53300", "57014", "57P01",
-            "57P02", "57P03", "57P04", "58030", "28000", "28P01", "42P01", "42703", "42501", "54001",
-            "XX000", "XX001", "0A000", "Z", "",
+            "57P02", "57P03", "57P04", "58030", "28000", "28P01", "54001", "XX000", "XX001", "Z", "",
         ] {
             assert_eq!(advice(state), Advice::Wait, "{state}");
         }
-        // Serialization failure, deadlock, lock not available, object in use.
-        for state in ["40001", "40P01", "40003", "55P03", "55006"] {
+        // No such table or column, no right, no such schema, not supported there; a lock that stays.
+        for state in ["42P01", "42703", "42501", "3F000", "0A000", "55P03"] {
+            assert_eq!(advice(state), Advice::SetAside, "{state}");
+        }
+        // Serialization failure, deadlock, object in use.
+        for state in ["40001", "40P01", "40003", "55006"] {
             assert_eq!(advice(state), Advice::Repeat, "{state}");
         }
         // Zero character, time out of range, null, check, foreign key, too large for an index, a row twice.
