@@ -2,7 +2,7 @@
 //! Unknown keys are errors; secrets do not show in Debug.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -42,6 +42,19 @@ pub struct Config {
 pub struct Http {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Where people reach the hub; mails link there, and `https` makes cookies secure.
+    pub public_url: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+impl Http {
+    /// Whether people reach the hub over TLS.
+    pub fn is_https(&self) -> bool {
+        self.public_url
+            .as_ref()
+            .is_some_and(|url| url.starts_with("https://"))
+    }
 }
 
 /// The MQTT front end.
@@ -94,6 +107,38 @@ pub struct Auth {
     /// How long a bearer token is good for.
     #[serde(deserialize_with = "duration::deserialize")]
     pub token_ttl: Duration,
+    /// How long a refresh token is good for.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub refresh_ttl: Duration,
+    /// How long a session lasts, however often it is refreshed.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub session_ttl: Duration,
+    /// How often somebody may try who is not signed in.
+    pub attempts: AttemptLimits,
+}
+
+/// How often one source of requests may try what needs no token, in a minute.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptLimits {
+    /// Sign in with a password.
+    pub logins_per_source_min: u32,
+    /// Refresh or end a session.
+    pub refreshes_per_source_min: u32,
+    /// Have a mail sent.
+    pub mails_per_source_min: u32,
+    /// Use a token of a mail.
+    pub tokens_per_source_min: u32,
+}
+
+const YEAR: Duration = Duration::from_hours(8760);
+
+fn is_base_url(url: &str) -> bool {
+    let host = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    let is_host = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+    host.is_some_and(|host| !host.is_empty() && host.chars().all(is_host))
 }
 
 /// What the command line may override.
@@ -182,6 +227,32 @@ impl Config {
         }
         if self.auth.token_ttl.as_secs() == 0 {
             faults.push("auth.token_ttl: must be at least 1s".to_owned());
+        }
+        if self.auth.refresh_ttl < self.auth.token_ttl || self.auth.session_ttl < self.auth.refresh_ttl {
+            faults.push(
+                "auth: `token_ttl`, `refresh_ttl` and `session_ttl` follow each other in length".to_owned(),
+            );
+        }
+        if self.auth.session_ttl > YEAR {
+            faults.push("auth.session_ttl: must be at most 8760h".to_owned());
+        }
+        let attempts = self.auth.attempts;
+        if [
+            attempts.logins_per_source_min,
+            attempts.refreshes_per_source_min,
+            attempts.mails_per_source_min,
+            attempts.tokens_per_source_min,
+        ]
+        .contains(&0)
+        {
+            faults.push("auth.attempts: every limit must be at least 1".to_owned());
+        }
+        if let Some(url) = &self.http.public_url
+            && !is_base_url(url)
+        {
+            faults.push(format!(
+                "http.public_url: `{url}` is no http:// or https:// address without path and query"
+            ));
         }
         faults
     }

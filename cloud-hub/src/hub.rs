@@ -234,7 +234,8 @@ impl Hub {
             .await
             .with_context(|| format!("listening for HTTP on {}", app.config.http.listen))?;
         let http = listener.local_addr()?;
-        let routes = router::build(app.clone(), Arc::new(broker.readiness()), stop.clone());
+        let routes = router::build(app.clone(), Arc::new(broker.readiness()), stop.clone())
+            .into_make_service_with_connect_info::<SocketAddr>();
         let drained = stop.clone().cancelled_owned();
         tasks.spawn(watched(&ended, async move {
             if let Err(error) = axum::serve(listener, routes)

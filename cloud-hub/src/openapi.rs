@@ -17,7 +17,7 @@ use crate::{error::Problem, kernel::permission::Permission};
 pub const PATH: &str = "/api/v1/openapi.json";
 
 /// Operations that need no token.
-const PUBLIC: &[&str] = &["login", "enroll_edge"];
+const PUBLIC: &[&str] = &["login", "refresh_session", "logout", "enroll_edge"];
 
 const SCHEME: &str = "bearer";
 

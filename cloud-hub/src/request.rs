@@ -3,7 +3,7 @@
 
 use axum::{
     extract::{
-        FromRequest, FromRequestParts, Request,
+        FromRequest, FromRequestParts, OptionalFromRequest, Request,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
@@ -145,6 +145,24 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         match axum::Json::<T>::from_request(request, state).await {
             Ok(axum::Json(body)) => Ok(Self(body)),
+            Err(refusal) => Err(Error::Unreadable {
+                status: refusal.status(),
+                detail: refusal.body_text(),
+            }),
+        }
+    }
+}
+
+impl<S, T> OptionalFromRequest<S> for Json<T>
+where
+    S: Send + Sync,
+    axum::Json<T>: OptionalFromRequest<S, Rejection = JsonRejection>,
+{
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>> {
+        match <axum::Json<T> as OptionalFromRequest<S>>::from_request(request, state).await {
+            Ok(body) => Ok(body.map(|axum::Json(body)| Self(body))),
             Err(refusal) => Err(Error::Unreadable {
                 status: refusal.status(),
                 detail: refusal.body_text(),

@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     fsq,
     health::{self, MqttProbe},
-    identity::{self, attempts::Attempts, login},
+    identity::{self, attempts::Attempts, hashing},
     integrate, integrity,
     kernel::caller::SignedIn,
     openapi, plant_ops, request,
@@ -56,7 +56,7 @@ pub fn document() -> OpenApi {
 /// Live streams end when `stop` is cancelled, so that a graceful shutdown does not wait for them.
 pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
     let feed = Feed::start(&app.live, stop);
-    drop(tokio::task::spawn_blocking(login::warm_up));
+    drop(tokio::task::spawn_blocking(hashing::warm_up));
     let (api, _) = api().split_for_parts();
     api.merge(models(&app))
         .merge(health::routes(mqtt))
@@ -64,7 +64,7 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
         .merge(ui::routes())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(feed))
-        .layer(Extension(Arc::new(Attempts::default())))
+        .layer(Extension(Arc::new(Attempts::new(app.config.auth.attempts))))
         .layer(DefaultBodyLimit::max(request::BODY_BYTES_MAX))
         .layer(middleware::from_fn(measure))
         .layer(middleware::from_fn(request::correlate))

@@ -10,7 +10,10 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    identity::attempts::Attempts,
+    identity::{
+        attempts::{Attempts, Door},
+        source::Source,
+    },
     kernel::secret::Secret,
     request::Json,
     tenant::enrolment::{EnrolError, redeem},
@@ -44,10 +47,11 @@ pub struct EdgeIdentity {
 pub async fn enroll_edge(
     State(app): State<App>,
     Extension(attempts): Extension<Arc<Attempts>>,
+    source: Source,
     Json(given): Json<EnrollRequest>,
 ) -> Result<Answer<EdgeIdentity>> {
     // A code has 120 random bits; the limit only keeps one wrong script from asking for ever.
-    attempts.admit("enroll", given.code.expose(), app.clock.now_us())?;
+    attempts.enter(Door::Token, source, app.clock.now_us())?;
     match redeem(&app.db, given.code.expose(), app.clock.now()).await {
         Ok(identity) => Ok(Answer(EdgeIdentity {
             tenant: identity.tenant,

@@ -1,7 +1,13 @@
 //! Identity: who is calling, what their role may do, and how they sign in.
 
+pub mod address;
 pub mod attempts;
+pub mod hashing;
 pub mod login;
+pub mod me;
+mod pace;
+pub mod session;
+pub mod source;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -14,5 +20,7 @@ pub const TAG: &str = "identity";
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(login::login))
-        .routes(routes!(login::me))
+        .routes(routes!(login::refresh))
+        .routes(routes!(login::logout))
+        .routes(routes!(me::me))
 }

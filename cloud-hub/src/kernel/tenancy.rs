@@ -177,6 +177,18 @@ impl Db {
         Ok(entered.tx.by(actor))
     }
 
+    /// As [`Db::begin_as`], but a suspended tenant is none: for whoever is not known yet.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn begin_active(&self, tenant: &TenantSlug, actor: Actor) -> Result<TenantTx, TenancyError> {
+        let entered = self.enter(tenant, None).await?;
+        if entered.is_suspended {
+            return Err(TenancyError::UnknownTenant);
+        }
+        Ok(entered.tx.by(actor))
+    }
+
     /// Takes the tenant's role, in one round trip with a question to its schema. `question` is made of constants,
     /// numbers and ids.
     pub(super) async fn enter(
@@ -332,7 +344,9 @@ pub struct TenantTx {
 }
 
 impl TenantTx {
-    pub(super) fn by(mut self, actor: Actor) -> Self {
+    /// From here on `actor` acts: a sign-in learns on the way who it is.
+    #[must_use]
+    pub fn by(mut self, actor: Actor) -> Self {
         self.actor = actor;
         self
     }

@@ -55,7 +55,7 @@ const REFUSED: &[(&str, &[Role])] = &[
 const NOT_SUPPLIERS: &[Role] = &[Role::Supervisor, Role::Operator, Role::Integrator, Role::Auditor];
 
 /// Operations that need no token.
-const PUBLIC: &[&str] = &["login", "enroll_edge"];
+const PUBLIC: &[&str] = &["login", "refresh_session", "logout", "enroll_edge"];
 
 struct Operation {
     id: String,

@@ -13,3 +13,4 @@ mod live;
 mod plant;
 mod resource;
 mod safety;
+mod session;

@@ -113,6 +113,15 @@ impl TestHub {
     }
 
     pub async fn start_on(database: TestDatabase) -> Self {
+        Self::start_configured(database, |_| ()).await
+    }
+
+    /// With a configuration of its own.
+    pub async fn start_with(configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_configured(TestDatabase::create().await, configure).await
+    }
+
+    pub async fn start_configured(database: TestDatabase, configure: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let overrides = Overrides {
             data_dir: Some(dir.path().to_owned()),
@@ -120,7 +129,8 @@ impl TestHub {
             mqtt: Some("127.0.0.1:0".parse().unwrap()),
             ..Overrides::default()
         };
-        let config = Config::load(None, &overrides).unwrap();
+        let mut config = Config::load(None, &overrides).unwrap();
+        configure(&mut config);
         let hub = Hub::start_on(config, database.databases).await.unwrap();
         Self {
             hub,
