@@ -8,6 +8,7 @@ mod support;
 mod fleet;
 mod hold;
 mod ingest;
+mod logs;
 mod mqtt;
 mod outage;
 mod series;
