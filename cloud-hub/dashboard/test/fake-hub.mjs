@@ -194,8 +194,19 @@ async function api(state, rest, request, response, path, query) {
     const body = await bodyOf(request);
     const is_right = body.email === LOGIN.email && body.password === LOGIN.password && body.tenant === LOGIN.tenant;
     if (!is_right) return problem(response, 401, "Unauthenticated", "tenant, e-mail or password is wrong");
+    if (body.cookie === true) response.setHeader("set-cookie", "refresh=fake; Path=/api/v1/auth; HttpOnly; SameSite=Strict");
     return json({ access_token: TOKEN, token_type: "Bearer", expires_in_s: 900 });
   }
+  if (path === "auth/refresh") {
+    if (!(request.headers.cookie ?? "").includes("refresh=fake")) return problem(response, 401, "Unauthenticated", "no session");
+    return json({ access_token: TOKEN, token_type: "Bearer", expires_in_s: 900 });
+  }
+  if (path === "auth/logout") {
+    response.setHeader("set-cookie", "refresh=; Path=/api/v1/auth; Max-Age=0");
+    response.writeHead(204);
+    return response.end();
+  }
+  if (/^auth\/oidc\/[^/]+\/providers$/.test(path)) return json({ items: [], next: null });
   const token = request.headers.authorization?.slice(7) ?? query.get("access_token");
   if (token !== TOKEN) return problem(response, 401, "Unauthenticated", "no valid token");
   if (path === "live") return stream(state, request, response, query);

@@ -19,6 +19,12 @@ export interface Problem {
   correlation_id?: string;
 }
 
+/** An identity provider that a tenant's people may sign in with. */
+export interface SignInProvider {
+  name: string;
+  display_name?: string;
+}
+
 export interface Login {
   access_token: string;
   token_type: "Bearer";

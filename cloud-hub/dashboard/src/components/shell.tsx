@@ -8,7 +8,7 @@ import type { Ccp, Line, Tag } from "../api/types";
 import { clockTime } from "../format";
 import { useLiveStream, useNowUs } from "../live/live";
 import { store } from "../live/store";
-import { endSession, onSessionEnd } from "../session";
+import { onSessionEnd, signOut } from "../session";
 import { PlantProvider, type Plant } from "./plant";
 import { setShortcuts, useShortcutsOn } from "./shortcuts";
 import { ProblemNote } from "./state";
@@ -183,7 +183,7 @@ function UserMenu({ plant }: { plant: Plant }) {
           <input type="checkbox" checked={has_shortcuts} onChange={(event) => setShortcuts(event.target.checked)} />
           Single-key shortcuts
         </label>
-        <button type="button" className="button" onClick={endSession}>
+        <button type="button" className="button" onClick={() => void signOut()}>
           Sign out
         </button>
       </div>
