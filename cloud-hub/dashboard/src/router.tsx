@@ -154,12 +154,18 @@ const vision = createRoute({
   component: lazyRouteComponent(() => import("./pages/vision/defects"), "DefectsPage"),
 });
 
+const record = createRoute({
+  getParentRoute: () => plant,
+  path: "/record",
+  component: lazyRouteComponent(() => import("./pages/integrity/record"), "RecordPage"),
+});
+
 const tree = root.addChildren([
   home,
   login,
   recover,
   verifyEmail,
-  plant.addChildren([plantHome, now, lines, line, ccp, holds, vision]),
+  plant.addChildren([plantHome, now, lines, line, ccp, holds, vision, record]),
 ]);
 
 export function makeRouter(client: QueryClient) {

@@ -77,6 +77,7 @@ function pagesOf(expect) {
     { name: "lines", path: "lines", wait: has("lines", ".card") },
     { name: "ccp", path: "ccp", wait: has("ccps", "tbody tr") },
     { name: "holds", path: "holds", wait: has("holds", "section.panel tbody tr") },
+    { name: "record", path: "record", wait: has("record", "tbody tr") },
     { name: "vision", path: "vision", wait: has("defects", ".gallery .frame img"), then: expect.has("defects") ? ".gallery .box" : null },
   ];
 }
@@ -292,7 +293,7 @@ export function targetFrom(env) {
     email: EMAIL,
     password: PASSWORD,
     screenshot: env.SCREENSHOT,
-    expect: new Set((env.EXPECT ?? "lines,ccps,holds,defects").split(",")),
+    expect: new Set((env.EXPECT ?? "lines,ccps,holds,defects,record").split(",")),
     offline: env.OFFLINE !== "0",
   };
 }

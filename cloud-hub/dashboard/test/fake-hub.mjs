@@ -102,7 +102,11 @@ function restOf(state) {
   return {
     "auth/me": () => ({ user: { id: id(2), email: LOGIN.email, display_name: "Sam Reyes", role: "supervisor" },
       tenant: { slug: "akron", name: "Lakeshore Kitchens" }, plant: { code: plant.code, name: plant.name, zone: plant.zone },
-      can: ["deviation.acknowledge", "hold.read"] }),
+      can: ["deviation.acknowledge", "hold.read", "audit.read"] }),
+    "audit/verify": () => ({ rows: 3, first_broken: null }),
+    audit: () => page([3, 2, 1].map((seq) => ({ seq, at_us: nowUs() - seq * 60_000_000, action: seq === 3 ? "denied" : "update",
+      actor: { kind: "user", id: id(1), name: "Sam Reyes" }, entity: "supplier", entity_id: id(9), correlation_id: "c-1",
+      before: { name: "Erie Spice", version: 1 }, after: { name: "Erie Spice Co", version: 2 }, why: seq === 2 ? "Renamed" : null }))),
     "plant-ops/lines": () => page(world.lines.map(line)),
     "plant-ops/tags": () => page(world.tags.map(shown)),
     "plant-ops/batches": () => page(world.lines.flatMap((each, index) => each.sku === null ? [] : [
