@@ -14,3 +14,4 @@ mod plant;
 mod resource;
 mod safety;
 mod session;
+mod tenants;
