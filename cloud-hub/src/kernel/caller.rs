@@ -178,6 +178,17 @@ impl Caller {
         })
     }
 
+    /// Refuses what no role of a tenant includes; a refusal is audited. What is wrong with the caller comes first.
+    pub async fn refuse(&self, app: &App, permission: &'static str) -> Error {
+        match self.enter(app).await {
+            Ok((tx, _)) => match deny(tx, permission).await {
+                Ok(()) => Error::Forbidden { permission },
+                Err(error) => error,
+            },
+            Err(error) => error,
+        }
+    }
+
     async fn enter(&self, app: &App) -> Result<(TenantTx, Grants)> {
         let question = self.question(app);
         let Entered {

@@ -50,9 +50,34 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("create_suppliers", NOT_SUPPLIERS),
     ("update_supplier", NOT_SUPPLIERS),
     ("delete_supplier", NOT_SUPPLIERS),
+    ("create_tenant", &Role::ALL),
+    ("list_tenants", &Role::ALL),
+    ("rename_tenant", &Role::ALL),
+    ("activate_tenant", &Role::ALL),
+    ("deactivate_tenant", &Role::ALL),
+    ("delete_tenant", &Role::ALL),
+    (
+        "read_tenant",
+        &[
+            Role::Supervisor,
+            Role::FsqManager,
+            Role::Operator,
+            Role::Integrator,
+        ],
+    ),
+    ("configure_tenant", NOT_ADMINS),
+    ("export_tenant", NOT_ADMINS),
 ];
 
 const NOT_SUPPLIERS: &[Role] = &[Role::Supervisor, Role::Operator, Role::Integrator, Role::Auditor];
+
+const NOT_ADMINS: &[Role] = &[
+    Role::Supervisor,
+    Role::FsqManager,
+    Role::Operator,
+    Role::Integrator,
+    Role::Auditor,
+];
 
 /// Operations that need no token.
 const PUBLIC: &[&str] = &["login", "refresh_session", "logout", "enroll_edge"];
@@ -78,12 +103,14 @@ fn operations() -> Vec<Operation> {
             let path = path
                 .strip_prefix("/api/v1")
                 .unwrap()
-                .replace("{id}", &Uuid::nil().to_string());
+                .replace("{id}", &Uuid::nil().to_string())
+                .replace("{slug}", "akron");
             let body = match id.as_str() {
                 "create_batch" => Some(json!({ "code": "X", "sku": "none", "line_id": Uuid::nil() })),
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
                 "create_suppliers" => Some(json!({ "items": [{ "code": "Y", "name": "Y" }] })),
                 "update_supplier" => Some(json!({ "name": "X" })),
+                "configure_tenant" => Some(json!({})),
                 "acknowledge_deviation" => Some(json!({ "comment": "seen" })),
                 _ => None,
             };

@@ -15,3 +15,4 @@ mod plant;
 mod resource;
 mod safety;
 mod session;
+mod tenants;

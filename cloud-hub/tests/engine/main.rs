@@ -5,6 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
+mod command;
 mod fleet;
 mod hold;
 mod ingest;
