@@ -17,6 +17,17 @@ use crate::{
 /// Operations and the roles that may not do them.
 const REFUSED: &[(&str, &[Role])] = &[
     ("read_me", &[]),
+    ("change_password", &[]),
+    (
+        "break_glass",
+        &[
+            Role::Supervisor,
+            Role::FsqManager,
+            Role::Operator,
+            Role::Integrator,
+            Role::Auditor,
+        ],
+    ),
     ("list_plants", &[]),
     ("read_plant", &[]),
     ("list_lines", &[]),
@@ -55,7 +66,19 @@ const REFUSED: &[(&str, &[Role])] = &[
 const NOT_SUPPLIERS: &[Role] = &[Role::Supervisor, Role::Operator, Role::Integrator, Role::Auditor];
 
 /// Operations that need no token.
-const PUBLIC: &[&str] = &["login", "refresh_session", "logout", "enroll_edge"];
+const PUBLIC: &[&str] = &[
+    "login",
+    "refresh_session",
+    "logout",
+    "register_user",
+    "verify_email",
+    "resend_verification",
+    "initiate_password_reset",
+    "forgot_password",
+    "confirm_password_reset",
+    "reset_password",
+    "enroll_edge",
+];
 
 struct Operation {
     id: String,
@@ -84,6 +107,10 @@ fn operations() -> Vec<Operation> {
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
                 "create_suppliers" => Some(json!({ "items": [{ "code": "Y", "name": "Y" }] })),
                 "update_supplier" => Some(json!({ "name": "X" })),
+                "break_glass" => Some(json!({ "reason": "the phone is lost" })),
+                "change_password" => {
+                    Some(json!({ "current_password": "is not this", "new_password": "correct horse" }))
+                }
                 "acknowledge_deviation" => Some(json!({ "comment": "seen" })),
                 _ => None,
             };
