@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     config::Config,
+    identity::mail::Bell,
     kernel::{clock::Clock, database::Target, seal::SealingKey, tenancy::Db, token::SigningKey},
     series::bus::LiveBus,
 };
@@ -28,6 +29,8 @@ pub struct App {
     pub sealing_key: SealingKey,
     /// The owner of the database, where known: makes, migrates and removes tenants.
     pub owner: Option<Target>,
+    /// Rung when a tenant has mail to be sent.
+    pub mail: Bell,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
 }

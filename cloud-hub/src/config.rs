@@ -35,6 +35,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// Tokens.
     pub auth: Auth,
+    /// Letters to people.
+    pub mail: Mail,
 }
 
 /// REST API and dashboard.
@@ -188,6 +190,16 @@ fn is_base_url(url: &str) -> bool {
     host.is_some_and(|host| !host.is_empty() && host.chars().all(is_host))
 }
 
+/// Letters to people.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mail {
+    /// The server that takes them.
+    pub smtp_url: Option<Secret>,
+    /// Who writes them.
+    pub from: Option<String>,
+}
+
 /// What the command line may override.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -294,6 +306,9 @@ impl Config {
         .contains(&0)
         {
             faults.push("auth.attempts: every limit must be at least 1".to_owned());
+        }
+        if self.mail.smtp_url.is_some() != self.mail.from.is_some() {
+            faults.push("mail: `smtp_url` and `from` are given together or not at all".to_owned());
         }
         if let Some(url) = &self.http.public_url
             && !is_base_url(url)

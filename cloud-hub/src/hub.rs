@@ -17,6 +17,11 @@ use crate::{
     config::{Config, ConfigError},
     edges::directory::EdgeDirectory,
     embedded::{self, Address, Cluster, DATABASE},
+    identity::{
+        mail::Bell,
+        mail_sender::{self, Post},
+        upkeep,
+    },
     ingest,
     kernel::{
         clock::Clock,
@@ -197,6 +202,7 @@ impl Hub {
             signing_key: SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?,
             sealing_key: SealingKey::load_or_create(&config.data_dir).context("reading the sealing key")?,
             owner: databases.owner.clone(),
+            mail: Bell::default(),
             metrics: metrics_handle(),
             config: Arc::new(config),
         };
@@ -227,6 +233,9 @@ impl Hub {
             &ended,
             ingest::run(context, arriving, ingest_stop.clone()),
         ));
+        let post = Post::of(&app.config.mail)?;
+        tasks.spawn(watched(&ended, mail_sender::run(app.clone(), post, stop.clone())));
+        tasks.spawn(watched(&ended, upkeep::run(app.clone(), stop.clone())));
         let maintenance = maintenance::run(app.clone(), databases.login, stop.clone());
         tasks.spawn(watched(&ended, maintenance));
 

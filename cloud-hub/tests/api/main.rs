@@ -12,6 +12,8 @@ mod client;
 mod limits;
 mod live;
 mod plant;
+mod postbox;
+mod registration;
 mod resource;
 mod safety;
 mod session;
