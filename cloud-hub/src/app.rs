@@ -8,7 +8,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     identity::mail::Bell,
-    kernel::{clock::Clock, database::Target, seal::SealingKey, tenancy::Db, token::SigningKey},
+    kernel::{
+        clock::Clock, database::Target, key_use::KeyUse, seal::SealingKey, tenancy::Db, token::SigningKey,
+    },
     series::bus::LiveBus,
 };
 
@@ -27,6 +29,8 @@ pub struct App {
     pub signing_key: SigningKey,
     /// Seals secrets that the hub must be able to use again.
     pub sealing_key: SealingKey,
+    /// When API keys were last used.
+    pub key_use: KeyUse,
     /// The owner of the database, where known: makes, migrates and removes tenants.
     pub owner: Option<Target>,
     /// Rung when a tenant has mail to be sent.

@@ -8,13 +8,18 @@
 mod support;
 
 mod access;
+mod api_keys;
 mod client;
 mod limits;
 mod live;
+mod people;
 mod plant;
 mod postbox;
 mod registration;
 mod resource;
+mod roles;
 mod safety;
+mod scope;
 mod session;
 mod tenants;
+mod users;
