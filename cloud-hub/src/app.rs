@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     config::Config,
+    integrity::key::AuditKey,
     kernel::{clock::Clock, database::Target, seal::SealingKey, tenancy::Db, token::SigningKey},
     series::bus::LiveBus,
 };
@@ -26,6 +27,8 @@ pub struct App {
     pub signing_key: SigningKey,
     /// Seals secrets that the hub must be able to use again.
     pub sealing_key: SealingKey,
+    /// Signs the audit chain's daily roots.
+    pub audit_key: AuditKey,
     /// The owner of the database, where known: makes, migrates and removes tenants.
     pub owner: Option<Target>,
     /// Renders `/metrics`.

@@ -18,6 +18,7 @@ use crate::{
     edges::directory::EdgeDirectory,
     embedded::{self, Address, Cluster, DATABASE},
     ingest,
+    integrity::{key::AuditKey, sign_days},
     kernel::{
         clock::Clock,
         database::Target,
@@ -196,6 +197,7 @@ impl Hub {
             clock: Clock::system(),
             signing_key: SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?,
             sealing_key: SealingKey::load_or_create(&config.data_dir).context("reading the sealing key")?,
+            audit_key: AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?,
             owner: databases.owner.clone(),
             metrics: metrics_handle(),
             config: Arc::new(config),
@@ -229,6 +231,7 @@ impl Hub {
         ));
         let maintenance = maintenance::run(app.clone(), databases.login, stop.clone());
         tasks.spawn(watched(&ended, maintenance));
+        tasks.spawn(watched(&ended, sign_days::run(app.clone(), stop.clone())));
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await

@@ -3,6 +3,7 @@
 
 mod manage;
 mod serve;
+mod verify;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -96,6 +97,8 @@ enum Command {
         #[arg(long)]
         edge: String,
     },
+    /// Walk a tenant's audit chain and name the first row that does not hold.
+    Verify(verify::VerifyArguments),
     /// Print the description of the API (OpenAPI, JSON).
     Openapi,
     /// Say how the hub's surroundings are.
@@ -233,6 +236,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         }) => manage::create_user(&place, &tenant, &email, role, name, password).await,
         Command::Token { tenant, role, ttl } => manage::token(&place, &tenant, role, ttl).await,
         Command::EnrollCode { tenant, edge } => manage::enroll_code(&place, &tenant, &edge).await,
+        Command::Verify(given) => verify::run(&place, &given).await,
         Command::Openapi => manage::openapi(),
         Command::Doctor { json } => manage::doctor(&place, json).await,
     };

@@ -50,7 +50,14 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("create_suppliers", NOT_SUPPLIERS),
     ("update_supplier", NOT_SUPPLIERS),
     ("delete_supplier", NOT_SUPPLIERS),
+    ("list_audit_entries", NOT_AUDIT),
+    ("read_audit_entry", NOT_AUDIT),
+    ("verify_audit", NOT_AUDIT),
+    ("list_audit_roots", NOT_AUDIT),
+    ("read_audit_key", NOT_AUDIT),
 ];
+
+const NOT_AUDIT: &[Role] = &[Role::Operator, Role::Integrator];
 
 const NOT_SUPPLIERS: &[Role] = &[Role::Supervisor, Role::Operator, Role::Integrator, Role::Auditor];
 
@@ -78,7 +85,8 @@ fn operations() -> Vec<Operation> {
             let path = path
                 .strip_prefix("/api/v1")
                 .unwrap()
-                .replace("{id}", &Uuid::nil().to_string());
+                .replace("{id}", &Uuid::nil().to_string())
+                .replace("{seq}", "1");
             let body = match id.as_str() {
                 "create_batch" => Some(json!({ "code": "X", "sku": "none", "line_id": Uuid::nil() })),
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),

@@ -8,6 +8,7 @@
 mod support;
 
 mod access;
+mod audit;
 mod client;
 mod live;
 mod plant;
