@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     identity::mail::Bell,
+    integrity::key::AuditKey,
     kernel::{
         clock::Clock, database::Target, key_use::KeyUse, seal::SealingKey, tenancy::Db, token::SigningKey,
     },
@@ -31,6 +32,8 @@ pub struct App {
     pub sealing_key: SealingKey,
     /// When API keys were last used.
     pub key_use: KeyUse,
+    /// Signs the audit chain's daily roots.
+    pub audit_key: AuditKey,
     /// The owner of the database, where known: makes, migrates and removes tenants.
     pub owner: Option<Target>,
     /// Rung when a tenant has mail to be sent.

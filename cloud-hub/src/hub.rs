@@ -23,6 +23,7 @@ use crate::{
         upkeep,
     },
     ingest,
+    integrity::{key::AuditKey, sign_days},
     kernel::{
         clock::Clock,
         database::Target,
@@ -203,6 +204,7 @@ impl Hub {
             signing_key: SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?,
             sealing_key: SealingKey::load_or_create(&config.data_dir).context("reading the sealing key")?,
             key_use: KeyUse::default(),
+            audit_key: AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?,
             owner: databases.owner.clone(),
             mail: Bell::default(),
             metrics: metrics_handle(),
@@ -240,6 +242,7 @@ impl Hub {
         tasks.spawn(watched(&ended, upkeep::run(app.clone(), stop.clone())));
         let maintenance = maintenance::run(app.clone(), databases.login, stop.clone());
         tasks.spawn(watched(&ended, maintenance));
+        tasks.spawn(watched(&ended, sign_days::run(app.clone(), stop.clone())));
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Place;
 use crate::{
     hub::Databases,
+    integrity::key::{AuditKey, hex},
     kernel::{
         audit::Actor,
         clock::Clock,
@@ -139,7 +140,9 @@ pub(super) fn openapi() -> anyhow::Result<()> {
 }
 
 pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
-    let (_, databases) = place.open().await?;
+    let (config, databases) = place.open().await?;
+    let audit_key = AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?;
+    let audit_key = hex(&audit_key.public());
     let db = db(&databases);
     let mut tx = db.platform().await?;
     let version: String = sqlx::query_scalar("SELECT current_setting('server_version')")
@@ -170,10 +173,11 @@ pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
             .collect();
         println!(
             "{}",
-            serde_json::json!({ "postgresql": version, "tenants": tenants })
+            serde_json::json!({ "postgresql": version, "tenants": tenants, "audit_public_key": audit_key })
         );
     } else {
         println!("PostgreSQL {version}");
+        println!("audit roots are signed with the key whose public half is {audit_key}");
         for (slug, form, stray) in &forms {
             println!("tenant {slug}: storage form {form}; lacks {}", lacks(form));
             if *stray {

@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod api_keys;
+mod audit;
 mod client;
 mod limits;
 mod live;

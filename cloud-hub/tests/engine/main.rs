@@ -7,6 +7,7 @@ mod support;
 
 mod archive;
 mod command;
+mod chain;
 mod fleet;
 mod hold;
 mod ingest;
