@@ -5,11 +5,4 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod fleet;
-mod hold;
-mod ingest;
-mod mqtt;
-mod outage;
-mod series;
-mod server;
-mod tenancy;
+mod events;
