@@ -12,6 +12,8 @@ mod client;
 mod events;
 mod live;
 mod plant;
+mod receiver;
 mod resource;
 mod safety;
 mod session;
+mod webhooks;

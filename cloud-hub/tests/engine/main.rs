@@ -6,3 +6,11 @@
 mod support;
 
 mod events;
+mod fleet;
+mod hold;
+mod ingest;
+mod mqtt;
+mod outage;
+mod series;
+mod server;
+mod tenancy;
