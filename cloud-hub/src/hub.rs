@@ -24,6 +24,7 @@ use crate::{
     },
     ingest,
     integrity::{key::AuditKey, sign_days},
+    integrate::{projection, webhook},
     kernel::{
         clock::Clock,
         database::Target,
@@ -243,6 +244,8 @@ impl Hub {
         let maintenance = maintenance::run(app.clone(), databases.login, stop.clone());
         tasks.spawn(watched(&ended, maintenance));
         tasks.spawn(watched(&ended, sign_days::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, projection::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await

@@ -16,6 +16,7 @@ pub mod key_use;
 pub mod page;
 pub mod password;
 pub mod permission;
+pub mod pulse;
 pub mod reply;
 pub mod resource;
 pub mod role;

@@ -8,6 +8,7 @@ mod support;
 mod archive;
 mod command;
 mod chain;
+mod events;
 mod fleet;
 mod hold;
 mod ingest;
