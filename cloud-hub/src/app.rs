@@ -7,7 +7,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     config::Config,
-    kernel::{clock::Clock, database::Target, seal::SealingKey, tenancy::Db, token::SigningKey},
+    kernel::{
+        clock::Clock, database::Target, export::Exports, seal::SealingKey, tenancy::Db, token::SigningKey,
+    },
     series::bus::LiveBus,
 };
 
@@ -28,6 +30,8 @@ pub struct App {
     pub sealing_key: SealingKey,
     /// The owner of the database, where known: makes, migrates and removes tenants.
     pub owner: Option<Target>,
+    /// The exports under way.
+    pub exports: Exports,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
 }

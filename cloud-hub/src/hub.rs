@@ -21,6 +21,7 @@ use crate::{
     kernel::{
         clock::Clock,
         database::Target,
+        export::Exports,
         seal::SealingKey,
         tenancy::{Db, TenancyError},
         token::SigningKey,
@@ -197,6 +198,7 @@ impl Hub {
             signing_key: SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?,
             sealing_key: SealingKey::load_or_create(&config.data_dir).context("reading the sealing key")?,
             owner: databases.owner.clone(),
+            exports: Exports::default(),
             metrics: metrics_handle(),
             config: Arc::new(config),
         };

@@ -23,6 +23,10 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("read_line", &[]),
     ("list_tags", &[]),
     ("list_readings", &[]),
+    ("export_readings", &[]),
+    ("export_batches", &[]),
+    ("export_lots", &[]),
+    ("export_suppliers", &[]),
     ("list_batches", &[]),
     ("read_batch", &[]),
     ("create_batch", &[Role::FsqManager, Role::Auditor]),
@@ -70,7 +74,9 @@ fn operations() -> Vec<Operation> {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let id = operation["operationId"].as_str().unwrap().to_owned();
-            let query = if id == "list_readings" {
+            let query = if id == "export_readings" {
+                "?from_us=0&to_us=1"
+            } else if id == "list_readings" {
                 "?tag_id=1&from_us=0&to_us=1"
             } else {
                 ""
