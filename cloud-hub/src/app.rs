@@ -10,7 +10,8 @@ use crate::{
     identity::mail::Bell,
     integrity::key::AuditKey,
     kernel::{
-        clock::Clock, database::Target, key_use::KeyUse, seal::SealingKey, tenancy::Db, token::SigningKey,
+        clock::Clock, database::Target, export::Exports, key_use::KeyUse, seal::SealingKey, tenancy::Db,
+        token::SigningKey,
     },
     series::bus::LiveBus,
 };
@@ -38,6 +39,8 @@ pub struct App {
     pub owner: Option<Target>,
     /// Rung when a tenant has mail to be sent.
     pub mail: Bell,
+    /// The exports under way.
+    pub exports: Exports,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
 }

@@ -29,6 +29,7 @@ use crate::{
         clock::Clock,
         database::Target,
         key_use::KeyUse,
+        export::Exports,
         seal::SealingKey,
         tenancy::{Db, TenancyError},
         token::SigningKey,
@@ -208,6 +209,7 @@ impl Hub {
             audit_key: AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?,
             owner: databases.owner.clone(),
             mail: Bell::default(),
+            exports: Exports::default(),
             metrics: metrics_handle(),
             config: Arc::new(config),
         };

@@ -11,6 +11,7 @@ mod access;
 mod api_keys;
 mod audit;
 mod client;
+mod export;
 mod limits;
 mod events;
 mod live;
