@@ -16,7 +16,7 @@ use super::{
     permission::Permission,
     role::Role,
     scope::{Grants, Scope},
-    tenancy::{Entered, TenantSlug, TenantTx},
+    tenancy::{Entered, TenancyError, TenantSlug, TenantTx},
     token::TokenError,
 };
 use crate::{
@@ -184,7 +184,11 @@ impl Caller {
             tx,
             is_suspended,
             said,
-        } = app.db.enter(&self.tenant, question.as_deref()).await?;
+        } = app
+            .db
+            .enter(&self.tenant, question.as_deref())
+            .await
+            .map_err(unknown)?;
         if is_suspended {
             return Err(Error::TenantSuspended);
         }
@@ -222,6 +226,14 @@ impl Caller {
                 name: format!("token {role}"),
             },
         }
+    }
+}
+
+/// Which tenants there are is told to nobody: a credential of a tenant that is none, or is gone, is not good.
+fn unknown(error: TenancyError) -> Error {
+    match error {
+        TenancyError::UnknownTenant => GONE,
+        other => other.into(),
     }
 }
 

@@ -13,5 +13,8 @@ mod limits;
 mod live;
 mod plant;
 mod resource;
+mod rows;
 mod safety;
 mod session;
+mod specimen;
+mod unauthorized;
