@@ -155,7 +155,7 @@ pub async fn list_api_keys(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<axum::Json<Page<ApiKey>>> {
-    let params = ListParams::<ApiKeyFilter>::parse(query.as_deref().unwrap_or_default(), &[])?;
+    let params = ListParams::<ApiKeyFilter>::parse(query.as_deref().unwrap_or_default())?;
     let rows = Rows::parse(params.page.limit)?;
     let asked = params.page.sort.as_deref().unwrap_or("id");
     let sort = Sort::parse(Some(asked), &["name"])?;

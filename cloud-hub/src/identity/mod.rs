@@ -13,10 +13,10 @@ pub mod one_time;
 mod pace;
 pub mod password;
 pub mod registration;
+pub mod role;
 pub mod session;
 pub mod source;
 pub mod upkeep;
-pub mod role;
 pub mod user;
 
 use utoipa_axum::{router::OpenApiRouter, routes};

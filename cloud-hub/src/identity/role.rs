@@ -198,7 +198,7 @@ pub async fn list_roles(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<axum::Json<Page<Role>>> {
-    let params = ListParams::<RoleFilter>::parse(query.as_deref().unwrap_or_default(), &[])?;
+    let params = ListParams::<RoleFilter>::parse(query.as_deref().unwrap_or_default())?;
     let rows = Rows::parse(params.page.limit)?;
     let asked = params.page.sort.as_deref().unwrap_or("id");
     let sort = Sort::parse(Some(asked), &["name"])?;

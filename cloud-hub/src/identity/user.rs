@@ -154,7 +154,7 @@ pub async fn list_users(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<axum::Json<Page<User>>> {
-    let params = ListParams::<UserFilter>::parse(query.as_deref().unwrap_or_default(), &[])?;
+    let params = ListParams::<UserFilter>::parse(query.as_deref().unwrap_or_default())?;
     let rows = Rows::parse(params.page.limit)?;
     let asked = params.page.sort.as_deref().unwrap_or("id");
     let sort = Sort::parse(Some(asked), &["email", "display_name"])?;

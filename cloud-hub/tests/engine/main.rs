@@ -6,8 +6,8 @@
 mod support;
 
 mod archive;
-mod command;
 mod chain;
+mod command;
 mod events;
 mod fleet;
 mod hold;
