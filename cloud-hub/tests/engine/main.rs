@@ -10,6 +10,7 @@ mod command;
 mod fleet;
 mod hold;
 mod ingest;
+mod logs;
 mod mqtt;
 mod outage;
 mod series;
