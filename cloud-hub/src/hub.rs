@@ -21,6 +21,7 @@ use crate::{
     kernel::{
         clock::Clock,
         database::Target,
+        key_use::KeyUse,
         seal::SealingKey,
         tenancy::{Db, TenancyError},
         token::SigningKey,
@@ -196,6 +197,7 @@ impl Hub {
             clock: Clock::system(),
             signing_key: SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?,
             sealing_key: SealingKey::load_or_create(&config.data_dir).context("reading the sealing key")?,
+            key_use: KeyUse::default(),
             owner: databases.owner.clone(),
             metrics: metrics_handle(),
             config: Arc::new(config),

@@ -141,6 +141,14 @@ impl Caller {
     /// [`Error::Forbidden`]; [`Error::Unauthenticated`]; [`Error::Replayed`] when this very request was answered
     /// before; [`Error::Unavailable`] without a database.
     pub async fn begin(&self, app: &App, permission: Permission) -> Result<TenantTx> {
+        Ok(self.begin_granted(app, permission).await?.0)
+    }
+
+    /// As [`Caller::begin`], and says what else the caller may do.
+    ///
+    /// # Errors
+    /// As [`Caller::begin`].
+    pub async fn begin_granted(&self, app: &App, permission: Permission) -> Result<(TenantTx, Grants)> {
         let (mut tx, grants) = self.enter(app).await?;
         let Some(scope) = grants.scope(permission) else {
             deny(tx, permission.as_str()).await?;
@@ -150,7 +158,7 @@ impl Caller {
         };
         idempotency::replay(&mut tx).await?;
         tx.narrow(&scope).await?;
-        Ok(tx)
+        Ok((tx, grants))
     }
 
     /// Opens a transaction for what every signed-in caller may do, and says what else they may.
@@ -199,6 +207,10 @@ impl Caller {
                 return Err(GONE);
             }
         };
+        if let Principal::ApiKey(key) = &self.principal {
+            app.key_use
+                .note(&app.db, &self.tenant, key.id(), app.clock.now_us());
+        }
         let actor = self.actor(grants.name.clone());
         Ok((tx.by(actor), grants))
     }

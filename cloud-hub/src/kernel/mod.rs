@@ -12,6 +12,7 @@ pub mod duration;
 pub mod event;
 pub mod idempotency;
 pub mod key_file;
+pub mod key_use;
 pub mod page;
 pub mod password;
 pub mod permission;

@@ -363,6 +363,27 @@ impl TenantTx {
         Ok(())
     }
 
+    /// Takes the login role for statements on the platform's tables, which then last together with the tenant's
+    /// audit entry or not at all. That role sees no tenant's data; [`TenantTx::step_in`] ends it, and nothing
+    /// commits before.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn step_out(&mut self) -> Result<(), TenancyError> {
+        sqlx::query("SET LOCAL ROLE NONE").execute(&mut *self.tx).await?;
+        Ok(())
+    }
+
+    /// Takes the tenant's role again.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn step_in(&mut self) -> Result<(), TenancyError> {
+        let role = format!("SET LOCAL ROLE {}", self.tenant.schema());
+        sqlx::query(AssertSqlSafe(role)).execute(&mut *self.tx).await?;
+        Ok(())
+    }
+
     /// The connection, for `sqlx::query…(…).execute(tx.conn())`. Tables are named without a schema.
     pub fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
