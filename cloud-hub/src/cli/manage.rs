@@ -82,6 +82,7 @@ pub(super) async fn create_user(
     name: Option<String>,
     given: Option<String>,
 ) -> anyhow::Result<()> {
+    let email = user::normalize_email(email)?;
     let (_, databases) = place.open().await?;
     let is_given = given.is_some();
     let password = given.unwrap_or_else(|| secret::random_text(10));
@@ -94,7 +95,7 @@ pub(super) async fn create_user(
         name: "user create".to_owned(),
     };
     let mut tx = db(&databases).begin_as(tenant, actor).await?;
-    user::put(&mut tx, email, name.as_deref().unwrap_or(email), role, &hash).await?;
+    user::put(&mut tx, &email, name.as_deref().unwrap_or(&email), role, &hash).await?;
     tx.commit().await?;
     if !is_given {
         println!("{password}");

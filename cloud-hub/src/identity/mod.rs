@@ -8,6 +8,8 @@ pub mod me;
 mod pace;
 pub mod session;
 pub mod source;
+pub mod role;
+pub mod user;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -22,5 +24,14 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(login::login))
         .routes(routes!(login::refresh))
         .routes(routes!(login::logout))
-        .routes(routes!(me::me))
+        .routes(routes!(me::read_me))
+        .routes(routes!(user::list_users, user::create_user))
+        .routes(routes!(user::read_user, user::update_user, user::delete_user))
+        .routes(routes!(user::list_user_roles, user::put_user_roles))
+        .routes(routes!(user::invite_user))
+        .routes(routes!(role::list_roles, role::create_role))
+        .routes(routes!(role::read_role, role::update_role, role::delete_role))
+        .routes(routes!(role::add_role_permissions))
+        .routes(routes!(role::remove_role_permission))
+        .routes(routes!(role::list_permissions))
 }

@@ -50,6 +50,37 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("create_suppliers", NOT_SUPPLIERS),
     ("update_supplier", NOT_SUPPLIERS),
     ("delete_supplier", NOT_SUPPLIERS),
+    ("list_users", NO_PEOPLE),
+    ("read_user", NO_PEOPLE),
+    ("list_user_roles", NO_PEOPLE),
+    ("create_user", NOT_ADMIN),
+    ("update_user", NOT_ADMIN),
+    ("delete_user", NOT_ADMIN),
+    ("invite_user", NOT_ADMIN),
+    ("put_user_roles", NOT_ADMIN),
+    ("list_roles", NO_ROLES),
+    ("read_role", NO_ROLES),
+    ("list_permissions", NO_ROLES),
+    ("create_role", NOT_ADMIN),
+    ("update_role", NOT_ADMIN),
+    ("delete_role", NOT_ADMIN),
+    ("add_role_permissions", NOT_ADMIN),
+    ("remove_role_permission", NOT_ADMIN),
+];
+
+const NO_PEOPLE: &[Role] = &[Role::Operator, Role::Integrator];
+const NO_ROLES: &[Role] = &[
+    Role::Supervisor,
+    Role::FsqManager,
+    Role::Operator,
+    Role::Integrator,
+];
+const NOT_ADMIN: &[Role] = &[
+    Role::Supervisor,
+    Role::FsqManager,
+    Role::Operator,
+    Role::Integrator,
+    Role::Auditor,
 ];
 
 const NOT_SUPPLIERS: &[Role] = &[Role::Supervisor, Role::Operator, Role::Integrator, Role::Auditor];
@@ -78,12 +109,18 @@ fn operations() -> Vec<Operation> {
             let path = path
                 .strip_prefix("/api/v1")
                 .unwrap()
-                .replace("{id}", &Uuid::nil().to_string());
+                .replace("{id}", &Uuid::nil().to_string())
+                .replace("{permission}", "batch.read");
             let body = match id.as_str() {
                 "create_batch" => Some(json!({ "code": "X", "sku": "none", "line_id": Uuid::nil() })),
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
                 "create_suppliers" => Some(json!({ "items": [{ "code": "Y", "name": "Y" }] })),
                 "update_supplier" => Some(json!({ "name": "X" })),
+                "create_user" => Some(json!({ "email": "x@y.z", "display_name": "X" })),
+                "update_user" | "update_role" => Some(json!({})),
+                "put_user_roles" => Some(json!({ "roles": [] })),
+                "create_role" => Some(json!({ "name": "x" })),
+                "add_role_permissions" => Some(json!({ "permissions": ["batch.read"] })),
                 "acknowledge_deviation" => Some(json!({ "comment": "seen" })),
                 _ => None,
             };
