@@ -1,6 +1,7 @@
 //! Identity: who is calling, what their role may do, and how they sign in.
 
 pub mod address;
+pub mod api_key;
 pub mod attempts;
 pub mod hashing;
 pub mod login;
@@ -34,4 +35,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(role::add_role_permissions))
         .routes(routes!(role::remove_role_permission))
         .routes(routes!(role::list_permissions))
+        .routes(routes!(api_key::list_api_keys, api_key::create_api_key))
+        .routes(routes!(api_key::read_api_key, api_key::revoke_api_key))
+        .routes(routes!(api_key::rotate_api_key))
 }
