@@ -7,9 +7,9 @@ pub mod hashing;
 pub mod login;
 pub mod me;
 mod pace;
+pub mod role;
 pub mod session;
 pub mod source;
-pub mod role;
 pub mod user;
 
 use utoipa_axum::{router::OpenApiRouter, routes};

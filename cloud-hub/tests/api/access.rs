@@ -66,6 +66,11 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("delete_role", NOT_ADMIN),
     ("add_role_permissions", NOT_ADMIN),
     ("remove_role_permission", NOT_ADMIN),
+    ("list_api_keys", NO_ROLES),
+    ("read_api_key", NO_ROLES),
+    ("create_api_key", NOT_ADMIN),
+    ("rotate_api_key", NOT_ADMIN),
+    ("revoke_api_key", NOT_ADMIN),
 ];
 
 const NO_PEOPLE: &[Role] = &[Role::Operator, Role::Integrator];
@@ -116,6 +121,10 @@ fn operations() -> Vec<Operation> {
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
                 "create_suppliers" => Some(json!({ "items": [{ "code": "Y", "name": "Y" }] })),
                 "update_supplier" => Some(json!({ "name": "X" })),
+                "create_api_key" => {
+                    Some(json!({ "name": "x", "permissions": ["batch.read"], "expires_us": 1 }))
+                }
+                "rotate_api_key" => Some(json!({ "expires_us": 1 })),
                 "create_user" => Some(json!({ "email": "x@y.z", "display_name": "X" })),
                 "update_user" | "update_role" => Some(json!({})),
                 "put_user_roles" => Some(json!({ "roles": [] })),

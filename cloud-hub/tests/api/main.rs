@@ -8,6 +8,7 @@
 mod support;
 
 mod access;
+mod api_keys;
 mod client;
 mod limits;
 mod live;
@@ -16,5 +17,6 @@ mod plant;
 mod resource;
 mod roles;
 mod safety;
+mod scope;
 mod session;
 mod users;
