@@ -66,6 +66,10 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("delete_role", NOT_ADMIN),
     ("add_role_permissions", NOT_ADMIN),
     ("remove_role_permission", NOT_ADMIN),
+    ("list_enroll_codes", NO_EDGES),
+    ("create_enroll_code", NO_EDGES),
+    ("withdraw_enroll_code", NO_EDGES),
+    ("revoke_edge", NO_EDGES),
     ("list_api_keys", NO_ROLES),
     ("read_api_key", NO_ROLES),
     ("create_api_key", NOT_ADMIN),
@@ -73,6 +77,7 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("revoke_api_key", NOT_ADMIN),
 ];
 
+const NO_EDGES: &[Role] = &[Role::FsqManager, Role::Operator, Role::Integrator, Role::Auditor];
 const NO_PEOPLE: &[Role] = &[Role::Operator, Role::Integrator];
 const NO_ROLES: &[Role] = &[
     Role::Supervisor,
@@ -115,7 +120,8 @@ fn operations() -> Vec<Operation> {
                 .strip_prefix("/api/v1")
                 .unwrap()
                 .replace("{id}", &Uuid::nil().to_string())
-                .replace("{permission}", "batch.read");
+                .replace("{permission}", "batch.read")
+                .replace("{name}", "e1");
             let body = match id.as_str() {
                 "create_batch" => Some(json!({ "code": "X", "sku": "none", "line_id": Uuid::nil() })),
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
@@ -125,6 +131,7 @@ fn operations() -> Vec<Operation> {
                     Some(json!({ "name": "x", "permissions": ["batch.read"], "expires_us": 1 }))
                 }
                 "rotate_api_key" => Some(json!({ "expires_us": 1 })),
+                "create_enroll_code" => Some(json!({ "edge": "e1" })),
                 "create_user" => Some(json!({ "email": "x@y.z", "display_name": "X" })),
                 "update_user" | "update_role" => Some(json!({})),
                 "put_user_roles" => Some(json!({ "roles": [] })),

@@ -133,7 +133,11 @@ async fn a_key_that_is_forged_foreign_rotated_revoked_or_too_old_opens_nothing()
         204
     );
     now.get("/plant-ops/batches").await.problem(401);
-    assert_eq!(denied(&hub).await, 1, "a revoked key that is still in use is on record");
+    assert_eq!(
+        denied(&hub).await,
+        1,
+        "a revoked key that is still in use is on record"
+    );
     admin
         .change(Method::DELETE, &path(&made), 3, None)
         .await

@@ -10,6 +10,7 @@ mod support;
 mod access;
 mod api_keys;
 mod client;
+mod devices;
 mod limits;
 mod live;
 mod people;
