@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -44,8 +45,19 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Where people reach the hub; mails link there, and `https` makes cookies secure.
     pub public_url: Option<String>,
+    /// Requests a second of one caller.
+    pub requests_per_s: NonZeroU32,
+    /// Requests at once after a pause.
+    pub burst: NonZeroU32,
+    /// Requests of one tenant that are served at the same time; more of them wait.
+    pub tenant_requests_at_once: usize,
+    /// How long a body may take, besides a second for every 64 KiB of it.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub body_timeout: Duration,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Origins of web pages, other than the dashboard, that may call the API.
+    pub cors_origins: Vec<String>,
 }
 
 impl Http {
@@ -55,6 +67,41 @@ impl Http {
             .as_ref()
             .is_some_and(|url| url.starts_with("https://"))
     }
+
+    /// The scheme and authority under which people reach the hub that listens on `listen`, without a `/` at the end.
+    pub fn base_url(&self, listen: SocketAddr) -> String {
+        match &self.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{listen}"),
+        }
+    }
+
+    fn faults(&self, faults: &mut Vec<String>) {
+        if self.tenant_requests_at_once == 0 {
+            faults.push("http.tenant_requests_at_once: must be at least 1".to_owned());
+        }
+        if self.body_timeout.is_zero() {
+            faults.push("http.body_timeout: must be more than 0s".to_owned());
+        }
+        for origin in &self.cors_origins {
+            if !is_origin(origin) {
+                faults.push(format!(
+                    "http.cors_origins: `{origin}` is no origin; write `https://host` or `http://host:port`"
+                ));
+            }
+        }
+    }
+}
+
+/// Whether it is scheme, host and perhaps port, as a browser sends it.
+fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
+        !host.is_empty() && host.chars().all(is_plain)
+    })
 }
 
 /// The MQTT front end.
@@ -206,6 +253,7 @@ impl Config {
 
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
+        self.http.faults(&mut faults);
         let tls = [
             self.mqtt.tls_listen.is_some(),
             self.mqtt.cert_file.is_some(),
@@ -297,6 +345,27 @@ mod tests {
             panic!("expected faults");
         };
         assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[test]
+    fn an_origin_is_named_in_full_and_nothing_stands_for_all() {
+        for origin in [
+            "https://plant.example",
+            "http://localhost:5173",
+            "http://[::1]:80",
+        ] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for wrong in [
+            "*",
+            "https://*",
+            "null",
+            "plant.example",
+            "https://plant.example/",
+            "https://",
+        ] {
+            assert!(!is_origin(wrong), "{wrong}");
+        }
     }
 
     #[test]

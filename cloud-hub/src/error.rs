@@ -104,7 +104,7 @@ impl From<TenancyError> for Error {
             TenancyError::UnknownTenant => Self::NotFound { entity: "tenant" },
             TenancyError::Unavailable(_) | TenancyError::NotMigrated(_) => Self::Unavailable(source.into()),
             TenancyError::BadValue(_) => {
-                tracing::info!(error = ?source, "a value was refused");
+                tracing::info!(cause = cause(&source), "a value was refused");
                 Self::Invalid("the request holds a value that cannot be stored".to_owned())
             }
             TenancyError::Database(sqlx::Error::Database(ref refusal)) => {
@@ -185,12 +185,68 @@ impl Error {
         }
     }
 
+    /// What went wrong, without what the caller sent: a refusal's words may quote it.
     fn log(&self, correlation_id: &str) {
+        let kind = self.kind();
         match self {
-            Self::Internal(source) => tracing::error!(correlation_id, error = ?source, "request failed"),
-            Self::Unavailable(source) => tracing::warn!(correlation_id, error = ?source, "request failed"),
-            _ => tracing::debug!(correlation_id, error = %self, "request refused"),
+            Self::Internal(source) => {
+                tracing::error!(
+                    correlation_id,
+                    kind,
+                    cause = cause(source.as_ref()),
+                    "request failed"
+                );
+            }
+            Self::Unavailable(source) => {
+                tracing::warn!(
+                    correlation_id,
+                    kind,
+                    cause = cause(source.as_ref()),
+                    "request failed"
+                );
+            }
+            _ => tracing::debug!(correlation_id, kind, "request refused"),
         }
+    }
+}
+
+/// The causes of an error, for the log. What PostgreSQL says of values, and serde of input, quotes them: of those
+/// only their kind and place are told.
+pub fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut told: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(one) = next {
+        next = one.source();
+        let said = if let Some(sqlx::Error::Database(refusal)) = one.downcast_ref() {
+            refusal_without_values(refusal.as_ref())
+        } else if let Some(refusal) = one.downcast_ref::<PgDatabaseError>() {
+            refusal_without_values(refusal)
+        } else if let Some(error) = one.downcast_ref::<serde_json::Error>() {
+            format!(
+                "{:?} error in JSON at line {} column {}",
+                error.classify(),
+                error.line(),
+                error.column()
+            )
+        } else {
+            one.to_string()
+        };
+        if told.last() != Some(&said) {
+            told.push(said);
+        }
+    }
+    told.join(": ")
+}
+
+/// Classes 22 (bad value) and 23 (constraint) quote values; the others name tables, roles and functions.
+fn refusal_without_values(refusal: &(dyn DatabaseError + 'static)) -> String {
+    let state = refusal.code().unwrap_or_default();
+    let table = refusal.table().unwrap_or("-");
+    let constraint = refusal.constraint().unwrap_or("-");
+    if state.starts_with("22") || state.starts_with("23") {
+        format!("SQLSTATE {state} (table {table}, constraint {constraint})")
+    } else {
+        format!("SQLSTATE {state}: {}", refusal.message())
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod broker;
+pub mod browser;
 pub mod cli;
 pub mod config;
 pub mod core;
@@ -17,9 +18,11 @@ pub mod ingest;
 pub mod integrate;
 pub mod integrity;
 pub mod kernel;
+pub mod limits;
 pub mod openapi;
 pub mod plant_ops;
 pub mod request;
+pub mod request_log;
 pub mod router;
 pub mod seed;
 pub mod series;

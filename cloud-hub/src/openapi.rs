@@ -104,7 +104,10 @@ fn share(method: &HttpMethod, operation: &mut Operation) {
         ]);
     }
     statuses.extend([
-        ("429", "Too many attempts"),
+        ("408", "The body arrived too slowly"),
+        ("414", "The address is too long"),
+        ("429", "Too many requests; `Retry-After` says when to come back"),
+        ("431", "The headers are too large"),
         ("503", "A service the hub needs is away"),
     ]);
     for (status, description) in statuses {

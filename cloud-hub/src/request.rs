@@ -3,12 +3,12 @@
 
 use axum::{
     extract::{
-        FromRequest, FromRequestParts, OptionalFromRequest, Request,
+        FromRequest, FromRequestParts, OptionalFromRequest, Request, State,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -16,8 +16,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
+    app::App,
     error::{Error, Result},
     kernel::context::{self, Idempotency, RequestContext},
+    limits,
 };
 
 /// Largest body of a request that is no upload.
@@ -35,8 +37,7 @@ pub const IDEMPOTENCY_HEADER: HeaderName = HeaderName::from_static("idempotency-
 const REASON_CHARS_MAX: usize = 500;
 const KEY_CHARS_MAX: usize = 200;
 
-/// Gives every request its context: a correlation id (the caller's, if it is a plain word, else a new one), the
-/// reason of the change and the idempotency key.
+/// Gives every request a correlation id: the caller's, if it is a plain word, else a new one.
 pub async fn correlate(request: Request, next: Next) -> Response {
     let given = request
         .headers()
@@ -51,48 +52,60 @@ pub async fn correlate(request: Request, next: Next) -> Response {
     let id = given
         .filter(is_word)
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-    let internal = RequestContext::internal(id.clone());
-    let mut response = match context::scope(internal.clone(), identify(request, internal)).await {
-        Ok((context, request)) => context::scope(context, next.run(request)).await,
-        Err(refusal) => refusal,
-    };
+    let mut context = RequestContext::internal(id.clone());
+    context.request = format!("{} {}", request.method(), request.uri().path());
+    let mut response = context::scope(context, next.run(request)).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(CORRELATION_HEADER, value);
     }
     response
 }
 
-async fn identify(
-    request: Request,
-    mut context: RequestContext,
-) -> Result<(RequestContext, Request), Response> {
-    context.request = format!("{} {}", request.method(), request.uri().path());
-    context.why = match text_header(&request, &REASON_HEADER, REASON_CHARS_MAX) {
-        Ok(why) => why,
-        Err(refusal) => return Err(refusal.into_response()),
-    };
-    let key = match text_header(&request, &IDEMPOTENCY_HEADER, KEY_CHARS_MAX) {
-        Ok(Some(key)) if request.method() == Method::POST => key,
-        Ok(_) => return Ok((context, request)),
-        Err(refusal) => return Err(refusal.into_response()),
-    };
-    let (parts, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
-        return Err(Error::Unreadable {
-            status: StatusCode::PAYLOAD_TOO_LARGE,
-            detail: "length limit exceeded".to_owned(),
-        }
-        .into_response());
-    };
+/// Adds what the caller says of the request: the reason of the change and the idempotency key. The body is read
+/// ahead for the key, and must keep its pace for everybody.
+pub async fn prepare(State(app): State<App>, request: Request, next: Next) -> Result<Response> {
+    let mut context = context::current();
+    context.why = text_header(&request, &REASON_HEADER, REASON_CHARS_MAX)?;
+    let key = text_header(&request, &IDEMPOTENCY_HEADER, KEY_CHARS_MAX)?;
+    let mut request = request.map(|body| limits::patient(body, app.config.http.body_timeout));
+    if let Some(key) = key.filter(|_| request.method() == Method::POST) {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, BODY_BYTES_MAX)
+            .await
+            .map_err(|error| unreadable(StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded", &error))?;
+        context.idempotency = Some(Idempotency {
+            key,
+            request_sha256: fingerprint(&parts, &body),
+        });
+        request = Request::from_parts(parts, body.into());
+    }
+    Ok(context::scope(context, next.run(request)).await)
+}
+
+fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(parts.uri.to_string());
     hash.update([0]);
-    hash.update(&body);
-    context.idempotency = Some(Idempotency {
-        key,
-        request_sha256: hash.finalize().into(),
-    });
-    Ok((context, Request::from_parts(parts, body.into())))
+    hash.update(body);
+    hash.finalize().into()
+}
+
+/// A request that cannot be read as it is; one that came too slowly says so.
+fn unreadable(
+    status: StatusCode,
+    detail: impl Into<String>,
+    error: &(dyn std::error::Error + 'static),
+) -> Error {
+    if limits::TooSlow::is_cause_of(error) {
+        return Error::Unreadable {
+            status: StatusCode::REQUEST_TIMEOUT,
+            detail: limits::TooSlow.to_string(),
+        };
+    }
+    Error::Unreadable {
+        status,
+        detail: detail.into(),
+    }
 }
 
 fn text_header(request: &Request, name: &HeaderName, chars_max: usize) -> Result<Option<String>> {
@@ -145,10 +158,7 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         match axum::Json::<T>::from_request(request, state).await {
             Ok(axum::Json(body)) => Ok(Self(body)),
-            Err(refusal) => Err(Error::Unreadable {
-                status: refusal.status(),
-                detail: refusal.body_text(),
-            }),
+            Err(refusal) => Err(unreadable(refusal.status(), refusal.body_text(), &refusal)),
         }
     }
 }

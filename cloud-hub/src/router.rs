@@ -11,20 +11,22 @@ use axum::{
 };
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tower::util::option_layer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
     app::App,
-    core, edges,
+    browser, core, edges,
     error::Error,
     fsq,
     health::{self, MqttProbe},
     identity::{self, attempts::Attempts, hashing},
     integrate, integrity,
     kernel::caller::SignedIn,
-    openapi, plant_ops, request,
+    limits::{self, Limits},
+    openapi, plant_ops, request, request_log,
     series::{feed::Feed, live},
     tenant, ui, vision,
 };
@@ -57,6 +59,7 @@ pub fn document() -> OpenApi {
 pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
     let feed = Feed::start(&app.live, stop);
     drop(tokio::task::spawn_blocking(hashing::warm_up));
+    let limits = Arc::new(Limits::new(&app.config.http));
     let (api, _) = api().split_for_parts();
     api.merge(models(&app))
         .merge(health::routes(mqtt))
@@ -66,7 +69,15 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
         .layer(Extension(feed))
         .layer(Extension(Arc::new(Attempts::new(app.config.auth.attempts))))
         .layer(DefaultBodyLimit::max(request::BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(app.clone(), request::prepare))
+        .layer(middleware::from_fn_with_state(
+            (app.clone(), limits),
+            limits::admit,
+        ))
+        .layer(option_layer(browser::cross_origin(&app.config.http.cors_origins)))
         .layer(middleware::from_fn(measure))
+        .layer(middleware::from_fn(browser::protect))
+        .layer(middleware::from_fn_with_state(app.clone(), request_log::follow))
         .layer(middleware::from_fn(request::correlate))
         .with_state(app)
 }

@@ -5,6 +5,7 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { ApiError } from "./api/client";
 import { makeRouter } from "./router";
+import { resumeSession } from "./session";
 import "./style/tokens.css";
 import "./style/base.css";
 import "./style/pages.css";
@@ -18,6 +19,8 @@ const client = new QueryClient({
     },
   },
 });
+
+resumeSession();
 
 const root = document.getElementById("root");
 if (root === null) throw new Error("index.html has no #root");

@@ -19,7 +19,7 @@ import { HoldsPage } from "./pages/fsq/holds";
 import { SignInPage } from "./pages/identity/sign_in";
 import { LinesPage } from "./pages/plant_ops/lines";
 import { NowPage } from "./pages/plant_ops/now";
-import { readSession } from "./session";
+import { ensureSession } from "./session";
 
 interface RouterContext {
   client: QueryClient;
@@ -54,7 +54,7 @@ const home = createRoute({
   getParentRoute: () => root,
   path: "/",
   beforeLoad: async ({ context }) => {
-    if (readSession() === null) throw redirect({ to: "/login" });
+    if ((await ensureSession()) === null) throw redirect({ to: "/login" });
     const me = await context.client.fetchQuery(meQuery).catch(() => null);
     if (me === null) throw redirect({ to: "/login" });
     throw redirect({
@@ -72,11 +72,38 @@ const login = createRoute({
   component: SignInPage,
 });
 
+interface LinkSearch {
+  token?: string;
+  tenant?: string;
+}
+
+function linkSearch(search: Record<string, unknown>): LinkSearch {
+  const { token, tenant } = search;
+  return {
+    ...(typeof token === "string" ? { token } : {}),
+    ...(typeof tenant === "string" ? { tenant } : {}),
+  };
+}
+
+const recover = createRoute({
+  getParentRoute: () => root,
+  path: "/recover",
+  validateSearch: linkSearch,
+  component: lazyRouteComponent(() => import("./pages/identity/recover"), "RecoverPage"),
+});
+
+const verifyEmail = createRoute({
+  getParentRoute: () => root,
+  path: "/verify-email",
+  validateSearch: linkSearch,
+  component: lazyRouteComponent(() => import("./pages/identity/recover"), "VerifyEmailPage"),
+});
+
 const plant = createRoute({
   getParentRoute: () => root,
   path: "/t/$tenant/p/$plant",
-  beforeLoad: ({ location }) => {
-    if (readSession() === null) throw redirect({ to: "/login", search: { next: location.href } });
+  beforeLoad: async ({ location }) => {
+    if ((await ensureSession()) === null) throw redirect({ to: "/login", search: { next: location.href } });
   },
   component: Shell,
 });
@@ -127,10 +154,18 @@ const vision = createRoute({
   component: lazyRouteComponent(() => import("./pages/vision/defects"), "DefectsPage"),
 });
 
+const record = createRoute({
+  getParentRoute: () => plant,
+  path: "/record",
+  component: lazyRouteComponent(() => import("./pages/integrity/record"), "RecordPage"),
+});
+
 const tree = root.addChildren([
   home,
   login,
-  plant.addChildren([plantHome, now, lines, line, ccp, holds, vision]),
+  recover,
+  verifyEmail,
+  plant.addChildren([plantHome, now, lines, line, ccp, holds, vision, record]),
 ]);
 
 export function makeRouter(client: QueryClient) {

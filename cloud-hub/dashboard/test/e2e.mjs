@@ -77,6 +77,7 @@ function pagesOf(expect) {
     { name: "lines", path: "lines", wait: has("lines", ".card") },
     { name: "ccp", path: "ccp", wait: has("ccps", "tbody tr") },
     { name: "holds", path: "holds", wait: has("holds", "section.panel tbody tr") },
+    { name: "record", path: "record", wait: has("record", "tbody tr") },
     { name: "vision", path: "vision", wait: has("defects", ".gallery .frame img"), then: expect.has("defects") ? ".gallery .box" : null },
   ];
 }
@@ -101,6 +102,7 @@ async function checkSessionEnd(checks, page, base, target) {
   await checks.check("an ended session leads to sign in, and from there back to the page", async () => {
     await page.goto(`${base}/holds`);
     await page.waitForSelector("h1");
+    await page.context().clearCookies();
     await page.evaluate(() => {
       const session = JSON.parse(sessionStorage.getItem("foodflow.session"));
       sessionStorage.setItem("foodflow.session", JSON.stringify({ ...session, token: "ended" }));
@@ -112,6 +114,21 @@ async function checkSessionEnd(checks, page, base, target) {
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.waitForURL("**/holds", { timeout: PATIENCE_MS });
     return seen(page, "h1");
+  });
+}
+
+async function checkRenewal(checks, page, base) {
+  await checks.check("a token that was refused is renewed by the cookie, and nobody notices", async () => {
+    await page.goto(`${base}/holds`);
+    await page.waitForSelector("h1");
+    await page.evaluate(() => {
+      const session = JSON.parse(sessionStorage.getItem("foodflow.session"));
+      sessionStorage.setItem("foodflow.session", JSON.stringify({ ...session, token: "refused" }));
+    });
+    await page.reload();
+    await page.waitForSelector(".header");
+    const token = await page.evaluate(() => JSON.parse(sessionStorage.getItem("foodflow.session")).token);
+    return token === "refused" ? "the token is still the refused one" : null;
   });
 }
 
@@ -253,7 +270,8 @@ export async function run(wanted) {
     await checkLine(checks, page, base, target.expect);
     await page.emulateMedia({ colorScheme: "light" });
     await checkKeyboard(checks, page, base);
-    await checkSessionEnd(checks, page, base, target);
+    await checkRenewal(checks, page, base);
+  await checkSessionEnd(checks, page, base, target);
     await page.goto(`${base}/now`);
     await checkTrust(checks, page, base);
     await checkTabs(checks, context, page);
@@ -275,7 +293,7 @@ export function targetFrom(env) {
     email: EMAIL,
     password: PASSWORD,
     screenshot: env.SCREENSHOT,
-    expect: new Set((env.EXPECT ?? "lines,ccps,holds,defects").split(",")),
+    expect: new Set((env.EXPECT ?? "lines,ccps,holds,defects,record").split(",")),
     offline: env.OFFLINE !== "0",
   };
 }

@@ -102,7 +102,11 @@ function restOf(state) {
   return {
     "auth/me": () => ({ user: { id: id(2), email: LOGIN.email, display_name: "Sam Reyes", role: "supervisor" },
       tenant: { slug: "akron", name: "Lakeshore Kitchens" }, plant: { code: plant.code, name: plant.name, zone: plant.zone },
-      can: ["deviation.acknowledge", "hold.read"] }),
+      can: ["deviation.acknowledge", "hold.read", "audit.read"] }),
+    "audit/verify": () => ({ rows: 3, first_broken: null }),
+    audit: () => page([3, 2, 1].map((seq) => ({ seq, at_us: nowUs() - seq * 60_000_000, action: seq === 3 ? "denied" : "update",
+      actor: { kind: "user", id: id(1), name: "Sam Reyes" }, entity: "supplier", entity_id: id(9), correlation_id: "c-1",
+      before: { name: "Erie Spice", version: 1 }, after: { name: "Erie Spice Co", version: 2 }, why: seq === 2 ? "Renamed" : null }))),
     "plant-ops/lines": () => page(world.lines.map(line)),
     "plant-ops/tags": () => page(world.tags.map(shown)),
     "plant-ops/batches": () => page(world.lines.flatMap((each, index) => each.sku === null ? [] : [
@@ -194,8 +198,19 @@ async function api(state, rest, request, response, path, query) {
     const body = await bodyOf(request);
     const is_right = body.email === LOGIN.email && body.password === LOGIN.password && body.tenant === LOGIN.tenant;
     if (!is_right) return problem(response, 401, "Unauthenticated", "tenant, e-mail or password is wrong");
+    if (body.cookie === true) response.setHeader("set-cookie", "refresh=fake; Path=/api/v1/auth; HttpOnly; SameSite=Strict");
     return json({ access_token: TOKEN, token_type: "Bearer", expires_in_s: 900 });
   }
+  if (path === "auth/refresh") {
+    if (!(request.headers.cookie ?? "").includes("refresh=fake")) return problem(response, 401, "Unauthenticated", "no session");
+    return json({ access_token: TOKEN, token_type: "Bearer", expires_in_s: 900 });
+  }
+  if (path === "auth/logout") {
+    response.setHeader("set-cookie", "refresh=; Path=/api/v1/auth; Max-Age=0");
+    response.writeHead(204);
+    return response.end();
+  }
+  if (/^auth\/oidc\/[^/]+\/providers$/.test(path)) return json({ items: [], next: null });
   const token = request.headers.authorization?.slice(7) ?? query.get("access_token");
   if (token !== TOKEN) return problem(response, 401, "Unauthenticated", "no valid token");
   if (path === "live") return stream(state, request, response, query);

@@ -207,7 +207,12 @@ pub fn start_log(arguments: &Arguments) {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr);
     let started = if arguments.log_json {
-        log.json().try_init()
+        // One flat line; what names the request (tenant, correlation id, route, principal) is under `span`.
+        log.json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .try_init()
     } else {
         log.try_init()
     };

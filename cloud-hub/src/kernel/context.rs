@@ -3,6 +3,8 @@
 
 use uuid::Uuid;
 
+use super::tenancy::TenantSlug;
+
 /// Facts of the request being served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestContext {
@@ -58,4 +60,9 @@ pub fn correlation_id() -> String {
     CONTEXT
         .try_with(|context| context.correlation_id.clone())
         .unwrap_or_else(|_| "-".to_owned())
+}
+
+/// Names the tenant of the request being served in its log lines, once it is known to exist.
+pub(super) fn name_tenant(tenant: &TenantSlug) {
+    tracing::Span::current().record("tenant.id", tenant.as_str());
 }

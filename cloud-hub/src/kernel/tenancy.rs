@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 use chrono::{DateTime, Utc};
 
 use sqlx::{
-    AssertSqlSafe, PgConnection, PgPool, Postgres, Row as _, Transaction,
+    AssertSqlSafe, ConnectOptions as _, PgConnection, PgPool, Postgres, Row as _, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -141,12 +141,12 @@ pub(super) struct Entered {
 }
 
 impl Db {
-    /// A pool that connects when first used, as [`LOGIN_ROLE`].
+    /// A pool that connects when first used, as [`LOGIN_ROLE`]. Statements are not logged: some carry ids and digests.
     pub fn new(options: PgConnectOptions, connections_max: u32, acquire_timeout: Duration) -> Self {
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(acquire_timeout)
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.disable_statement_logging());
         Self {
             pool,
             clock: Clock::system(),
@@ -224,6 +224,7 @@ impl Db {
         let mut texts = rows.iter().map(|row| row.try_get::<String, _>(0));
         let standing = texts.next().ok_or(TenancyError::UnknownTenant)??;
         let is_suspended = Standing::parse(&standing)?.is_suspended;
+        context::name_tenant(tenant);
         Ok(Entered {
             tx: TenantTx {
                 tx,

@@ -10,6 +10,7 @@ mod support;
 mod access;
 mod audit;
 mod client;
+mod limits;
 mod live;
 mod plant;
 mod resource;

@@ -9,6 +9,7 @@ mod chain;
 mod fleet;
 mod hold;
 mod ingest;
+mod logs;
 mod mqtt;
 mod outage;
 mod series;

@@ -92,6 +92,19 @@ impl TestDatabase {
         owner.requests.connect().await.unwrap()
     }
 
+    /// URL of this database for another process, as a role.
+    pub fn url(&self, role: &str) -> String {
+        let options = &self.databases.login.requests;
+        let socket_dir = options
+            .get_socket()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .replace('/', "%2F");
+        let name = options.get_database().unwrap();
+        format!("postgres://{role}@{socket_dir}:5432/{name}")
+    }
+
     /// One number from one tenant.
     pub async fn count(&self, tenant: &TenantSlug, sql: &'static str) -> i64 {
         let mut tx = self.db.begin(tenant).await.unwrap();

@@ -1,5 +1,5 @@
 // Speaks to the hub's REST API: bearer token, JSON, problem documents, cursor paging.
-import { endSession, readSession } from "../session";
+import { endSession, ensureSession, OWN_REQUEST, readSession, renewSession } from "../session";
 import type { Page, Problem } from "./types";
 
 export const API = "/api/v1";
@@ -54,30 +54,46 @@ interface Call {
   anonymous?: boolean;
 }
 
+/** Asks again once when the token was refused and a new one was to be had. */
 async function send(path: string, call: Call): Promise<Response> {
-  const headers: Record<string, string> = { accept: "application/json, image/jpeg" };
-  const session = call.anonymous ? null : readSession();
-  if (session !== null) headers["authorization"] = `Bearer ${session.token}`;
+  const session = call.anonymous ? null : await ensureSession();
+  const response = await fetchOnce(path, call, session?.token);
+  if (response.status !== 401 || call.anonymous) return checked(response);
+  const is_renewed = readSession()?.token !== session?.token || (await renewSession());
+  const again = is_renewed ? await fetchOnce(path, call, readSession()?.token) : response;
+  if (again.status === 401) endSession();
+  return checked(again);
+}
+
+async function checked(response: Response): Promise<Response> {
+  if (response.ok) return response;
+  throw new ApiError(await readProblem(response));
+}
+
+async function fetchOnce(path: string, call: Call, token: string | undefined): Promise<Response> {
+  const headers: Record<string, string> = { accept: "application/json, image/jpeg", ...OWN_REQUEST };
+  if (token !== undefined) headers["authorization"] = `Bearer ${token}`;
   const init: RequestInit = { method: call.method ?? "GET", headers, cache: "no-store" };
   if (call.signal !== undefined) init.signal = call.signal;
   if (call.body !== undefined) {
     headers["content-type"] = "application/json";
     init.body = JSON.stringify(call.body);
   }
-  let response: Response;
   try {
-    response = await fetch(`${API}/${path}`, init);
+    return await fetch(`${API}/${path}`, init);
   } catch (cause) {
     if (call.signal?.aborted) throw cause;
     throw new ApiError({ title: "The hub cannot be reached", status: 0 });
   }
-  if (response.ok) return response;
-  if (response.status === 401 && !call.anonymous) endSession();
-  throw new ApiError(await readProblem(response));
 }
 
 export async function get<T>(path: string, query?: Query, signal?: AbortSignal): Promise<T> {
   return (await (await send(withQuery(path, query), { signal })).json()) as T;
+}
+
+/** Reads what needs no session. */
+export async function getAnonymous<T>(path: string, signal?: AbortSignal): Promise<T> {
+  return (await (await send(path, { signal, anonymous: true })).json()) as T;
 }
 
 /** Reads a whole list, following `next`. */

@@ -2,6 +2,7 @@
 import { keepPreviousData, queryOptions, infiniteQueryOptions } from "@tanstack/react-query";
 import { CURSOR, get, getAll, getBlob } from "./client";
 import type {
+  AuditEntry,
   Batch,
   Ccp,
   Deviation,
@@ -92,6 +93,21 @@ export const visionQuery = (verdict: string | undefined, line_id: string | undef
       get<Page<VisionResult>>("vision/results", { verdict, line_id, [CURSOR]: pageParam }, signal),
     initialPageParam: null as string | null,
     getNextPageParam: (last: Page<VisionResult>) => last.next,
+    placeholderData: keepPreviousData,
+  });
+
+export interface AuditFilter {
+  entity?: string;
+  action?: string;
+}
+
+export const auditQuery = (filter: AuditFilter) =>
+  infiniteQueryOptions({
+    queryKey: ["audit", filter.entity ?? "", filter.action ?? ""],
+    queryFn: ({ signal, pageParam }) =>
+      get<Page<AuditEntry>>("audit", { ...filter, [CURSOR]: pageParam }, signal),
+    initialPageParam: null as string | null,
+    getNextPageParam: (last: Page<AuditEntry>) => last.next,
     placeholderData: keepPreviousData,
   });
 

@@ -19,6 +19,32 @@ export interface Problem {
   correlation_id?: string;
 }
 
+/** An identity provider that a tenant's people may sign in with. */
+export interface SignInProvider {
+  name: string;
+  display_name?: string;
+}
+
+/** One deed of the audit chain. */
+export interface AuditEntry {
+  seq: number;
+  at_us: Micros;
+  actor: { kind: string; id: string | null; name: string | null };
+  action: string;
+  entity: string;
+  entity_id: string | null;
+  before: unknown;
+  after: unknown;
+  why: string | null;
+  correlation_id: string | null;
+}
+
+/** What verifying the chain found. */
+export interface AuditVerdict {
+  rows: number;
+  first_broken: { seq: number; why: string } | null;
+}
+
 export interface Login {
   access_token: string;
   token_type: "Bearer";

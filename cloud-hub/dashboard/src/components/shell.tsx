@@ -8,8 +8,8 @@ import type { Ccp, Line, Tag } from "../api/types";
 import { clockTime } from "../format";
 import { useLiveStream, useNowUs } from "../live/live";
 import { store } from "../live/store";
-import { endSession, onSessionEnd } from "../session";
-import { PlantProvider, type Plant } from "./plant";
+import { onSessionEnd, signOut } from "../session";
+import { may, PlantProvider, type Plant } from "./plant";
 import { setShortcuts, useShortcutsOn } from "./shortcuts";
 import { ProblemNote } from "./state";
 import { BehindBand, TrustText } from "./trust";
@@ -20,6 +20,7 @@ const PAGES = [
   { to: "/t/$tenant/p/$plant/ccp", word: "CCPs" },
   { to: "/t/$tenant/p/$plant/holds", word: "Holds" },
   { to: "/t/$tenant/p/$plant/vision", word: "Vision" },
+  { to: "/t/$tenant/p/$plant/record", word: "Record", needs: "audit.read" },
 ] as const;
 
 /** Every tag that some page shows; the stream is asked for these and no more. */
@@ -139,7 +140,7 @@ function Frame({ plant }: { plant: Plant }) {
           FoodFlow <span className="plant-name">{plant.me.plant.name}</span>
         </p>
         <nav className="pages" aria-label="Pages">
-          {PAGES.map((page) => (
+          {PAGES.filter((page) => !("needs" in page) || may(plant.me.can, page.needs)).map((page) => (
             <Link key={page.to} to={page.to} params={plant.params} activeProps={{ "aria-current": "page" }}>
               {page.word}
             </Link>
@@ -183,7 +184,7 @@ function UserMenu({ plant }: { plant: Plant }) {
           <input type="checkbox" checked={has_shortcuts} onChange={(event) => setShortcuts(event.target.checked)} />
           Single-key shortcuts
         </label>
-        <button type="button" className="button" onClick={endSession}>
+        <button type="button" className="button" onClick={() => void signOut()}>
           Sign out
         </button>
       </div>

@@ -31,6 +31,7 @@ export class LiveConnection {
   private abort: AbortController | null = null;
   private last_id: string | null = null;
   private attempt = 0;
+  private is_reading = false;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly handlers: LiveHandlers) {}
@@ -42,8 +43,12 @@ export class LiveConnection {
       this.request.token === request.token &&
       this.request.tags.join() === request.tags.join();
     if (same) return;
-    if (this.request !== null && this.request.token !== request.token) this.last_id = null;
-    this.request = request;
+    if (this.request !== null && this.is_reading && this.request.tags.join() === request.tags.join()) {
+      // A renewed token: the stream that runs goes on, the next one is opened with it.
+      this.request.token = request.token;
+      return;
+    }
+    this.request = { ...request };
     this.attempt = 0;
     this.restart(0);
   }
@@ -94,6 +99,7 @@ export class LiveConnection {
       const response = await fetch(url, { headers, cache: "no-store", signal: abort.signal });
       if (response.status === 401) this.handlers.onUnauthorized();
       if (!response.ok || response.body === null) return;
+      this.is_reading = true;
       const reader = response.body.getReader();
       const decoder = new TextDecoder();
       const parser = new EventStreamParser();
@@ -110,6 +116,7 @@ export class LiveConnection {
         }
       }
     } finally {
+      this.is_reading = false;
       clearTimeout(silence);
       abort.abort();
     }

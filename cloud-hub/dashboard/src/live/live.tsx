@@ -3,7 +3,7 @@ import { useQueryClient, type QueryClient } from "@tanstack/react-query";
 import { useEffect, useRef, useSyncExternalStore } from "react";
 import { STALE_AFTER } from "../api/queries";
 import type { HeartbeatEvent, HelloEvent, SamplesEvent } from "../api/types";
-import { endSession, readSession } from "../session";
+import { endSession, onSessionRenewed, readSession, renewSession } from "../session";
 import { scheduler } from "./scheduler";
 import { openSource, type LiveSource } from "./source";
 import type { StreamEvent } from "./sse";
@@ -60,7 +60,7 @@ export function useLiveStream(user: string | null, tags: readonly number[] | nul
     const refetcher = new Refetcher(client);
     source.current = openSource({
       onEvent: (event) => apply(event, refetcher),
-      onUnauthorized: endSession,
+      onUnauthorized: () => void renewSession().then((is_renewed) => (is_renewed ? undefined : endSession())),
     });
     return () => {
       source.current?.close();
@@ -68,13 +68,18 @@ export function useLiveStream(user: string | null, tags: readonly number[] | nul
     };
   }, [client]);
   useEffect(() => {
-    const session = readSession();
-    if (session === null || user === null || wanted === null) return;
-    source.current?.open({
-      user: `${session.tenant}/${user}`,
-      token: session.token,
-      tags: wanted === "" ? [] : wanted.split(",").map(Number),
-    });
+    if (user === null || wanted === null) return;
+    const open = (): void => {
+      const session = readSession();
+      if (session === null) return;
+      source.current?.open({
+        user: `${session.tenant}/${user}`,
+        token: session.token,
+        tags: wanted === "" ? [] : wanted.split(",").map(Number),
+      });
+    };
+    open();
+    return onSessionRenewed(open);
   }, [client, user, wanted]);
 }
 

@@ -7,6 +7,7 @@ import { shownTags } from "../components/shell";
 import { trustWords } from "../components/trust";
 import { staleWords } from "../components/value";
 import { duration, formatLimits, formatValue, formatWithUnit, plainUnits, windowWords, words } from "../format";
+import { actorWords, changedFields, verdictWords } from "./integrity/record";
 import { readSession, startSession } from "../session";
 import { viewCcp, worstFirst } from "./fsq/ccp_state";
 import { quantityOnHold } from "./fsq/holds";
@@ -231,6 +232,14 @@ describe("small decisions", () => {
     expect(quantityOnHold([lot(600, "cases"), lot(40, "cases"), lot(2.5, "kg")])).toBe("640\u00a0cases, 2.5\u00a0kg");
     const edge = (name: string, state: Edge["state"]) => ({ name, state }) as Edge;
     expect([edge("a", "online"), edge("b", "offline")].sort(unhealthyFirst).map((each) => each.name)).toEqual(["b", "a"]);
+  });
+
+  it("say of the record what was changed, by whom, and where it breaks", () => {
+    const entry = { before: { name: "a", version: 1, kept: 1 }, after: { name: "b", version: 2, kept: 1 } };
+    expect(changedFields(entry)).toEqual([["name", "a", "b"], ["version", "1", "2"]]);
+    expect(actorWords({ actor: { kind: "edge", id: "akron-1", name: null } })).toBe("Edge akron-1");
+    expect(verdictWords({ rows: 1200, first_broken: null })).toBe("The chain is whole: 1,200 entries verified.");
+    expect(verdictWords({ rows: 7, first_broken: { seq: 8, why: "its hash does not follow" } })).toContain("entry 8");
   });
 
   it("follow only paths of this application after sign-in", () => {

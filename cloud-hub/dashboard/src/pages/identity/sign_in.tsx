@@ -1,16 +1,15 @@
-// Sign in with tenant, e-mail and password; afterwards back to the page that was asked for.
+// Sign in with tenant, e-mail and password, or at the tenant's own identity provider; afterwards back to the page
+// that was asked for.
 import { useQueryClient } from "@tanstack/react-query";
-import { useNavigate, useRouter, useSearch } from "@tanstack/react-router";
-import { useState, type FormEvent } from "react";
-import { ApiError, post } from "../../api/client";
+import { Link, useNavigate, useRouter, useSearch } from "@tanstack/react-router";
+import { useEffect, useState, type FormEvent } from "react";
+import { API, ApiError, getAnonymous, post } from "../../api/client";
 import { meQuery } from "../../api/queries";
-import type { Login } from "../../api/types";
+import type { Login, Page, SignInProvider } from "../../api/types";
 import { problemWords } from "../../components/state";
 import { useTitle } from "../../components/use_title";
 import { store } from "../../live/store";
-import { startSession } from "../../session";
-
-const LAST_TENANT = "foodflow.tenant";
+import { expectCookie, lastTenant, startSession } from "../../session";
 
 function words(error: unknown): string {
   if (error instanceof ApiError && error.status === 401) return "Tenant, e-mail or password is wrong.";
@@ -31,6 +30,7 @@ export function SignInPage() {
   const client = useQueryClient();
   const [error, setError] = useState<string | null>(null);
   const [is_busy, setBusy] = useState(false);
+  const [tenant, setTenant] = useState(lastTenant);
 
   async function signIn(event: FormEvent<HTMLFormElement>): Promise<void> {
     event.preventDefault();
@@ -39,10 +39,9 @@ export function SignInPage() {
     setBusy(true);
     setError(null);
     try {
-      const body = { tenant: text("tenant").trim(), email: text("email").trim(), password: text("password") };
+      const body = { tenant: text("tenant").trim(), email: text("email").trim(), password: text("password"), cookie: true };
       const login = await post<Login>("auth/login", body, true);
       startSession(body.tenant, login.access_token, login.expires_in_s);
-      localStorage.setItem(LAST_TENANT, body.tenant);
       store.forgetEverything();
       client.clear();
       const path = safeNext(next);
@@ -69,7 +68,7 @@ export function SignInPage() {
         <label>
           Tenant
           <input name="tenant" autoComplete="organization" autoCapitalize="none" required maxLength={63}
-            defaultValue={localStorage.getItem(LAST_TENANT) ?? ""} />
+            defaultValue={tenant} onBlur={(event) => setTenant(event.target.value.trim())} />
         </label>
         <label>
           E-mail
@@ -83,7 +82,30 @@ export function SignInPage() {
         <button type="submit" className="button primary" disabled={is_busy}>
           {is_busy ? "Signing in…" : "Sign in"}
         </button>
+        <Providers tenant={tenant} next={safeNext(next) ?? "/"} />
+        <Link to="/recover" search={{}}>Forgot your password?</Link>
       </form>
     </main>
   );
+}
+
+/** Where else people of this tenant may sign in; nothing for a tenant that has no provider or does not exist. */
+function Providers({ tenant, next }: { tenant: string; next: string }) {
+  const [providers, setProviders] = useState<SignInProvider[]>([]);
+  useEffect(() => {
+    setProviders([]);
+    if (!/^[a-z][a-z0-9-]*$/.test(tenant)) return;
+    const abort = new AbortController();
+    getAnonymous<Page<SignInProvider>>(`auth/oidc/${tenant}/providers`, abort.signal)
+      .then((page) => setProviders(page.items))
+      // Signing in by password does not depend on this list.
+      .catch(() => undefined);
+    return () => abort.abort();
+  }, [tenant]);
+  return providers.map((provider) => (
+    <a key={provider.name} className="button" onClick={expectCookie}
+      href={`${API}/auth/oidc/${tenant}/${encodeURIComponent(provider.name)}/start?return_to=${encodeURIComponent(next)}`}>
+      Sign in with {provider.display_name ?? provider.name}
+    </a>
+  ));
 }
