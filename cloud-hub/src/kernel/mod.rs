@@ -10,6 +10,7 @@ pub mod context;
 pub mod database;
 pub mod duration;
 pub mod event;
+pub mod freeze;
 pub mod idempotency;
 pub mod key_file;
 pub mod page;
