@@ -55,6 +55,8 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("verify_audit", NOT_AUDIT),
     ("list_audit_roots", NOT_AUDIT),
     ("read_audit_key", NOT_AUDIT),
+    ("sign_record", &[Role::Integrator, Role::Auditor]),
+    ("list_signatures", &[Role::Integrator]),
 ];
 
 const NOT_AUDIT: &[Role] = &[Role::Operator, Role::Integrator];
@@ -77,10 +79,10 @@ fn operations() -> Vec<Operation> {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let id = operation["operationId"].as_str().unwrap().to_owned();
-            let query = if id == "list_readings" {
-                "?tag_id=1&from_us=0&to_us=1"
-            } else {
-                ""
+            let query = match id.as_str() {
+                "list_readings" => "?tag_id=1&from_us=0&to_us=1",
+                "list_signatures" => "?record_type=lot&record_id=00000000-0000-0000-0000-000000000000",
+                _ => "",
             };
             let path = path
                 .strip_prefix("/api/v1")
@@ -92,6 +94,8 @@ fn operations() -> Vec<Operation> {
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
                 "create_suppliers" => Some(json!({ "items": [{ "code": "Y", "name": "Y" }] })),
                 "update_supplier" => Some(json!({ "name": "X" })),
+                "sign_record" => Some(json!({ "record_type": "lot", "record_id": Uuid::nil(),
+                    "record_version": 1, "meaning": "performed", "reason": "x" })),
                 "acknowledge_deviation" => Some(json!({ "comment": "seen" })),
                 _ => None,
             };

@@ -16,3 +16,4 @@ mod plant;
 mod resource;
 mod safety;
 mod session;
+mod signature;
