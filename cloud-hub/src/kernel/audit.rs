@@ -1,5 +1,5 @@
 //! Who did what, when and why? Entries of the tenant's audit chain, as canonical JSON, and the hash that links them.
-//! They are written last in the transaction of the deed, by the database's `record()`: see decision 13.
+//! They are written last in the transaction of the deed, by the database's `record()`: see decision 9.
 
 use std::fmt::Display;
 

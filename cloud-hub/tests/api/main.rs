@@ -32,3 +32,4 @@ mod tenants;
 mod unauthorized;
 mod users;
 mod webhooks;
+mod signature;
