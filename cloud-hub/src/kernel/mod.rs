@@ -15,6 +15,7 @@ pub mod key_file;
 pub mod page;
 pub mod password;
 pub mod permission;
+pub mod pulse;
 pub mod reply;
 pub mod resource;
 pub mod role;
