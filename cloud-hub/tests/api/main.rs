@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod client;
+mod events;
 mod limits;
 mod live;
 mod plant;

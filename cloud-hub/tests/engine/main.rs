@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod events;
 mod fleet;
 mod hold;
 mod ingest;
