@@ -18,7 +18,7 @@ use crate::{
     edges::directory::EdgeDirectory,
     embedded::{self, Address, Cluster, DATABASE},
     ingest,
-    integrate::projection,
+    integrate::{projection, webhook},
     kernel::{
         clock::Clock,
         database::Target,
@@ -231,6 +231,7 @@ impl Hub {
         let maintenance = maintenance::run(app.clone(), databases.login, stop.clone());
         tasks.spawn(watched(&ended, maintenance));
         tasks.spawn(watched(&ended, projection::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await

@@ -1,7 +1,10 @@
+//! How do other systems hear of what happened? The event store, projections and webhooks.
+
 pub mod event;
 pub mod feed;
 pub mod projection;
 pub mod wake;
+pub mod webhook;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -12,4 +15,5 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(feed::list_events))
         .merge(projection::routes())
+        .merge(webhook::routes())
 }

@@ -50,6 +50,38 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("create_suppliers", NOT_SUPPLIERS),
     ("update_supplier", NOT_SUPPLIERS),
     ("delete_supplier", NOT_SUPPLIERS),
+    ("search_records", &[]),
+    ("list_events", NOT_EVENTS),
+    ("list_activity", NOT_EVENTS),
+    ("list_projections", NOT_EVENTS),
+    ("list_event_dead_letters", NOT_EVENTS),
+    ("replay_events", NOT_ADMIN),
+    ("retry_event_dead_letter", NOT_ADMIN),
+    ("list_webhooks", NOT_WEBHOOKS),
+    ("read_webhook", NOT_WEBHOOKS),
+    ("list_webhook_deliveries", NOT_WEBHOOKS),
+    ("create_webhook", NOT_ADMIN),
+    ("update_webhook", NOT_ADMIN),
+    ("delete_webhook", NOT_ADMIN),
+    ("rotate_webhook_secret", NOT_ADMIN),
+    ("test_webhook", NOT_ADMIN),
+    ("redeliver_webhook", NOT_ADMIN),
+    ("replay_webhook", NOT_ADMIN),
+];
+
+const NOT_EVENTS: &[Role] = &[Role::Supervisor, Role::FsqManager, Role::Operator];
+const NOT_WEBHOOKS: &[Role] = &[
+    Role::Supervisor,
+    Role::FsqManager,
+    Role::Operator,
+    Role::Integrator,
+];
+const NOT_ADMIN: &[Role] = &[
+    Role::Supervisor,
+    Role::FsqManager,
+    Role::Operator,
+    Role::Integrator,
+    Role::Auditor,
 ];
 
 const NOT_SUPPLIERS: &[Role] = &[Role::Supervisor, Role::Operator, Role::Integrator, Role::Auditor];
@@ -70,20 +102,25 @@ fn operations() -> Vec<Operation> {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let id = operation["operationId"].as_str().unwrap().to_owned();
-            let query = if id == "list_readings" {
-                "?tag_id=1&from_us=0&to_us=1"
-            } else {
-                ""
+            let query = match id.as_str() {
+                "list_readings" => "?tag_id=1&from_us=0&to_us=1",
+                "search_records" => "?q=x",
+                _ => "",
             };
             let path = path
                 .strip_prefix("/api/v1")
                 .unwrap()
-                .replace("{id}", &Uuid::nil().to_string());
+                .replace("{id}", &Uuid::nil().to_string())
+                .replace("{delivery}", &Uuid::nil().to_string());
             let body = match id.as_str() {
                 "create_batch" => Some(json!({ "code": "X", "sku": "none", "line_id": Uuid::nil() })),
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
                 "create_suppliers" => Some(json!({ "items": [{ "code": "Y", "name": "Y" }] })),
                 "update_supplier" => Some(json!({ "name": "X" })),
+                "create_webhook" => Some(json!({ "url": "https://93.184.216.34/", "kinds": ["*"] })),
+                "update_webhook" => Some(json!({ "description": "x" })),
+                "replay_webhook" => Some(json!({ "from_seq": 1, "to_seq": 1 })),
+                "replay_events" => Some(json!({ "projection": "search_entry" })),
                 "acknowledge_deviation" => Some(json!({ "comment": "seen" })),
                 _ => None,
             };

@@ -13,6 +13,8 @@ mod events;
 mod limits;
 mod live;
 mod plant;
+mod receiver;
 mod resource;
 mod safety;
 mod session;
+mod webhooks;

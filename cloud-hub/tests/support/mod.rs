@@ -105,6 +105,17 @@ impl TestDatabase {
         format!("postgres://{role}@{socket_dir}:5432/{name}")
     }
 
+    /// Another handle on the same database.
+    pub fn again(&self) -> Self {
+        let databases = Databases {
+            login: self.databases.login.clone(),
+            owner: self.databases.owner.clone(),
+            cluster: None,
+        };
+        let db = Db::new(databases.login.requests.clone(), 4, Duration::from_secs(10));
+        Self { databases, db }
+    }
+
     /// One number from one tenant.
     pub async fn count(&self, tenant: &TenantSlug, sql: &'static str) -> i64 {
         let mut tx = self.db.begin(tenant).await.unwrap();
@@ -135,7 +146,15 @@ impl TestHub {
     }
 
     pub async fn start_configured(database: TestDatabase, configure: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(database, tempfile::tempdir().unwrap(), configure).await
+    }
+
+    /// With a data directory that may hold keys already.
+    pub async fn start_in(
+        database: TestDatabase,
+        dir: tempfile::TempDir,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let overrides = Overrides {
             data_dir: Some(dir.path().to_owned()),
             http: Some("127.0.0.1:0".parse().unwrap()),
