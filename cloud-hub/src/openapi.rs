@@ -17,7 +17,17 @@ use crate::{error::Problem, kernel::permission::Permission};
 pub const PATH: &str = "/api/v1/openapi.json";
 
 /// Operations that need no token.
-const PUBLIC: &[&str] = &["login", "refresh_session", "logout", "enroll_edge"];
+const PUBLIC: &[&str] = &[
+    "login",
+    "refresh_session",
+    "logout",
+    "enroll_edge",
+    "list_sign_in_providers",
+    "start_oidc",
+    "finish_oidc",
+    "exchange_oidc_code",
+    "end_oidc_session",
+];
 
 const SCHEME: &str = "bearer";
 

@@ -5,7 +5,9 @@ pub mod attempts;
 pub mod hashing;
 pub mod login;
 pub mod me;
+pub mod oidc;
 mod pace;
+pub mod provider;
 pub mod session;
 pub mod source;
 
@@ -23,4 +25,11 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(login::refresh))
         .routes(routes!(login::logout))
         .routes(routes!(me::me))
+        .routes(routes!(oidc::list))
+        .routes(routes!(oidc::start))
+        .routes(routes!(oidc::finish))
+        .routes(routes!(oidc::exchange))
+        .routes(routes!(oidc::end_session))
+        .routes(routes!(provider::list, provider::create))
+        .routes(routes!(provider::read, provider::update, provider::delete))
 }

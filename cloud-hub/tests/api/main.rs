@@ -8,9 +8,11 @@
 mod support;
 
 mod access;
+mod browser;
 mod client;
 mod limits;
 mod live;
+mod oidc;
 mod plant;
 mod resource;
 mod safety;
