@@ -50,12 +50,41 @@ const REFUSED: &[(&str, &[Role])] = &[
     ("create_suppliers", NOT_SUPPLIERS),
     ("update_supplier", NOT_SUPPLIERS),
     ("delete_supplier", NOT_SUPPLIERS),
+    ("list_identity_providers", NOT_OVERSEEING),
+    ("read_identity_provider", NOT_OVERSEEING),
+    ("create_identity_provider", NOT_ADMIN),
+    ("update_identity_provider", NOT_ADMIN),
+    ("delete_identity_provider", NOT_ADMIN),
+];
+
+const NOT_OVERSEEING: &[Role] = &[
+    Role::Supervisor,
+    Role::FsqManager,
+    Role::Operator,
+    Role::Integrator,
+];
+const NOT_ADMIN: &[Role] = &[
+    Role::Supervisor,
+    Role::FsqManager,
+    Role::Operator,
+    Role::Integrator,
+    Role::Auditor,
 ];
 
 const NOT_SUPPLIERS: &[Role] = &[Role::Supervisor, Role::Operator, Role::Integrator, Role::Auditor];
 
 /// Operations that need no token.
-const PUBLIC: &[&str] = &["login", "refresh_session", "logout", "enroll_edge"];
+const PUBLIC: &[&str] = &[
+    "login",
+    "refresh_session",
+    "logout",
+    "enroll_edge",
+    "list_sign_in_providers",
+    "start_oidc",
+    "finish_oidc",
+    "exchange_oidc_code",
+    "end_oidc_session",
+];
 
 struct Operation {
     id: String,
@@ -83,6 +112,10 @@ fn operations() -> Vec<Operation> {
                 "create_batch" => Some(json!({ "code": "X", "sku": "none", "line_id": Uuid::nil() })),
                 "create_supplier" => Some(json!({ "code": "X", "name": "X" })),
                 "create_suppliers" => Some(json!({ "items": [{ "code": "Y", "name": "Y" }] })),
+                "create_identity_provider" => Some(
+                    json!({ "name": "x", "display_name": "X", "issuer": "https://x.example", "client_id": "x" }),
+                ),
+                "update_identity_provider" => Some(json!({})),
                 "update_supplier" => Some(json!({ "name": "X" })),
                 "acknowledge_deviation" => Some(json!({ "comment": "seen" })),
                 _ => None,
