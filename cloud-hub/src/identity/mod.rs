@@ -14,6 +14,8 @@ mod pace;
 pub mod password;
 pub mod registration;
 pub mod role;
+pub mod oidc;
+pub mod provider;
 pub mod session;
 pub mod source;
 pub mod upkeep;
@@ -54,4 +56,12 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(api_key::list_api_keys, api_key::create_api_key))
         .routes(routes!(api_key::read_api_key, api_key::revoke_api_key))
         .routes(routes!(api_key::rotate_api_key))
+        .routes(routes!(me::me))
+        .routes(routes!(oidc::list))
+        .routes(routes!(oidc::start))
+        .routes(routes!(oidc::finish))
+        .routes(routes!(oidc::exchange))
+        .routes(routes!(oidc::end_session))
+        .routes(routes!(provider::list, provider::create))
+        .routes(routes!(provider::read, provider::update, provider::delete))
 }
