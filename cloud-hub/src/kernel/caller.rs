@@ -203,6 +203,9 @@ impl Caller {
                 return Err(GONE);
             }
         };
+        if let Some(flaw) = &tx.context().flaw {
+            return Err(Error::Invalid(flaw.clone()));
+        }
         let actor = self.actor(grants.name.clone());
         Ok((tx.by(actor), grants))
     }
