@@ -8,7 +8,11 @@
 mod support;
 
 mod access;
+mod audited;
 mod client;
+mod conformance;
+mod hostile;
+mod isolation;
 mod limits;
 mod live;
 mod plant;
