@@ -45,7 +45,7 @@ command -v cargo >/dev/null || {
 scripts/node-path.sh >/dev/null
 scripts/onnxruntime.sh >/dev/null
 
-if [ "$level" = test ] && [ ! -x "$cache/venv-test/bin/pymodbus.simulator" ]; then
+if [ "$level" = test ] && [ ! -x "$cache/venv-test/bin/schemathesis" ]; then
     echo "Installing the Python peers of the tests …" >&2
     python3 -m venv "$cache/venv-test"
     "$cache/venv-test/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-peers.txt >&2
