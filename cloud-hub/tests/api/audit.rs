@@ -250,7 +250,7 @@ async fn hub_after_days_away(tenant: &TenantSlug, days: i64) -> TestHub {
 #[tokio::test]
 async fn days_that_ended_while_the_hub_was_away_are_signed_at_its_start_and_kept_as_files() {
     let dayton = TenantSlug::parse("dayton").unwrap();
-    let hub = hub_after_days_away(&dayton, 2).await;
+    let hub = Box::pin(hub_after_days_away(&dayton, 2)).await;
     let admin = Caller::of_tenant(&hub, &dayton, Role::Admin).await;
     let folder = hub.data_dir().join(root_file::FOLDER);
     let files = tokio::time::timeout(Duration::from_secs(20), async {
