@@ -85,13 +85,13 @@ impl Postbox {
 
     /// Waits until a recipient was refused.
     pub(crate) async fn refused(&mut self) {
-        let refused = timeout(Duration::from_secs(60), self.refused.recv());
+        let refused = timeout(Duration::from_mins(1), self.refused.recv());
         refused.await.expect("a letter is tried").unwrap();
     }
 
     /// The next letter.
     pub(crate) async fn next(&mut self) -> Arrived {
-        let letter = timeout(Duration::from_secs(60), self.arrived.recv());
+        let letter = timeout(Duration::from_mins(1), self.arrived.recv());
         letter.await.expect("a letter arrives").unwrap()
     }
 }
