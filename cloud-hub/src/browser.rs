@@ -11,7 +11,10 @@ use axum::{
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::request::{CORRELATION_HEADER, IDEMPOTENCY_HEADER, REASON_HEADER};
+use crate::{
+    kernel::export,
+    request::{CORRELATION_HEADER, IDEMPOTENCY_HEADER, REASON_HEADER},
+};
 
 const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
 
@@ -46,6 +49,10 @@ pub fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
             header::RETRY_AFTER,
             header::CONTENT_DISPOSITION,
             header::LOCATION,
+            export::QUERY_HEADER,
+            export::AS_OF_HEADER,
+            export::ROWS_HEADER,
+            export::DIGEST_HEADER,
             HeaderName::from_static("idempotency-replayed"),
             CORRELATION_HEADER,
         ])

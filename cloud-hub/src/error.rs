@@ -129,22 +129,32 @@ fn refused(refusal: &(dyn DatabaseError + 'static)) -> Option<Error> {
     let constraint = said.constraint().unwrap_or_default();
     let table = said.table().unwrap_or("record");
     Some(match said.code() {
-        "23505" => Error::Conflict(format!(
-            "there is a {table} with the same key already ({constraint})"
-        )),
+        "23505" => Error::Conflict(match keys(said) {
+            Some(keys) => format!("there is a {table} with the same {keys} already"),
+            None => format!("there is a {table} with the same key already ({constraint})"),
+        }),
         "23P01" => Error::Conflict(format!("it overlaps another {table} ({constraint})")),
         "23503" if said.message().starts_with("update or delete") => {
             Error::Conflict(format!("other records refer to this one ({constraint})"))
         }
-        "23503" => Error::Invalid(format!(
-            "it refers to something that does not exist ({constraint})"
-        )),
+        "23503" => Error::Invalid(match keys(said) {
+            Some(keys) => format!("{keys} refers to something that does not exist"),
+            None => format!("it refers to something that does not exist ({constraint})"),
+        }),
         "23502" => Error::Invalid(format!("`{}` is needed", said.column().unwrap_or("a field"))),
         "23514" if constraint.contains(' ') => Error::Invalid(constraint.to_owned()),
         "23514" => Error::Invalid(format!("a value is out of bounds ({constraint})")),
         "42501" if said.message().contains("row-level security") => Error::OutOfScope,
         _ => return None,
     })
+}
+
+/// The columns of a key that was refused, as PostgreSQL's detail names them before their values:
+/// `Key (code)=(A) already exists.` The values are left out.
+fn keys(said: &PgDatabaseError) -> Option<String> {
+    let (columns, _) = said.detail()?.strip_prefix("Key (")?.split_once(")=(")?;
+    let named = columns.split(", ").map(|column| format!("`{column}`"));
+    Some(named.collect::<Vec<_>>().join(" and "))
 }
 
 impl From<sqlx::Error> for Error {

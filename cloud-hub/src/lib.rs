@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod limits;
 pub mod openapi;
 pub mod plant_ops;
+pub mod records;
 pub mod request;
 pub mod request_log;
 pub mod router;

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::util::option_layer;
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
@@ -26,7 +27,7 @@ use crate::{
     integrate, integrity,
     kernel::caller::SignedIn,
     limits::{self, Limits},
-    openapi, plant_ops, request, request_log,
+    openapi, plant_ops, records, request, request_log,
     series::{feed::Feed, live},
     tenant, ui, vision,
 };
@@ -45,6 +46,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(core::routes())
         .merge(plant_ops::routes())
         .merge(fsq::routes())
+        .merge(records::routes())
         .merge(vision::routes())
         .merge(edges::routes())
         .routes(routes!(live::open_live));
@@ -66,7 +68,7 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
     let (api, _) = api().split_for_parts();
     api.merge(models(&app))
         .merge(health::routes(mqtt))
-        .merge(SwaggerUi::new("/docs").url(openapi::PATH, document()))
+        .merge(docs())
         .merge(ui::routes())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(feed))
@@ -84,6 +86,15 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), request_log::follow))
         .layer(middleware::from_fn(request::correlate))
         .with_state(app)
+}
+
+/// The API's description as a page, whose every part is in this program; its browser is told to load no other.
+fn docs() -> Router<App> {
+    let page: Router<App> = SwaggerUi::new("/docs").url(openapi::PATH, document()).into();
+    page.route_layer(SetResponseHeaderLayer::if_not_present(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(ui::CONTENT_SECURITY_POLICY),
+    ))
 }
 
 /// The AI service, in process: what `foodflow-ai` answers under `/ai`, for whoever is signed in. The models are
@@ -170,6 +181,53 @@ mod tests {
             }
         }
         assert!(seen.len() >= 27, "{} operations", seen.len());
+    }
+
+    /// Of two types with one name, the description would silently show one for both.
+    #[test]
+    fn no_two_types_of_the_program_have_one_schema_name() {
+        let mut seen = HashMap::new();
+        let mut folders = vec![std::path::PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src"
+        ))];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|it| it == "rs") {
+                    for name in schema_names(&std::fs::read_to_string(&path).unwrap()) {
+                        let other = seen.insert(name.clone(), path.clone());
+                        assert_eq!(other, None, "{name} is also in {}", path.display());
+                    }
+                }
+            }
+        }
+        let document = serde_json::to_value(document()).unwrap();
+        let known = document["components"]["schemas"].as_object().unwrap();
+        assert!(known.len() > 30);
+        for name in known.keys().filter(|name| !name.contains('_')) {
+            // Aliases of plain types have no struct of their own.
+            let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase());
+            assert!(is_plain || seen.contains_key(name), "{name} comes from nowhere");
+        }
+    }
+
+    /// Names of the types in a source file that derive `ToSchema`.
+    fn schema_names(source: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut is_schema = false;
+        for line in source.lines().map(str::trim) {
+            is_schema |= line.starts_with("#[derive(") && line.contains("ToSchema");
+            let words: Vec<&str> = line.split([' ', '<', '(', ';', '{']).collect();
+            let at = words.iter().position(|word| ["struct", "enum"].contains(word));
+            if let (true, Some(at), false) = (is_schema, at, line.starts_with("//")) {
+                names.push(words[at + 1].to_owned());
+                is_schema = false;
+            }
+        }
+        names
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub const KIND: &str = env!("FF_UI_KIND");
 const DIRECTORY_VARIABLE: &str = "FOODFLOW_UI_DIR";
 
 /// uPlot and React Aria set inline styles; nothing else may come from anywhere but here.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; \
+pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; \
     style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'none'";
 
 #[derive(RustEmbed)]

@@ -7,9 +7,9 @@ pub mod workflow;
 
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{app::App, kernel::resource};
+use crate::app::App;
 
 /// Routes under `/api/v1`.
 pub fn routes() -> OpenApiRouter<App> {
-    query::routes().merge(resource::routes::<resources::supplier::Supplier>())
+    query::routes()
 }

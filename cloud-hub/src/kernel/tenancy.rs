@@ -109,7 +109,7 @@ impl From<sqlx::Error> for TenancyError {
             sqlx::Error::Database(ref refusal)
                 if matches!(
                     refusal.code().as_deref(),
-                    Some("22003" | "22008" | "22021" | "22P05")
+                    Some("22001" | "22003" | "22007" | "22008" | "22009" | "22021" | "22P02" | "22P05")
                 ) =>
             {
                 Self::BadValue(error)

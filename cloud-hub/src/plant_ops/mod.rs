@@ -1,11 +1,13 @@
 //! PlantOps: plants, lines, tags and their readings, and the batches that run on the lines.
 
 pub mod batch;
+pub mod equipment;
 pub mod export;
 pub mod line;
 pub mod plant;
 pub mod reading;
 pub mod tag;
+mod zone;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -17,8 +19,6 @@ pub const TAG: &str = "plant-ops";
 /// Routes under `/api/v1`.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(plant::list_plants))
-        .routes(routes!(plant::read_plant))
         .routes(routes!(line::list_lines))
         .routes(routes!(line::read_line))
         .routes(routes!(tag::list_tags))

@@ -1,24 +1,20 @@
 //! Which plants does the tenant run, and in which time zone do their people live?
 
-use axum::{Json, extract::State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::TAG;
-use crate::{
-    app::App,
-    error::{Error, Result},
-    kernel::{caller::Caller, permission::Permission},
-    request::{ListQuery, Page, Path, Query, Rows},
-};
+use super::zone;
+use crate::kernel::{permission::Permission, resource::Resource};
 
 /// A site.
-#[derive(Debug, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, FromRow, ToSchema)]
 pub struct Plant {
-    /// Stable id.
+    /// UUIDv7, so ids sort by creation time.
     pub id: Uuid,
+    /// Counts changes; send it back as `If-Match` to change the record.
+    pub version: i32,
     /// Short code, for example `akron`.
     pub code: String,
     /// Name for people.
@@ -27,37 +23,49 @@ pub struct Plant {
     pub zone: String,
 }
 
-/// Lists the tenant's plants by code.
-#[utoipa::path(get, path = "/plant-ops/plants", operation_id = "list_plants", tag = TAG, security(("bearer" = ["plant.read"])), params(ListQuery),
-    responses((status = 200, description = "Plants", body = Page<Plant>)))]
-pub async fn list_plants(
-    State(app): State<App>,
-    caller: Caller,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<Page<Plant>>> {
-    let rows = Rows::parse(query.limit)?;
-    let mut tx = caller.begin(&app, Permission::PlantRead).await?;
-    let plants = sqlx::query_as(
-        "SELECT id, code, name, zone FROM plant p WHERE $1::uuid IS NULL \
-           OR p.code > (SELECT c.code FROM plant c WHERE c.id = $1) \
-         ORDER BY p.code LIMIT $2",
-    )
-    .bind(query.cursor)
-    .bind(rows.fetched())
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(Json(Page::of(plants, rows, |plant: &Plant| plant.id.to_string())))
+/// What a client sends to create one.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPlant {
+    code: String,
+    name: String,
+    #[serde(deserialize_with = "zone::needed")]
+    #[schema(example = "America/New_York")]
+    zone: String,
 }
 
-/// Reads one plant.
-#[utoipa::path(get, path = "/plant-ops/plants/{id}", operation_id = "read_plant", tag = TAG, security(("bearer" = ["plant.read"])),
-    params(("id" = Uuid, Path, description = "Plant")),
-    responses((status = 200, description = "The plant", body = Plant)))]
-pub async fn read_plant(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Json<Plant>> {
-    let mut tx = caller.begin(&app, Permission::PlantRead).await?;
-    let plant = sqlx::query_as("SELECT id, code, name, zone FROM plant WHERE id = $1")
-        .bind(id)
-        .fetch_optional(tx.conn())
-        .await?;
-    plant.map(Json).ok_or(Error::NotFound { entity: "plant" })
+/// What a client sends to change one; absent fields stay, null clears.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlantPatch {
+    name: Option<String>,
+    #[serde(default, deserialize_with = "zone::if_given")]
+    #[schema(example = "America/New_York")]
+    zone: Option<String>,
+}
+
+/// Narrows a list.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PlantFilter {
+    code: Option<String>,
+    /// Part of the code or the name.
+    q: Option<String>,
+}
+
+impl Resource for Plant {
+    type New = NewPlant;
+    type Patch = PlantPatch;
+    type Filter = PlantFilter;
+    const NAME: &str = "plant";
+    const PLURAL: &str = "plants";
+    const CONTEXT: &str = "plant-ops";
+    const READ: Permission = Permission::PlantRead;
+    const WRITE: Permission = Permission::PlantWrite;
+    const SORTABLE: &[&str] = &["code", "name"];
+    const SEARCHED: &[&str] = &["code", "name"];
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
 }

@@ -77,6 +77,11 @@ impl World {
             }
         }
         known.insert("?permissions".to_owned(), json!(["plant.read"]));
+        // What is on a record is on a plant.
+        known.insert("?entity".to_owned(), json!("plant"));
+        known.insert("?entity_id".to_owned(), self.rows["plant"][0]["id"].clone());
+        known.insert("?zone".to_owned(), json!("America/New_York"));
+        known.insert("?country".to_owned(), json!("US"));
         known.insert("?sku".to_owned(), self.rows["sku"][0]["code"].clone());
         known
     }

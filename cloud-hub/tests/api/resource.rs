@@ -136,7 +136,13 @@ async fn many_are_created_together_or_none() {
     let bulk = format!("{SUPPLIERS}/bulk");
     let twice = json!({ "items": [{ "code": "A", "name": "a" }, { "code": "A", "name": "b" }] });
     let said = admin.post(&bulk, twice).await.problem(409);
-    assert!(said.starts_with("items[1]"), "{said}");
+    assert_eq!(said, "items[1]: there is a supplier with the same `code` already");
+    let wrong = json!({ "items": [{ "code": "A", "name": "a" }, { "code": "B", "name": 7 }] });
+    let said = admin.post(&bulk, wrong).await.problem(422);
+    assert!(said.contains("items[1].name"), "{said}");
+    let long = json!({ "items": [{ "code": "A", "name": "" }] });
+    let said = admin.post(&bulk, long).await.problem(400);
+    assert_eq!(said, "items[0]: a name has 1 to 200 characters");
     assert!(admin.items(SUPPLIERS).await.is_empty());
     let both = json!({ "items": [{ "code": "A", "name": "a" }, { "code": "B", "name": "b" }] });
     assert_eq!(

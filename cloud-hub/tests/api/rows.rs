@@ -23,6 +23,16 @@ const FORMS: &[(&str, &str)] = &[
     ("plant.zone", "America/New_York"),
     ("signature.record", "{}"),
     ("app_user.role", "operator"),
+    ("address.country", "US"),
+    ("location.phone", "+1 330 555 0100"),
+    ("location.gln", "0614141000012"),
+    ("contact.phone", "+1 330 555 0100"),
+    ("label.colour", "#2f855a"),
+    // What is on a record is on a plant: `COLUMNS` says so.
+    ("contact.entity", "plant"),
+    ("note.entity", "plant"),
+    ("label_use.entity", "plant"),
+    ("attachment.entity", "plant"),
     ("frame.lane", "1"),
     ("vision_result.defects", "[]"),
 ];
@@ -47,11 +57,13 @@ struct Column {
 const COLUMNS: &str = "
 SELECT c.relname::text AS relation, a.attname::text AS name, format_type(a.atttypid, NULL) AS kind,
     a.attnotnull AS is_needed, a.atthasdef OR a.attidentity <> '' AS has_default,
-    (SELECT p.relname::text FROM pg_constraint f JOIN pg_class p ON p.oid = f.confrelid
-        WHERE f.conrelid = c.oid AND f.contype = 'f' AND a.attnum = ANY (f.conkey) LIMIT 1) AS parent,
-    (SELECT k.attname::text FROM pg_constraint f JOIN pg_attribute k ON k.attrelid = f.confrelid
+    coalesce((SELECT p.relname::text FROM pg_constraint f JOIN pg_class p ON p.oid = f.confrelid
+        WHERE f.conrelid = c.oid AND f.contype = 'f' AND a.attnum = ANY (f.conkey) LIMIT 1),
+        CASE WHEN a.attname = 'entity_id' AND a.atttypid = 'uuid'::regtype THEN 'plant' END) AS parent,
+    coalesce((SELECT k.attname::text FROM pg_constraint f JOIN pg_attribute k ON k.attrelid = f.confrelid
             AND k.attnum = f.confkey[array_position(f.conkey, a.attnum)]
-        WHERE f.conrelid = c.oid AND f.contype = 'f' AND a.attnum = ANY (f.conkey) LIMIT 1) AS parent_key,
+        WHERE f.conrelid = c.oid AND f.contype = 'f' AND a.attnum = ANY (f.conkey) LIMIT 1),
+        CASE WHEN a.attname = 'entity_id' AND a.atttypid = 'uuid'::regtype THEN 'id' END) AS parent_key,
     coalesce((SELECT string_agg(pg_get_constraintdef(k.oid), ' ') FROM pg_constraint k
         WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum]), '') AS checks
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -22,7 +22,7 @@ pub(super) enum Cell {
 }
 
 /// The fields of `T` in the order of its struct.
-pub(super) fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
+pub fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
     // It asks for no value: the derived code says its fields and is refused.
     drop(T::deserialize(Asking(&mut fields)));

@@ -251,9 +251,10 @@ impl Book {
     fn finish(mut self, about: &About, rows: u64, rows_sha256: &[u8; 32]) -> Result<File> {
         self.about(about, rows, rows_sha256).map_err(failed)?;
         let mut file = tempfile::tempfile_in(&about.directory).map_err(failed)?;
-        self.file
-            .save_to_writer(BufWriter::new(&mut file))
-            .map_err(failed)?;
+        let mut out = BufWriter::new(&mut file);
+        self.file.save_to_writer(&mut out).map_err(failed)?;
+        out.flush().map_err(failed)?;
+        drop(out);
         Ok(file)
     }
 

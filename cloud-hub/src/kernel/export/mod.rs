@@ -41,6 +41,7 @@ use crate::{
     error::{Error, Result},
 };
 
+pub use cell::fields;
 pub use send::{Kept, send};
 pub use slots::{Exports, Slot};
 
@@ -194,7 +195,7 @@ async fn write<T>(
 where
     T: Serialize + DeserializeOwned + for<'r> FromRow<'r, PgRow> + Send + Unpin,
 {
-    let fields = cell::fields::<T>();
+    let fields = fields::<T>();
     let (batches, waiting) = mpsc::channel(BATCHES_WAITING);
     let writer = {
         let about = about.clone();

@@ -120,7 +120,13 @@ fn creation<R: Resource>() -> OperationBuilder {
 }
 
 fn bulk_creation<R: Resource>(noun: &str) -> OperationBuilder {
-    operation::<R>(&format!("create_{noun}"), R::WRITE)
+    // Equipment has no plural.
+    let many = if noun == R::NAME {
+        format!("create_many_{noun}")
+    } else {
+        format!("create_{noun}")
+    };
+    operation::<R>(&many, R::WRITE)
         .description(Some("All or none; at most 1000."))
         .parameter(idempotency_key())
         .request_body(Some(body(items::<R::New>(Some(super::routes::BULK_MAX)))))

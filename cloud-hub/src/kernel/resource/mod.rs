@@ -11,6 +11,7 @@
 mod columns;
 mod document;
 mod list;
+mod record;
 mod routes;
 mod write;
 
@@ -23,6 +24,7 @@ use super::permission::Permission;
 
 pub use columns::columns;
 pub use list::{ListParams, Statement, list, read, statement};
+pub use record::Record;
 pub use routes::routes;
 pub use write::{create, delete, update};
 

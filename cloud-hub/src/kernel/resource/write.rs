@@ -83,16 +83,21 @@ pub async fn update<R: Resource>(
 /// Removes a row that is still at `version`; the audit chain keeps what it was.
 ///
 /// # Errors
-/// [`Error::Stale`]; [`Error::NotFound`]; [`Error::Conflict`] while other rows refer to it, or when it was signed.
+/// [`Error::Stale`]; [`Error::NotFound`]; [`Error::Conflict`] while other rows refer to it, or when it was signed;
+/// [`Error::OutOfScope`].
 pub async fn delete<R: Resource>(tx: &mut TenantTx, id: Uuid, version: i32) -> Result<()> {
     let before = value(lock::<R>(tx, id).await?);
     check_version::<R>(&before, version)?;
     check_deletable(tx, R::NAME, id).await?;
     let sql = format!("DELETE FROM {} WHERE id = $1", R::NAME);
-    sqlx::query(AssertSqlSafe(sql))
+    let deleted = sqlx::query(AssertSqlSafe(sql))
         .bind(id)
         .execute(tx.conn())
         .await?;
+    if deleted.rows_affected() == 0 {
+        // It is seen, and the lines of the caller do not reach so far as to remove it.
+        return Err(Error::OutOfScope);
+    }
     note_on::<R>(tx, "delete", "Deleted", id, (Some(before), None));
     Ok(())
 }
