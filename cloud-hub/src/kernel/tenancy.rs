@@ -4,8 +4,9 @@
 
 use std::{fmt, time::Duration};
 
+use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-
+use serde::Serialize;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, PgConnection, PgPool, Postgres, Row as _, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -15,10 +16,15 @@ use super::{
     audit::{self, Actor, Deed},
     clock::Clock,
     context::{self, RequestContext},
+    database::Target,
     event::NewEvent,
+    idempotency,
+    reply::Reply,
     scope::Scope,
 };
 use crate::tenant::migrate;
+
+const OWNER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Name of the role the hub logs in as.
 pub const LOGIN_ROLE: &str = "foodflow_app";
@@ -344,7 +350,43 @@ pub struct TenantTx {
     trail: Trail,
 }
 
+/// Begins a transaction of the database's owner, who alone makes schemas.
+///
+/// # Errors
+/// [`TenancyError`].
+pub async fn begin_as_owner(owner: &Target) -> Result<Transaction<'static, Postgres>, TenancyError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(OWNER_TIMEOUT)
+        .connect_lazy_with(owner.requests.clone());
+    Ok(pool.begin().await?)
+}
+
 impl TenantTx {
+    /// The owner's transaction that just made the tenant, whose schema it is in. What is done next, and its audit
+    /// entry, stands or falls with the making.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn of_making(
+        mut tx: Transaction<'static, Postgres>,
+        tenant: &TenantSlug,
+        actor: Actor,
+        at: DateTime<Utc>,
+    ) -> Result<Self, TenancyError> {
+        sqlx::raw_sql("SET LOCAL foodflow.lines TO '*'")
+            .execute(&mut *tx)
+            .await?;
+        Ok(Self {
+            tx,
+            tenant: tenant.clone(),
+            actor,
+            at,
+            context: context::current(),
+            trail: Trail::default(),
+        })
+    }
+
     /// From here on `actor` acts: a sign-in learns on the way who it is.
     #[must_use]
     pub fn by(mut self, actor: Actor) -> Self {
@@ -486,6 +528,30 @@ impl PlatformTx {
     /// # Errors
     /// [`TenancyError`].
     pub async fn commit_in(mut self, tenant: &TenantSlug) -> Result<(), TenancyError> {
+        self.record_in(tenant).await?;
+        Ok(self.tx.commit().await?)
+    }
+
+    /// As [`PlatformTx::commit_in`], and answers with `record`; the answer is kept in the tenant for the same request
+    /// again.
+    ///
+    /// # Errors
+    /// As [`PlatformTx::commit_in`].
+    pub async fn finish_in(
+        mut self,
+        tenant: &TenantSlug,
+        status: StatusCode,
+        record: &impl Serialize,
+    ) -> crate::error::Result<Reply> {
+        let reply = Reply::json(status, record)?;
+        self.record_in(tenant).await?;
+        let asked = self.context.idempotency.take();
+        idempotency::insert(&mut self.tx, &self.actor.key(), asked, &reply, false).await?;
+        self.tx.commit().await?;
+        Ok(reply)
+    }
+
+    async fn record_in(&mut self, tenant: &TenantSlug) -> Result<(), TenancyError> {
         self.record().await?;
         sqlx::raw_sql(AssertSqlSafe(entry_sql(tenant)))
             .execute(&mut *self.tx)
@@ -495,7 +561,7 @@ impl PlatformTx {
             .bind(Vec::<String>::new())
             .execute(&mut *self.tx)
             .await?;
-        Ok(self.tx.commit().await?)
+        Ok(())
     }
 
     async fn record(&mut self) -> Result<(), TenancyError> {

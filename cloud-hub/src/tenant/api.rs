@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     TAG,
+    migrate::{Files, MigrateError},
     operator::{PlatformOperator, Visitor},
     provision::{self, By, ProvisionError, Tenant},
     registry::{self, TenantRecord, TenantStatus},
@@ -17,7 +18,14 @@ use super::{
 use crate::{
     app::App,
     error::{Error, Result},
-    kernel::{context, permission::Permission, reply::Reply, tenancy::TenantSlug},
+    kernel::{
+        context,
+        database::Target,
+        idempotency,
+        permission::Permission,
+        reply::Reply,
+        tenancy::{self, TenantSlug, TenantTx},
+    },
     request::{IfMatch, Json, Page, Path, Query, Rows},
 };
 
@@ -89,7 +97,7 @@ impl From<ProvisionError> for Error {
             ProvisionError::Unknown => Self::NotFound { entity: "tenant" },
             ProvisionError::Stale => Self::Stale { entity: "tenant" },
             ProvisionError::Migrate(source) if source.is_lock_timeout() => Self::Unavailable(source.into()),
-            ProvisionError::Migrate(super::migrate::MigrateError::Database(source)) => source.into(),
+            ProvisionError::Migrate(MigrateError::Database(source)) => source.into(),
             ProvisionError::Migrate(source) => Self::Internal(source.into()),
         }
     }
@@ -106,18 +114,23 @@ pub async fn create_tenant(
 ) -> Result<Reply> {
     let slug = TenantSlug::parse(&new.slug).map_err(|wrong| Error::Invalid(wrong.to_string()))?;
     let name = text("name", &new.name, NAME_CHARS_MAX)?;
-    let mut owner = owner(&app).await?;
-    let started = tokio::time::Instant::now();
     let tenant = Tenant {
         slug: slug.clone(),
         name,
     };
-    provision::create(&mut owner, &tenant, &by(&app, &operator, None)).await?;
-    close(owner).await;
+    let by = by(&app, &operator, None);
+    idempotency::replay_in(&app.db, &slug, operator.actor()).await?;
+    let started = tokio::time::Instant::now();
+    let mut making = tenancy::begin_as_owner(owner(&app)?).await?;
+    provision::establish(&mut making, &tenant, &Files::tenant()).await?;
+    let deed = provision::making(&tenant);
+    provision::record(&mut making, &by.entry(&deed)).await?;
+    let made = registry::read(&mut making, &slug).await?;
+    let mut tx = TenantTx::of_making(making, &slug, operator.actor(), by.at).await?;
+    tx.audit(&deed);
+    let reply = tx.finish(StatusCode::CREATED, &made).await?;
     metrics::histogram!("foodflow_tenant_provision_seconds").record(started.elapsed().as_secs_f64());
-    let mut tx = app.db.platform().await?;
-    let made = registry::read(&mut tx, &slug).await?;
-    Reply::json(StatusCode::CREATED, &made)
+    Ok(reply)
 }
 
 /// Lists tenants by slug.
@@ -148,7 +161,7 @@ pub async fn read_tenant(
 ) -> Result<Reply> {
     let (_, slug) = visitor.on(&app, &slug, Permission::TenantRead).await?;
     let mut tx = app.db.platform().await?;
-    let found = registry::read(&mut tx, &slug).await?;
+    let found = registry::read(tx.conn(), &slug).await?;
     Reply::json(StatusCode::OK, &shown(&visitor, found))
 }
 
@@ -167,8 +180,7 @@ pub async fn rename_tenant(
     let name = text("name", &patch.name, NAME_CHARS_MAX)?;
     let mut tx = app.db.platform_as(operator.actor()).await?;
     let renamed = registry::rename(&mut tx, &slug, Some(version), &name).await?;
-    tx.commit_in(&slug).await?;
-    Reply::json(StatusCode::OK, &renamed)
+    tx.finish_in(&slug, StatusCode::OK, &renamed).await
 }
 
 /// Takes a suspended tenant up again.
@@ -206,10 +218,10 @@ async fn set_status(
 ) -> Result<Reply> {
     let slug = parse(slug)?;
     let reason = text("reason", &change.reason, REASON_CHARS_MAX)?;
+    idempotency::replay_in(&app.db, &slug, operator.actor()).await?;
     let mut tx = app.db.platform_as(operator.actor()).await?;
     let now = registry::set_status(&mut tx, &slug, status, &reason).await?;
-    tx.commit_in(&slug).await?;
-    Reply::json(StatusCode::OK, &now)
+    tx.finish_in(&slug, StatusCode::OK, &now).await
 }
 
 /// Changes what a tenant has decided for itself.
@@ -232,8 +244,8 @@ pub async fn configure_tenant(
     let (actor, slug) = visitor.on(&app, &slug, Permission::TenantConfigure).await?;
     let mut tx = app.db.platform_as(actor).await?;
     let configured = registry::configure(&mut tx, &slug, version, &patch, &given).await?;
-    tx.commit_in(&slug).await?;
-    Reply::json(StatusCode::OK, &shown(&visitor, configured))
+    tx.finish_in(&slug, StatusCode::OK, &shown(&visitor, configured))
+        .await
 }
 
 /// Deletes a suspended tenant with everything in it. Export it before: what stays is a tombstone with the end of its
@@ -253,9 +265,10 @@ pub async fn delete_tenant(
         return Err(Error::Invalid("`slug` must be the slug of the path".to_owned()));
     }
     let reason = text("reason", &removal.reason, REASON_CHARS_MAX)?;
-    let mut owner = owner(&app).await?;
+    let mut owner = connect(&app).await?;
     provision::remove(&mut owner, &slug, version, &by(&app, &operator, Some(reason))).await?;
-    close(owner).await;
+    // A connection that does not close in order closes itself.
+    drop(owner.close().await);
     Ok(Reply::empty())
 }
 
@@ -275,18 +288,16 @@ fn text(field: &str, given: &str, chars_max: usize) -> Result<String> {
 }
 
 /// The database's owner: only it makes and drops schemas.
-async fn owner(app: &App) -> Result<PgConnection> {
-    let owner = app.owner.as_ref().ok_or_else(|| {
+fn owner(app: &App) -> Result<&Target> {
+    app.owner.as_ref().ok_or_else(|| {
         Error::Unavailable(anyhow::anyhow!(
             "the owner of the database is not known (database.admin_url)"
         ))
-    })?;
-    Ok(owner.requests.connect().await?)
+    })
 }
 
-/// A connection that does not close in order closes itself.
-async fn close(owner: PgConnection) {
-    drop(owner.close().await);
+async fn connect(app: &App) -> Result<PgConnection> {
+    Ok(owner(app)?.requests.connect().await?)
 }
 
 fn by(app: &App, operator: &PlatformOperator, why: Option<String>) -> By {

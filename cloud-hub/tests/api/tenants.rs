@@ -21,7 +21,7 @@ use sqlx::ConnectOptions;
 use uuid::Uuid;
 
 use crate::{
-    client::Caller,
+    client::{Answer, Caller},
     support::{TestDatabase, TestHub, akron},
 };
 
@@ -472,4 +472,36 @@ async fn a_tenants_own_people_export_it_whole_but_for_its_passwords() {
     let hashed = "SELECT count(*) FROM app_user WHERE password_hash IS NOT NULL";
     assert_eq!(count(&moved, hashed).await, 0);
     assert!(count(&akron(), hashed).await > 0);
+}
+
+#[tokio::test]
+async fn what_an_operator_sends_twice_under_one_key_is_done_once() {
+    let hub = TestHub::start().await;
+    let operator = Caller::operator(&hub);
+    let send = async |path: &str, body: Value| {
+        let request = operator
+            .request(Method::POST, path)
+            .header("idempotency-key", "k-1")
+            .json(&body);
+        Answer::of(request).await
+    };
+    let erie = json!({ "slug": "erie", "name": "Erie" });
+    let first = send("/tenants", erie.clone()).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let again = send("/tenants", erie).await;
+    assert_eq!((again.status.as_u16(), &again.body), (201, &first.body));
+    send("/tenants", json!({ "slug": "erie", "name": "Other" }))
+        .await
+        .problem(422);
+    let stop = async |key: &str| {
+        let request = operator
+            .request(Method::POST, "/tenants/erie/deactivate")
+            .header("idempotency-key", key)
+            .json(&json!({ "reason": "unpaid" }));
+        Answer::of(request).await
+    };
+    let first = stop("k-2").await.ok();
+    assert_eq!(stop("k-2").await.ok(), first);
+    stop("k-3").await.problem(409);
+    assert_eq!(actions(&hub, &slug("erie")).await, ["create", "suspend"]);
 }
