@@ -17,7 +17,19 @@ use crate::{error::Problem, kernel::permission::Permission};
 pub const PATH: &str = "/api/v1/openapi.json";
 
 /// Operations that need no token.
-const PUBLIC: &[&str] = &["login", "refresh_session", "logout", "enroll_edge"];
+const PUBLIC: &[&str] = &[
+    "login",
+    "refresh_session",
+    "logout",
+    "register_user",
+    "verify_email",
+    "resend_verification",
+    "initiate_password_reset",
+    "forgot_password",
+    "confirm_password_reset",
+    "reset_password",
+    "enroll_edge",
+];
 
 const SCHEME: &str = "bearer";
 

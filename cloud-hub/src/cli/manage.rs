@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Place;
 use crate::{
     hub::Databases,
+    integrity::key::{AuditKey, hex},
     kernel::{
         audit::Actor,
         clock::Clock,
@@ -53,6 +54,7 @@ pub(super) async fn create_user(
     name: Option<String>,
     given: Option<String>,
 ) -> anyhow::Result<()> {
+    let email = user::normalize_email(email)?;
     let (_, databases) = place.open().await?;
     let is_given = given.is_some();
     let password = given.unwrap_or_else(|| secret::random_text(10));
@@ -65,7 +67,7 @@ pub(super) async fn create_user(
         name: "user create".to_owned(),
     };
     let mut tx = db(&databases).begin_as(tenant, actor).await?;
-    user::put(&mut tx, email, name.as_deref().unwrap_or(email), role, &hash).await?;
+    user::put(&mut tx, &email, name.as_deref().unwrap_or(&email), role, &hash).await?;
     tx.commit().await?;
     if !is_given {
         println!("{password}");
@@ -138,7 +140,9 @@ pub(super) fn openapi() -> anyhow::Result<()> {
 }
 
 pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
-    let (_, databases) = place.open().await?;
+    let (config, databases) = place.open().await?;
+    let audit_key = AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?;
+    let audit_key = hex(&audit_key.public());
     let db = db(&databases);
     let mut tx = db.platform().await?;
     let version: String = sqlx::query_scalar("SELECT current_setting('server_version')")
@@ -169,10 +173,11 @@ pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
             .collect();
         println!(
             "{}",
-            serde_json::json!({ "postgresql": version, "tenants": tenants })
+            serde_json::json!({ "postgresql": version, "tenants": tenants, "audit_public_key": audit_key })
         );
     } else {
         println!("PostgreSQL {version}");
+        println!("audit roots are signed with the key whose public half is {audit_key}");
         for (slug, form, stray) in &forms {
             println!("tenant {slug}: storage form {form}; lacks {}", lacks(form));
             if *stray {

@@ -4,6 +4,7 @@
 mod manage;
 mod serve;
 mod tenant;
+mod verify;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -113,6 +114,8 @@ enum Command {
         #[arg(long)]
         edge: String,
     },
+    /// Walk a tenant's audit chain and name the first row that does not hold.
+    Verify(verify::VerifyArguments),
     /// Print the description of the API (OpenAPI, JSON).
     Openapi,
     /// Say how the hub's surroundings are.
@@ -245,6 +248,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         } => manage::token(&place, &tenant, role, ttl).await,
         Command::Token { name, ttl, .. } => tenant::platform_token(&place, &name, ttl).await,
         Command::EnrollCode { tenant, edge } => manage::enroll_code(&place, &tenant, &edge).await,
+        Command::Verify(given) => verify::run(&place, &given).await,
         Command::Openapi => manage::openapi(),
         Command::Doctor { json } => manage::doctor(&place, json).await,
     };

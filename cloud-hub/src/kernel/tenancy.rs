@@ -19,6 +19,7 @@ use super::{
     database::Target,
     event::NewEvent,
     idempotency,
+    pulse::Pulse,
     reply::Reply,
     scope::Scope,
 };
@@ -129,6 +130,7 @@ impl From<sqlx::Error> for TenancyError {
 pub struct Db {
     pool: PgPool,
     clock: Clock,
+    pulse: Pulse,
 }
 
 impl fmt::Debug for Db {
@@ -156,6 +158,7 @@ impl Db {
         Self {
             pool,
             clock: Clock::system(),
+            pulse: Pulse::default(),
         }
     }
 
@@ -164,6 +167,11 @@ impl Db {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Tells whose events were committed through this handle or a clone of it.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Begins a transaction of the hub itself in which only `tenant`'s data can be seen.
@@ -239,6 +247,8 @@ impl Db {
                 at: self.clock.now(),
                 context: context::current(),
                 trail: Trail::default(),
+                pulse: self.pulse.clone(),
+                is_owners: false,
             },
             is_suspended,
             said: texts.next().transpose()?,
@@ -348,6 +358,9 @@ pub struct TenantTx {
     at: DateTime<Utc>,
     context: RequestContext,
     trail: Trail,
+    pulse: Pulse,
+    /// Whether it has the owner's rights instead of the tenant's role.
+    is_owners: bool,
 }
 
 /// Begins a transaction of the database's owner, who alone makes schemas.
@@ -384,6 +397,8 @@ impl TenantTx {
             at,
             context: context::current(),
             trail: Trail::default(),
+            pulse: Pulse::default(),
+            is_owners: true,
         })
     }
 
@@ -405,9 +420,47 @@ impl TenantTx {
         Ok(())
     }
 
+    /// Takes the login role for statements on the platform's tables, which then last together with the tenant's
+    /// audit entry or not at all. That role sees no tenant's data; [`TenantTx::step_in`] ends it, and nothing
+    /// commits before.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn step_out(&mut self) -> Result<(), TenancyError> {
+        sqlx::query("SET LOCAL ROLE NONE").execute(&mut *self.tx).await?;
+        Ok(())
+    }
+
+    /// Takes the tenant's role again.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn step_in(&mut self) -> Result<(), TenancyError> {
+        let role = format!("SET LOCAL ROLE {}", self.tenant.schema());
+        sqlx::query(AssertSqlSafe(role)).execute(&mut *self.tx).await?;
+        Ok(())
+    }
+
     /// The connection, for `sqlx::query…(…).execute(tx.conn())`. Tables are named without a schema.
     pub fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+
+    /// What the tenant has decided, from its entry at the platform, which its own role cannot read.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn settings(&mut self) -> Result<serde_json::Value, TenancyError> {
+        let (slug, schema) = (self.tenant.as_str(), self.tenant.schema());
+        let role = if self.is_owners { "NONE" } else { schema.as_str() };
+        let ask = format!(
+            "SET LOCAL ROLE NONE; SELECT settings::text FROM platform.tenant WHERE slug = '{slug}'; \
+             SET LOCAL ROLE {role}"
+        );
+        let rows = sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(&mut *self.tx).await?;
+        let row = rows.first().ok_or(TenancyError::UnknownTenant)?;
+        let stored: String = row.try_get(0)?;
+        Ok(serde_json::from_str(&stored).unwrap_or_default())
     }
 
     /// Whose transaction it is.
@@ -468,7 +521,11 @@ impl TenantTx {
                 .execute(&mut *self.tx)
                 .await?;
         }
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await?;
+        if !self.trail.events.is_empty() {
+            self.pulse.committed(&self.tenant);
+        }
+        Ok(())
     }
 
     /// Makes it last without an audit entry: for what is derived from audited records or is no record at all

@@ -3,9 +3,10 @@
 
 use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::{
     TAG,
@@ -14,16 +15,20 @@ use super::{
     provision::{self, By, ProvisionError, Tenant},
     registry::{self, TenantRecord, TenantStatus},
     settings::TenantSettingsPatch,
+    user::normalize_email,
 };
 use crate::{
     app::App,
     error::{Error, Result},
+    identity::{mail::Recipient, registration},
     kernel::{
+        audit::Deed,
         context,
         database::Target,
         idempotency,
         permission::Permission,
         reply::Reply,
+        role::Role,
         tenancy::{self, TenantSlug, TenantTx},
     },
     request::{IfMatch, Json, Page, Path, Query, Rows},
@@ -42,6 +47,20 @@ pub struct NewTenant {
     /// Its name for people.
     #[schema(min_length = 1, max_length = 200)]
     name: String,
+    /// Who administers it first: invited by mail, with the making.
+    admin: Option<FirstAdmin>,
+}
+
+/// The first administrator of a tenant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FirstAdmin {
+    /// Address to sign in with.
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+    /// Name for people.
+    #[schema(min_length = 1, max_length = 200)]
+    display_name: String,
 }
 
 /// What may be changed of a tenant's entry.
@@ -114,6 +133,7 @@ pub async fn create_tenant(
 ) -> Result<Reply> {
     let slug = TenantSlug::parse(&new.slug).map_err(|wrong| Error::Invalid(wrong.to_string()))?;
     let name = text("name", &new.name, NAME_CHARS_MAX)?;
+    let admin = new.admin.as_ref().map(checked).transpose()?;
     let tenant = Tenant {
         slug: slug.clone(),
         name,
@@ -128,9 +148,38 @@ pub async fn create_tenant(
     let made = registry::read(&mut making, &slug).await?;
     let mut tx = TenantTx::of_making(making, &slug, operator.actor(), by.at).await?;
     tx.audit(&deed);
+    if let Some((email, name)) = &admin {
+        invite_admin(&mut tx, &app, email, name).await?;
+    }
     let reply = tx.finish(StatusCode::CREATED, &made).await?;
     metrics::histogram!("foodflow_tenant_provision_seconds").record(started.elapsed().as_secs_f64());
+    if admin.is_some() {
+        app.mail.ring(&slug);
+    }
     Ok(reply)
+}
+
+/// An account with every permission and without a password, which its owner sets with the token in the mail.
+async fn invite_admin(tx: &mut TenantTx, app: &App, email: &str, name: &str) -> Result<()> {
+    let user_id = Uuid::now_v7();
+    sqlx::query("INSERT INTO app_user (id, email, display_name, created_at) VALUES ($1, $2, $3, $4)")
+        .bind(user_id)
+        .bind(email)
+        .bind(name)
+        .bind(tx.at())
+        .execute(tx.conn())
+        .await?;
+    sqlx::query(
+        "INSERT INTO user_role (user_id, role_id) SELECT $1, id FROM role WHERE name = $2 AND is_builtin",
+    )
+    .bind(user_id)
+    .bind(Role::Admin.as_str())
+    .execute(tx.conn())
+    .await?;
+    registration::invite(tx, app, Recipient { user_id, email }).await?;
+    let now = json!({ "email": email, "display_name": name, "role": Role::Admin });
+    tx.audit(&Deed::on("create", "app_user", user_id).after(now));
+    Ok(())
 }
 
 /// Lists tenants by slug.
@@ -275,6 +324,11 @@ pub async fn delete_tenant(
 /// A slug of the path; what cannot be one is no tenant's.
 fn parse(slug: &str) -> Result<TenantSlug> {
     TenantSlug::parse(slug).map_err(|_| Error::NotFound { entity: "tenant" })
+}
+
+fn checked(admin: &FirstAdmin) -> Result<(String, String)> {
+    let email = normalize_email(&admin.email).map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok((email, text("display_name", &admin.display_name, NAME_CHARS_MAX)?))
 }
 
 fn text(field: &str, given: &str, chars_max: usize) -> Result<String> {

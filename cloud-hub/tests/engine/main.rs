@@ -6,7 +6,9 @@
 mod support;
 
 mod archive;
+mod chain;
 mod command;
+mod events;
 mod fleet;
 mod hold;
 mod ingest;
