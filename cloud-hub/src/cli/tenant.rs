@@ -161,7 +161,7 @@ async fn create(place: &Place, slug: TenantSlug, name: String, json: bool) -> an
 
 async fn read(db: &Db, slug: &TenantSlug) -> anyhow::Result<TenantRecord> {
     let mut tx = db.platform().await?;
-    Ok(registry::read(&mut tx, slug).await?)
+    Ok(registry::read(tx.conn(), slug).await?)
 }
 
 async fn list(place: &Place, json: bool) -> anyhow::Result<()> {

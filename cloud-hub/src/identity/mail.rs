@@ -15,6 +15,7 @@ use crate::{
     app::App,
     error::{Error, Result},
     kernel::tenancy::{TenantSlug, TenantTx},
+    tenant::settings,
 };
 
 /// A letter that says what happened is of no use after some days.
@@ -40,6 +41,9 @@ pub enum Letter<'a> {
 pub(super) struct Written {
     pub(super) subject: String,
     pub(super) text: String,
+    /// Name that the tenant wants it to come from.
+    #[serde(default)]
+    pub(super) from_name: Option<String>,
 }
 
 impl Letter<'_> {
@@ -106,6 +110,7 @@ impl Letter<'_> {
         Written {
             subject: subject.to_owned(),
             text,
+            from_name: None,
         }
     }
 }
@@ -133,7 +138,8 @@ pub struct Recipient<'a> {
 /// What the database refuses.
 pub async fn queue(tx: &mut TenantTx, app: &App, to: Recipient<'_>, letter: Letter<'_>) -> Result<()> {
     let id = Uuid::now_v7();
-    let written = letter.write(tx.tenant(), app.config.http.public_url.as_deref());
+    let mut written = letter.write(tx.tenant(), app.config.http.public_url.as_deref());
+    written.from_name = settings::of(tx).await?.mail_from_name;
     let plain = serde_json::to_vec(&written).map_err(|source| Error::Internal(source.into()))?;
     let now = tx.at();
     sqlx::query(

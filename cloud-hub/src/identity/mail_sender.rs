@@ -60,10 +60,16 @@ impl Post {
         }))
     }
 
+    /// The hub's address, under the tenant's name where it has decided on one.
+    fn sender(&self, decided: Option<String>) -> Mailbox {
+        let name = decided.or_else(|| self.from.name.clone());
+        Mailbox::new(name, self.from.email.clone())
+    }
+
     async fn send(&self, id: Uuid, to: &str, written: Written) -> Result<(), Failure> {
         let to = to.parse().map_err(|_| Failure::for_good("the address is none"))?;
         let message = Message::builder()
-            .from(self.from.clone())
+            .from(self.sender(written.from_name))
             .to(Mailbox::new(None, to))
             .subject(written.subject)
             // The same in every attempt: a server that got it twice can tell.

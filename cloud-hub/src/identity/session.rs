@@ -1,6 +1,8 @@
 //! How long is somebody signed in? A session is a family of refresh tokens: each is good once and gives the next; a
 //! second use says that somebody has a copy, and ends the whole session. Only their digests are stored.
 
+use std::time::Duration;
+
 use axum::{
     Json as Answer,
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -24,6 +26,7 @@ use crate::{
         tenancy::{TenantSlug, TenantTx},
         token::Claims,
     },
+    tenant::settings,
 };
 
 /// The cookie that carries a browser's refresh token.
@@ -264,7 +267,7 @@ pub async fn open(tx: &mut TenantTx, app: &App, user_id: Uuid, factor: AuthFacto
         return Err(Error::Unauthenticated("the account is suspended"));
     }
     let (id, now) = (Uuid::now_v7(), tx.at());
-    let expires_at = now + app.config.auth.session_ttl;
+    let expires_at = now + lifetime(tx, app).await?;
     sqlx::query(
         "INSERT INTO session (id, user_id, started_at, expires_at, auth_factor) VALUES ($1, $2, $3, $4, $5)",
     )
@@ -296,6 +299,16 @@ pub async fn open(tx: &mut TenantTx, app: &App, user_id: Uuid, factor: AuthFacto
         },
     )
     .await
+}
+
+/// As the hub is configured; shorter where the tenant decided so.
+async fn lifetime(tx: &mut TenantTx, app: &App) -> Result<Duration> {
+    const HOUR_S: u64 = 3_600;
+    let hours = settings::of(tx).await?.session_hours;
+    let decided = hours.map(|hours| Duration::from_secs(u64::from(hours) * HOUR_S));
+    Ok(decided.map_or(app.config.auth.session_ttl, |decided| {
+        decided.min(app.config.auth.session_ttl)
+    }))
 }
 
 struct Family {

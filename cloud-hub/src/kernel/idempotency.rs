@@ -2,9 +2,14 @@
 //! transaction of the deed, and the same request again gets that answer.
 
 use axum::http::StatusCode;
-use sqlx::FromRow;
+use sqlx::{FromRow, PgConnection};
 
-use super::{reply::Reply, tenancy::TenantTx};
+use super::{
+    audit::Actor,
+    context::{self, Idempotency},
+    reply::Reply,
+    tenancy::{Db, TenancyError, TenantSlug, TenantTx},
+};
 use crate::error::{Error, Result};
 
 /// How long an answer is kept.
@@ -67,12 +72,39 @@ fn reply(stored: Stored) -> Result<Reply> {
     })
 }
 
+/// Ends the request of somebody who comes from outside the tenant (an operator of the platform) with the answer that
+/// is stored in it. A tenant that is not there, or cannot be asked now, has none.
+///
+/// # Errors
+/// [`Error::Replayed`]; [`Error::KeyReused`].
+pub async fn replay_in(db: &Db, tenant: &TenantSlug, actor: Actor) -> Result<()> {
+    if context::current().idempotency.is_none() {
+        return Ok(());
+    }
+    match db.begin_as(tenant, actor).await {
+        Ok(mut tx) => replay(&mut tx).await,
+        Err(TenancyError::UnknownTenant | TenancyError::NotMigrated(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Stores the answer, in the transaction of the deed; `body` is null where it carries a secret.
 pub(super) async fn store(tx: &mut TenantTx, reply: &Reply, is_secret: bool) -> Result<()> {
-    let Some(asked) = tx.context().idempotency.clone() else {
+    let (actor, asked) = (tx.actor().key(), tx.context().idempotency.clone());
+    insert(tx.conn(), &actor, asked, reply, is_secret).await
+}
+
+/// The work of [`store`], where `search_path` is the tenant's schema.
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    actor: &str,
+    asked: Option<Idempotency>,
+    reply: &Reply,
+    is_secret: bool,
+) -> Result<()> {
+    let Some(asked) = asked else {
         return Ok(());
     };
-    let actor = tx.actor().key();
     sqlx::query(
         "INSERT INTO idempotency_key (actor, key, request_sha256, status, etag, body) VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -82,7 +114,7 @@ pub(super) async fn store(tx: &mut TenantTx, reply: &Reply, is_secret: bool) -> 
     .bind(i16::try_from(reply.status.as_u16()).unwrap_or(200))
     .bind(&reply.etag)
     .bind((!is_secret).then_some(&reply.body))
-    .execute(tx.conn())
+    .execute(conn)
     .await?;
     Ok(())
 }

@@ -4,8 +4,9 @@
 
 use std::{fmt, time::Duration};
 
+use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-
+use serde::Serialize;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, PgConnection, PgPool, Postgres, Row as _, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -15,11 +16,16 @@ use super::{
     audit::{self, Actor, Deed},
     clock::Clock,
     context::{self, RequestContext},
+    database::Target,
     event::NewEvent,
+    idempotency,
     pulse::Pulse,
+    reply::Reply,
     scope::Scope,
 };
 use crate::tenant::migrate;
+
+const OWNER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Name of the role the hub logs in as.
 pub const LOGIN_ROLE: &str = "foodflow_app";
@@ -242,6 +248,7 @@ impl Db {
                 context: context::current(),
                 trail: Trail::default(),
                 pulse: self.pulse.clone(),
+                is_owners: false,
             },
             is_suspended,
             said: texts.next().transpose()?,
@@ -352,9 +359,49 @@ pub struct TenantTx {
     context: RequestContext,
     trail: Trail,
     pulse: Pulse,
+    /// Whether it has the owner's rights instead of the tenant's role.
+    is_owners: bool,
+}
+
+/// Begins a transaction of the database's owner, who alone makes schemas.
+///
+/// # Errors
+/// [`TenancyError`].
+pub async fn begin_as_owner(owner: &Target) -> Result<Transaction<'static, Postgres>, TenancyError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(OWNER_TIMEOUT)
+        .connect_lazy_with(owner.requests.clone());
+    Ok(pool.begin().await?)
 }
 
 impl TenantTx {
+    /// The owner's transaction that just made the tenant, whose schema it is in. What is done next, and its audit
+    /// entry, stands or falls with the making.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn of_making(
+        mut tx: Transaction<'static, Postgres>,
+        tenant: &TenantSlug,
+        actor: Actor,
+        at: DateTime<Utc>,
+    ) -> Result<Self, TenancyError> {
+        sqlx::raw_sql("SET LOCAL foodflow.lines TO '*'")
+            .execute(&mut *tx)
+            .await?;
+        Ok(Self {
+            tx,
+            tenant: tenant.clone(),
+            actor,
+            at,
+            context: context::current(),
+            trail: Trail::default(),
+            pulse: Pulse::default(),
+            is_owners: true,
+        })
+    }
+
     /// From here on `actor` acts: a sign-in learns on the way who it is.
     #[must_use]
     pub fn by(mut self, actor: Actor) -> Self {
@@ -397,6 +444,23 @@ impl TenantTx {
     /// The connection, for `sqlx::query…(…).execute(tx.conn())`. Tables are named without a schema.
     pub fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+
+    /// What the tenant has decided, from its entry at the platform, which its own role cannot read.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn settings(&mut self) -> Result<serde_json::Value, TenancyError> {
+        let (slug, schema) = (self.tenant.as_str(), self.tenant.schema());
+        let role = if self.is_owners { "NONE" } else { schema.as_str() };
+        let ask = format!(
+            "SET LOCAL ROLE NONE; SELECT settings::text FROM platform.tenant WHERE slug = '{slug}'; \
+             SET LOCAL ROLE {role}"
+        );
+        let rows = sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(&mut *self.tx).await?;
+        let row = rows.first().ok_or(TenancyError::UnknownTenant)?;
+        let stored: String = row.try_get(0)?;
+        Ok(serde_json::from_str(&stored).unwrap_or_default())
     }
 
     /// Whose transaction it is.
@@ -527,6 +591,30 @@ impl PlatformTx {
     /// # Errors
     /// [`TenancyError`].
     pub async fn commit_in(mut self, tenant: &TenantSlug) -> Result<(), TenancyError> {
+        self.record_in(tenant).await?;
+        Ok(self.tx.commit().await?)
+    }
+
+    /// As [`PlatformTx::commit_in`], and answers with `record`; the answer is kept in the tenant for the same request
+    /// again.
+    ///
+    /// # Errors
+    /// As [`PlatformTx::commit_in`].
+    pub async fn finish_in(
+        mut self,
+        tenant: &TenantSlug,
+        status: StatusCode,
+        record: &impl Serialize,
+    ) -> crate::error::Result<Reply> {
+        let reply = Reply::json(status, record)?;
+        self.record_in(tenant).await?;
+        let asked = self.context.idempotency.take();
+        idempotency::insert(&mut self.tx, &self.actor.key(), asked, &reply, false).await?;
+        self.tx.commit().await?;
+        Ok(reply)
+    }
+
+    async fn record_in(&mut self, tenant: &TenantSlug) -> Result<(), TenancyError> {
         self.record().await?;
         sqlx::raw_sql(AssertSqlSafe(entry_sql(tenant)))
             .execute(&mut *self.tx)
@@ -536,7 +624,7 @@ impl PlatformTx {
             .bind(Vec::<String>::new())
             .execute(&mut *self.tx)
             .await?;
-        Ok(self.tx.commit().await?)
+        Ok(())
     }
 
     async fn record(&mut self) -> Result<(), TenancyError> {

@@ -3,21 +3,34 @@
 
 use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::{
     TAG,
+    migrate::{Files, MigrateError},
     operator::{PlatformOperator, Visitor},
     provision::{self, By, ProvisionError, Tenant},
     registry::{self, TenantRecord, TenantStatus},
     settings::TenantSettingsPatch,
+    user::normalize_email,
 };
 use crate::{
     app::App,
     error::{Error, Result},
-    kernel::{context, permission::Permission, reply::Reply, tenancy::TenantSlug},
+    identity::{mail::Recipient, registration},
+    kernel::{
+        audit::Deed,
+        context,
+        database::Target,
+        idempotency,
+        permission::Permission,
+        reply::Reply,
+        role::Role,
+        tenancy::{self, TenantSlug, TenantTx},
+    },
     request::{IfMatch, Json, Page, Path, Query, Rows},
 };
 
@@ -34,6 +47,20 @@ pub struct NewTenant {
     /// Its name for people.
     #[schema(min_length = 1, max_length = 200)]
     name: String,
+    /// Who administers it first: invited by mail, with the making.
+    admin: Option<FirstAdmin>,
+}
+
+/// The first administrator of a tenant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FirstAdmin {
+    /// Address to sign in with.
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+    /// Name for people.
+    #[schema(min_length = 1, max_length = 200)]
+    display_name: String,
 }
 
 /// What may be changed of a tenant's entry.
@@ -89,7 +116,7 @@ impl From<ProvisionError> for Error {
             ProvisionError::Unknown => Self::NotFound { entity: "tenant" },
             ProvisionError::Stale => Self::Stale { entity: "tenant" },
             ProvisionError::Migrate(source) if source.is_lock_timeout() => Self::Unavailable(source.into()),
-            ProvisionError::Migrate(super::migrate::MigrateError::Database(source)) => source.into(),
+            ProvisionError::Migrate(MigrateError::Database(source)) => source.into(),
             ProvisionError::Migrate(source) => Self::Internal(source.into()),
         }
     }
@@ -106,18 +133,53 @@ pub async fn create_tenant(
 ) -> Result<Reply> {
     let slug = TenantSlug::parse(&new.slug).map_err(|wrong| Error::Invalid(wrong.to_string()))?;
     let name = text("name", &new.name, NAME_CHARS_MAX)?;
-    let mut owner = owner(&app).await?;
-    let started = tokio::time::Instant::now();
+    let admin = new.admin.as_ref().map(checked).transpose()?;
     let tenant = Tenant {
         slug: slug.clone(),
         name,
     };
-    provision::create(&mut owner, &tenant, &by(&app, &operator, None)).await?;
-    close(owner).await;
+    let by = by(&app, &operator, None);
+    idempotency::replay_in(&app.db, &slug, operator.actor()).await?;
+    let started = tokio::time::Instant::now();
+    let mut making = tenancy::begin_as_owner(owner(&app)?).await?;
+    provision::establish(&mut making, &tenant, &Files::tenant()).await?;
+    let deed = provision::making(&tenant);
+    provision::record(&mut making, &by.entry(&deed)).await?;
+    let made = registry::read(&mut making, &slug).await?;
+    let mut tx = TenantTx::of_making(making, &slug, operator.actor(), by.at).await?;
+    tx.audit(&deed);
+    if let Some((email, name)) = &admin {
+        invite_admin(&mut tx, &app, email, name).await?;
+    }
+    let reply = tx.finish(StatusCode::CREATED, &made).await?;
     metrics::histogram!("foodflow_tenant_provision_seconds").record(started.elapsed().as_secs_f64());
-    let mut tx = app.db.platform().await?;
-    let made = registry::read(&mut tx, &slug).await?;
-    Reply::json(StatusCode::CREATED, &made)
+    if admin.is_some() {
+        app.mail.ring(&slug);
+    }
+    Ok(reply)
+}
+
+/// An account with every permission and without a password, which its owner sets with the token in the mail.
+async fn invite_admin(tx: &mut TenantTx, app: &App, email: &str, name: &str) -> Result<()> {
+    let user_id = Uuid::now_v7();
+    sqlx::query("INSERT INTO app_user (id, email, display_name, created_at) VALUES ($1, $2, $3, $4)")
+        .bind(user_id)
+        .bind(email)
+        .bind(name)
+        .bind(tx.at())
+        .execute(tx.conn())
+        .await?;
+    sqlx::query(
+        "INSERT INTO user_role (user_id, role_id) SELECT $1, id FROM role WHERE name = $2 AND is_builtin",
+    )
+    .bind(user_id)
+    .bind(Role::Admin.as_str())
+    .execute(tx.conn())
+    .await?;
+    registration::invite(tx, app, Recipient { user_id, email }).await?;
+    let now = json!({ "email": email, "display_name": name, "role": Role::Admin });
+    tx.audit(&Deed::on("create", "app_user", user_id).after(now));
+    Ok(())
 }
 
 /// Lists tenants by slug.
@@ -148,7 +210,7 @@ pub async fn read_tenant(
 ) -> Result<Reply> {
     let (_, slug) = visitor.on(&app, &slug, Permission::TenantRead).await?;
     let mut tx = app.db.platform().await?;
-    let found = registry::read(&mut tx, &slug).await?;
+    let found = registry::read(tx.conn(), &slug).await?;
     Reply::json(StatusCode::OK, &shown(&visitor, found))
 }
 
@@ -167,8 +229,7 @@ pub async fn rename_tenant(
     let name = text("name", &patch.name, NAME_CHARS_MAX)?;
     let mut tx = app.db.platform_as(operator.actor()).await?;
     let renamed = registry::rename(&mut tx, &slug, Some(version), &name).await?;
-    tx.commit_in(&slug).await?;
-    Reply::json(StatusCode::OK, &renamed)
+    tx.finish_in(&slug, StatusCode::OK, &renamed).await
 }
 
 /// Takes a suspended tenant up again.
@@ -206,10 +267,10 @@ async fn set_status(
 ) -> Result<Reply> {
     let slug = parse(slug)?;
     let reason = text("reason", &change.reason, REASON_CHARS_MAX)?;
+    idempotency::replay_in(&app.db, &slug, operator.actor()).await?;
     let mut tx = app.db.platform_as(operator.actor()).await?;
     let now = registry::set_status(&mut tx, &slug, status, &reason).await?;
-    tx.commit_in(&slug).await?;
-    Reply::json(StatusCode::OK, &now)
+    tx.finish_in(&slug, StatusCode::OK, &now).await
 }
 
 /// Changes what a tenant has decided for itself.
@@ -232,8 +293,8 @@ pub async fn configure_tenant(
     let (actor, slug) = visitor.on(&app, &slug, Permission::TenantConfigure).await?;
     let mut tx = app.db.platform_as(actor).await?;
     let configured = registry::configure(&mut tx, &slug, version, &patch, &given).await?;
-    tx.commit_in(&slug).await?;
-    Reply::json(StatusCode::OK, &shown(&visitor, configured))
+    tx.finish_in(&slug, StatusCode::OK, &shown(&visitor, configured))
+        .await
 }
 
 /// Deletes a suspended tenant with everything in it. Export it before: what stays is a tombstone with the end of its
@@ -253,15 +314,21 @@ pub async fn delete_tenant(
         return Err(Error::Invalid("`slug` must be the slug of the path".to_owned()));
     }
     let reason = text("reason", &removal.reason, REASON_CHARS_MAX)?;
-    let mut owner = owner(&app).await?;
+    let mut owner = connect(&app).await?;
     provision::remove(&mut owner, &slug, version, &by(&app, &operator, Some(reason))).await?;
-    close(owner).await;
+    // A connection that does not close in order closes itself.
+    drop(owner.close().await);
     Ok(Reply::empty())
 }
 
 /// A slug of the path; what cannot be one is no tenant's.
 fn parse(slug: &str) -> Result<TenantSlug> {
     TenantSlug::parse(slug).map_err(|_| Error::NotFound { entity: "tenant" })
+}
+
+fn checked(admin: &FirstAdmin) -> Result<(String, String)> {
+    let email = normalize_email(&admin.email).map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok((email, text("display_name", &admin.display_name, NAME_CHARS_MAX)?))
 }
 
 fn text(field: &str, given: &str, chars_max: usize) -> Result<String> {
@@ -275,18 +342,16 @@ fn text(field: &str, given: &str, chars_max: usize) -> Result<String> {
 }
 
 /// The database's owner: only it makes and drops schemas.
-async fn owner(app: &App) -> Result<PgConnection> {
-    let owner = app.owner.as_ref().ok_or_else(|| {
+fn owner(app: &App) -> Result<&Target> {
+    app.owner.as_ref().ok_or_else(|| {
         Error::Unavailable(anyhow::anyhow!(
             "the owner of the database is not known (database.admin_url)"
         ))
-    })?;
-    Ok(owner.requests.connect().await?)
+    })
 }
 
-/// A connection that does not close in order closes itself.
-async fn close(owner: PgConnection) {
-    drop(owner.close().await);
+async fn connect(app: &App) -> Result<PgConnection> {
+    Ok(owner(app)?.requests.connect().await?)
 }
 
 fn by(app: &App, operator: &PlatformOperator, why: Option<String>) -> By {

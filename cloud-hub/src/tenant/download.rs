@@ -64,7 +64,7 @@ pub async fn export_tenant(
         retry_after_s: RETRY_AFTER_S,
     })?;
     let mut tx = app.db.platform_as(actor).await?;
-    registry::read(&mut tx, &slug).await?;
+    registry::read(tx.conn(), &slug).await?;
     tx.audit(&Deed::on("export", "tenant", &slug).after(json!({ "contents": "without passwords" })));
     tx.commit_in(&slug).await?;
     let (exported, file) = write(&app, &slug).await?;

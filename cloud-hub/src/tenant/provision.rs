@@ -95,11 +95,17 @@ impl By {
 pub async fn create(conn: &mut PgConnection, tenant: &Tenant, by: &By) -> Result<(), ProvisionError> {
     let mut tx = conn.begin().await?;
     establish(&mut tx, tenant, &Files::tenant()).await?;
-    let made = json!({ "slug": tenant.slug.as_str(), "name": tenant.name, "status": "active" });
-    let entry = by.entry(&Deed::on("create", "tenant", &tenant.slug).after(made));
-    record(&mut tx, &entry, true).await?;
+    let entry = by.entry(&making(tenant));
+    record(&mut tx, &entry).await?;
+    record_in_tenant(&mut tx, &entry).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Making a tenant, as the chains tell it.
+pub(super) fn making(tenant: &Tenant) -> Deed {
+    let made = json!({ "slug": tenant.slug.as_str(), "name": tenant.name, "status": "active" });
+    Deed::on("create", "tenant", &tenant.slug).after(made)
 }
 
 /// A tenant that is not there yet, in a transaction of the caller's; `search_path` is its schema afterwards.
@@ -296,7 +302,7 @@ pub async fn remove(
         .await?;
     let was = json!({ "slug": known.slug, "name": known.name, "status": known.status });
     let entry = by.entry(&Deed::on("delete", "tenant", slug).before(was));
-    record(&mut tx, &entry, false).await?;
+    record(&mut tx, &entry).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -387,19 +393,21 @@ async fn find(conn: &mut PgConnection, slug: &TenantSlug) -> Result<Option<Known
     .await
 }
 
-/// Writes a deed of the owner's into the platform's chain and, where `search_path` is a tenant's schema, into the
-/// tenant's.
-pub(super) async fn record(conn: &mut PgConnection, entry: &str, in_tenant: bool) -> Result<(), sqlx::Error> {
+/// Writes a deed of the owner's into the platform's chain.
+pub(super) async fn record(conn: &mut PgConnection, entry: &str) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT platform.record(ARRAY[$1])")
         .bind(entry)
-        .execute(&mut *conn)
+        .execute(conn)
         .await?;
-    if in_tenant {
-        sqlx::query("SELECT record(ARRAY[$1], ARRAY[]::text[])")
-            .bind(entry)
-            .execute(conn)
-            .await?;
-    }
+    Ok(())
+}
+
+/// Writes a deed of the owner's into the chain of the tenant whose schema is the `search_path`.
+pub(super) async fn record_in_tenant(conn: &mut PgConnection, entry: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT record(ARRAY[$1], ARRAY[]::text[])")
+        .bind(entry)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

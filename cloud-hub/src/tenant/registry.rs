@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sqlx::FromRow;
+use sqlx::{FromRow, PgConnection};
 use utoipa::ToSchema;
 
 use super::{
@@ -106,11 +106,11 @@ impl From<Row> for TenantRecord {
     }
 }
 
-async fn fetch(tx: &mut PlatformTx, slug: &TenantSlug, suffix: &str) -> Result<Row> {
+async fn fetch(conn: &mut PgConnection, slug: &TenantSlug, suffix: &str) -> Result<Row> {
     let sql = format!("SELECT {COLUMNS} FROM platform.tenant WHERE slug = $1{suffix}");
     sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(slug.as_str())
-        .fetch_optional(tx.conn())
+        .fetch_optional(conn)
         .await?
         .ok_or(Error::NotFound { entity: "tenant" })
 }
@@ -119,8 +119,8 @@ async fn fetch(tx: &mut PlatformTx, slug: &TenantSlug, suffix: &str) -> Result<R
 ///
 /// # Errors
 /// [`Error::NotFound`].
-pub async fn read(tx: &mut PlatformTx, slug: &TenantSlug) -> Result<TenantRecord> {
-    Ok(fetch(tx, slug, "").await?.into())
+pub async fn read(conn: &mut PgConnection, slug: &TenantSlug) -> Result<TenantRecord> {
+    Ok(fetch(conn, slug, "").await?.into())
 }
 
 /// Reads those after `after`, by slug.
@@ -148,7 +148,7 @@ pub async fn list(
 
 /// Reads one that is to be changed, and keeps others from changing it.
 async fn lock(tx: &mut PlatformTx, slug: &TenantSlug, version: Option<i32>) -> Result<Row> {
-    let row = fetch(tx, slug, " FOR UPDATE").await?;
+    let row = fetch(tx.conn(), slug, " FOR UPDATE").await?;
     if version.is_some_and(|version| version != row.version) {
         return Err(Error::Stale { entity: "tenant" });
     }
@@ -162,7 +162,7 @@ async fn changed(
     action: &'static str,
     before: Row,
 ) -> Result<TenantRecord> {
-    let after = read(tx, slug).await?;
+    let after = read(tx.conn(), slug).await?;
     let before = TenantRecord::from(before);
     tx.audit(&Deed::on(action, "tenant", slug).before(before).after(&after));
     Ok(after)

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::{Error, Result},
-    kernel::tenancy::{Db, TenancyError, TenantSlug},
+    kernel::tenancy::{Db, TenancyError, TenantSlug, TenantTx},
 };
 
 const SESSION_HOURS_MAX: u32 = 720;
@@ -39,29 +39,16 @@ pub struct RegistrationSettings {
 }
 
 /// A tenant's settings, with the defaults where it has decided nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct TenantSettings {
     /// How accounts come to be.
     pub registration: RegistrationSettings,
-    /// Longest time between two signs of life of a session, in hours.
+    /// Longest that somebody stays signed in, in hours; as the hub is configured when null, and never longer.
     #[schema(minimum = 1, maximum = 720)]
-    pub session_hours: u32,
-    /// IANA time zone of plants that name none.
-    pub zone: String,
-    /// Name that the tenant's e-mails come from.
-    pub mail_from_name: String,
-}
-
-impl Default for TenantSettings {
-    fn default() -> Self {
-        Self {
-            registration: RegistrationSettings::default(),
-            session_hours: 168,
-            zone: "UTC".to_owned(),
-            mail_from_name: "FoodFlow".to_owned(),
-        }
-    }
+    pub session_hours: Option<u32>,
+    /// Name that the tenant's e-mails come from; the hub's when null.
+    pub mail_from_name: Option<String>,
 }
 
 /// A change of settings: what is absent stays, what is null has its default again.
@@ -71,13 +58,10 @@ pub struct TenantSettingsPatch {
     /// How accounts come to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration: Option<RegistrationSettings>,
-    /// Longest time between two signs of life of a session, in hours.
+    /// Longest that somebody stays signed in, in hours.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 720)]
     session_hours: Option<u32>,
-    /// IANA time zone of plants that name none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    zone: Option<String>,
     /// Name that the tenant's e-mails come from, 1 to 100 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     mail_from_name: Option<String>,
@@ -94,15 +78,15 @@ impl TenantSettings {
 
     fn check(&self) -> Result<()> {
         let refuse = |what: &str| Err(Error::Invalid(what.to_owned()));
-        if !(1..=SESSION_HOURS_MAX).contains(&self.session_hours) {
+        let is_possible = |hours| (1..=SESSION_HOURS_MAX).contains(&hours);
+        if !self.session_hours.is_none_or(is_possible) {
             return refuse("`session_hours` must be 1 to 720");
         }
-        if self.zone.parse::<chrono_tz::Tz>().is_err() {
-            return refuse("`zone` must be a name of the IANA time zone database");
-        }
-        let name_chars = self.mail_from_name.chars().count();
         let is_odd = |c: char| c.is_control() || "<>\"@".contains(c);
-        if !(1..=MAIL_NAME_CHARS_MAX).contains(&name_chars) || self.mail_from_name.contains(is_odd) {
+        let is_name = |name: &String| {
+            (1..=MAIL_NAME_CHARS_MAX).contains(&name.chars().count()) && !name.contains(is_odd)
+        };
+        if !self.mail_from_name.as_ref().is_none_or(is_name) {
             return refuse("`mail_from_name` must be 1 to 100 printable characters without < > \" @");
         }
         let RegistrationSettings { mode, domains } = &self.registration;
@@ -148,7 +132,15 @@ pub(super) fn change(
     Ok(settings)
 }
 
-/// A tenant's settings as they are now.
+/// The settings of the tenant whose transaction it is.
+///
+/// # Errors
+/// [`TenancyError`].
+pub async fn of(tx: &mut TenantTx) -> Result<TenantSettings, TenancyError> {
+    Ok(TenantSettings::read(&tx.settings().await?))
+}
+
+/// A tenant's settings as they are now. Not for whoever holds a transaction: it takes a connection of its own.
 ///
 /// # Errors
 /// [`TenancyError`].
@@ -176,18 +168,18 @@ mod tests {
 
     #[test]
     fn what_is_absent_stays_and_what_is_null_has_its_default_again() {
-        let stored = json!({ "session_hours": 8, "zone": "Europe/Berlin", "of_a_newer_program": [1] });
-        let after = changed(
-            &stored,
-            &json!({ "session_hours": null, "mail_from_name": "Lakeshore" }),
-        )
-        .unwrap();
+        let stored = json!({ "session_hours": 8, "mail_from_name": "Old", "of_a_newer_program": [1] });
+        let wish = json!({ "session_hours": null, "mail_from_name": "Lakeshore" });
+        let after = changed(&stored, &wish).unwrap();
         assert_eq!(
             after,
-            json!({ "zone": "Europe/Berlin", "of_a_newer_program": [1], "mail_from_name": "Lakeshore" })
+            json!({ "of_a_newer_program": [1], "mail_from_name": "Lakeshore" })
         );
         let read = TenantSettings::read(&after);
-        assert_eq!((read.session_hours, read.zone.as_str()), (168, "Europe/Berlin"));
+        assert_eq!(
+            (read.session_hours, read.mail_from_name.as_deref()),
+            (None, Some("Lakeshore"))
+        );
     }
 
     #[test]
@@ -195,8 +187,6 @@ mod tests {
         for wrong in [
             json!({ "session_hours": 0 }),
             json!({ "session_hours": 721 }),
-            json!({ "zone": "Mars/Olympus" }),
-            json!({ "zone": "" }),
             json!({ "mail_from_name": "" }),
             json!({ "mail_from_name": "a\r\nBcc: x" }),
             json!({ "mail_from_name": "x <a@b.c>" }),
@@ -214,7 +204,7 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_read_are_the_defaults() {
         assert_eq!(
-            TenantSettings::read(&json!({ "zone": 7 })),
+            TenantSettings::read(&json!({ "session_hours": "x" })),
             TenantSettings::default()
         );
         assert_eq!(TenantSettings::read(&Value::Null), TenantSettings::default());

@@ -27,7 +27,8 @@ impl Arrived {
     /// The one-time token: the word that names its tenant.
     pub(crate) fn token(&self) -> String {
         let words = self.text.split(|c: char| c.is_whitespace() || c == '=');
-        let mut tokens = words.filter(|word| word.starts_with("akron.") && word.len() > 50);
+        let names_tenant = |word: &&str| word.starts_with("akron.") || word.starts_with("erie.");
+        let mut tokens = words.filter(names_tenant).filter(|word| word.len() > 50);
         tokens.next().unwrap().to_owned()
     }
 }

@@ -21,8 +21,9 @@ use sqlx::ConnectOptions;
 use uuid::Uuid;
 
 use crate::{
-    client::Caller,
-    support::{TestDatabase, TestHub, akron},
+    client::{Answer, Caller},
+    postbox::Postbox,
+    support::{PASSWORD, TestDatabase, TestHub, akron},
 };
 
 fn slug(name: &str) -> TenantSlug {
@@ -128,7 +129,7 @@ async fn an_operator_makes_a_tenant_suspends_it_takes_it_up_again_and_deletes_it
         .await;
     assert_eq!(gone.status, 204);
     operator.get("/tenants/erie").await.problem(404);
-    admin.get("/plant-ops/plants").await.problem(404);
+    admin.get("/plant-ops/plants").await.problem(401);
     let again = operator
         .post("/tenants", json!({ "slug": "erie", "name": "Again" }))
         .await
@@ -173,7 +174,7 @@ async fn people_of_a_tenant_see_and_configure_their_own_and_no_other() {
     let hub = TestHub::start().await;
     let admin = Caller::with_role(&hub, Role::Admin).await;
     let own = admin.get("/tenants/akron").await.ok();
-    assert_eq!(own["settings"]["session_hours"], 168);
+    assert_eq!(own["settings"]["session_hours"], Value::Null);
     assert_eq!(own["migration_error"], Value::Null);
     for other in ["cuyahoga", "nobody", "No/Such", "a%22%3B%20drop", "pg_catalog"] {
         admin.get(&format!("/tenants/{other}")).await.problem(404);
@@ -192,7 +193,7 @@ async fn people_of_a_tenant_see_and_configure_their_own_and_no_other() {
             .problem(404);
     }
     let path = "/tenants/akron/configure";
-    let wish = json!({ "session_hours": 12, "zone": "America/New_York",
+    let wish = json!({ "session_hours": 12, "mail_from_name": "Lakeshore",
         "registration": { "mode": "domains", "domains": ["akron.example"] } });
     let after = admin.change(Method::PATCH, path, 1, Some(wish)).await.ok();
     assert_eq!(
@@ -201,9 +202,16 @@ async fn people_of_a_tenant_see_and_configure_their_own_and_no_other() {
     );
     let loaded = settings::load(&hub.db, &akron()).await.unwrap();
     assert_eq!(
-        (loaded.zone.as_str(), loaded.registration.domains.as_slice()),
-        ("America/New_York", ["akron.example".to_owned()].as_slice())
+        (
+            loaded.mail_from_name.as_deref(),
+            loaded.registration.domains.as_slice()
+        ),
+        (Some("Lakeshore"), ["akron.example".to_owned()].as_slice())
     );
+    // From now on nobody stays signed in for longer than that.
+    let who = json!({ "tenant": "akron", "email": "supervisor@akron.example", "password": PASSWORD });
+    let session = Caller::anonymous(&hub).post("/auth/login", who).await.ok();
+    assert_eq!(session["refresh_expires_in_s"], 12 * 3_600);
     let cleared = admin
         .change(Method::PATCH, path, 2, Some(json!({ "session_hours": null })))
         .await
@@ -211,9 +219,9 @@ async fn people_of_a_tenant_see_and_configure_their_own_and_no_other() {
     assert_eq!(
         (
             &cleared["settings"]["session_hours"],
-            &cleared["settings"]["zone"]
+            &cleared["settings"]["mail_from_name"]
         ),
-        (&json!(168), &json!("America/New_York"))
+        (&Value::Null, &json!("Lakeshore"))
     );
     admin
         .change(Method::PATCH, path, 1, Some(json!({})))
@@ -221,7 +229,6 @@ async fn people_of_a_tenant_see_and_configure_their_own_and_no_other() {
         .problem(412);
     for (wrong, status) in [
         (json!({ "session_hours": 0 }), 400),
-        (json!({ "zone": "Nowhere" }), 400),
         (json!({ "mail_from_name": "a\u{0}b" }), 400),
         (json!({ "session_hours": -1 }), 422),
         (json!({ "session_hours": "many" }), 422),
@@ -325,7 +332,7 @@ async fn a_platform_token_that_is_old_foreign_or_unsigned_is_refused() {
     ] {
         nobody.with_token(token).get("/tenants").await.problem(401);
     }
-    nobody.with_token(disguised).get("/tenants").await.problem(404);
+    nobody.with_token(disguised).get("/tenants").await.problem(401);
 }
 
 #[tokio::test]
@@ -472,4 +479,60 @@ async fn a_tenants_own_people_export_it_whole_but_for_its_passwords() {
     let hashed = "SELECT count(*) FROM app_user WHERE password_hash IS NOT NULL";
     assert_eq!(count(&moved, hashed).await, 0);
     assert!(count(&akron(), hashed).await > 0);
+}
+
+#[tokio::test]
+async fn what_an_operator_sends_twice_under_one_key_is_done_once() {
+    let hub = TestHub::start().await;
+    let operator = Caller::operator(&hub);
+    let send = async |path: &str, body: Value| {
+        let request = operator
+            .request(Method::POST, path)
+            .header("idempotency-key", "k-1")
+            .json(&body);
+        Answer::of(request).await
+    };
+    let erie = json!({ "slug": "erie", "name": "Erie" });
+    let first = send("/tenants", erie.clone()).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let again = send("/tenants", erie).await;
+    assert_eq!((again.status.as_u16(), &again.body), (201, &first.body));
+    send("/tenants", json!({ "slug": "erie", "name": "Other" }))
+        .await
+        .problem(422);
+    let stop = async |key: &str| {
+        let request = operator
+            .request(Method::POST, "/tenants/erie/deactivate")
+            .header("idempotency-key", key)
+            .json(&json!({ "reason": "unpaid" }));
+        Answer::of(request).await
+    };
+    let first = stop("k-2").await.ok();
+    assert_eq!(stop("k-2").await.ok(), first);
+    stop("k-3").await.problem(409);
+    assert_eq!(actions(&hub, &slug("erie")).await, ["create", "suspend"]);
+}
+
+#[tokio::test]
+async fn a_tenants_first_administrator_is_invited_with_the_making_or_nothing_is_made() {
+    let mut postbox = Postbox::open().await;
+    let hub = TestHub::start_with(|config| postbox.configure(config)).await;
+    let (operator, anyone) = (Caller::operator(&hub), Caller::anonymous(&hub));
+    let erie = |email: &str| {
+        json!({ "slug": "erie", "name": "Erie",
+            "admin": { "email": email, "display_name": "Ann Erie" } })
+    };
+    operator.post("/tenants", erie("nobody")).await.problem(400);
+    operator.get("/tenants/erie").await.problem(404);
+    let made = operator.post("/tenants", erie(" Ann@Erie.example ")).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let token = postbox.next().await.token();
+    let password = "a new long password";
+    let confirm = json!({ "token": token, "new_password": password });
+    let accepted = anyone.post("/auth/password-reset/confirm", confirm).await;
+    assert_eq!(accepted.status, 204, "{accepted:?}");
+    let who = json!({ "tenant": "erie", "email": "ann@erie.example", "password": password });
+    let session = anyone.post("/auth/login", who).await.ok();
+    let admin = anyone.with_token(session["access_token"].as_str().unwrap().to_owned());
+    assert_eq!(admin.get("/tenants/erie").await.ok()["name"], "Erie");
 }

@@ -73,7 +73,8 @@ pub async fn import(
     let origin = json!({ "from": manifest.tenant, "as_of_us": manifest.as_of_us, "program": manifest.program,
         "audit_head": manifest.audit_head });
     let entry = by.entry(&Deed::on("import", "tenant", slug).after(origin));
-    provision::record(&mut tx, &entry, true).await?;
+    provision::record(&mut tx, &entry).await?;
+    provision::record_in_tenant(&mut tx, &entry).await?;
     tx.commit().await?;
     Ok(manifest)
 }
