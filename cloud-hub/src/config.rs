@@ -37,6 +37,8 @@ pub struct Config {
     pub auth: Auth,
     /// Letters to people.
     pub mail: Mail,
+    /// Events sent to other systems.
+    pub webhooks: Webhooks,
 }
 
 /// REST API and dashboard.
@@ -200,6 +202,20 @@ pub struct Mail {
     pub from: Option<String>,
 }
 
+/// Events sent to other systems.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// Whether addresses within the own network may be called.
+    pub allow_private: bool,
+    /// How long a receiver may take to answer.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub timeout: Duration,
+    /// How long after the first failure it is tried again; each time after that takes three times as long.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub retry_first: Duration,
+}
+
 /// What the command line may override.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -316,6 +332,12 @@ impl Config {
             faults.push(format!(
                 "http.public_url: `{url}` is no http:// or https:// address without path and query"
             ));
+        }
+        if self.webhooks.timeout.is_zero() || self.webhooks.timeout > Duration::from_mins(1) {
+            faults.push("webhooks.timeout: must be more than 0 and at most 60s".to_owned());
+        }
+        if self.webhooks.retry_first.is_zero() || self.webhooks.retry_first > Duration::from_mins(1) {
+            faults.push("webhooks.retry_first: must be more than 0 and at most 60s".to_owned());
         }
         faults
     }
