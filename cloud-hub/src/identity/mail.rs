@@ -15,6 +15,7 @@ use crate::{
     app::App,
     error::{Error, Result},
     kernel::tenancy::{TenantSlug, TenantTx},
+    tenant::settings::TenantSettings,
 };
 
 /// A letter that says what happened is of no use after some days.
@@ -38,6 +39,8 @@ pub enum Letter<'a> {
 /// A letter as it is queued.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Written {
+    /// The tenant's own name for its sender.
+    pub(super) from_name: Option<String>,
     pub(super) subject: String,
     pub(super) text: String,
 }
@@ -63,7 +66,7 @@ impl Letter<'_> {
     }
 
     /// The letter in words. It holds nothing that a stranger typed, so that nobody can make the hub write for them.
-    fn write(self, tenant: &TenantSlug, public_url: Option<&str>) -> Written {
+    fn write(self, tenant: &TenantSlug, public_url: Option<&str>, from_name: Option<String>) -> Written {
         let (subject, text) = match self {
             Self::VerifyEmail(token) => (
                 "Verify your e-mail address",
@@ -104,6 +107,7 @@ impl Letter<'_> {
             ),
         };
         Written {
+            from_name,
             subject: subject.to_owned(),
             text,
         }
@@ -133,7 +137,10 @@ pub struct Recipient<'a> {
 /// What the database refuses.
 pub async fn queue(tx: &mut TenantTx, app: &App, to: Recipient<'_>, letter: Letter<'_>) -> Result<()> {
     let id = Uuid::now_v7();
-    let written = letter.write(tx.tenant(), app.config.http.public_url.as_deref());
+    let settings = TenantSettings::read(&tx.settings().await?);
+    let is_own = settings.mail_from_name != TenantSettings::default().mail_from_name;
+    let from_name = is_own.then_some(settings.mail_from_name);
+    let written = letter.write(tx.tenant(), app.config.http.public_url.as_deref(), from_name);
     let plain = serde_json::to_vec(&written).map_err(|source| Error::Internal(source.into()))?;
     let now = tx.at();
     sqlx::query(
@@ -195,14 +202,14 @@ mod tests {
     #[test]
     fn a_letter_links_to_the_page_that_takes_its_token_or_gives_the_token_alone() {
         let akron = TenantSlug::parse("akron").unwrap();
-        let with = Letter::ResetPassword("akron.t0ken").write(&akron, Some("https://plant.example"));
+        let with = Letter::ResetPassword("akron.t0ken").write(&akron, Some("https://plant.example"), None);
         assert!(
             with.text
                 .contains("https://plant.example/recover?token=akron.t0ken\n"),
             "{}",
             with.text
         );
-        let without = Letter::Invitation("akron.t0ken").write(&akron, None);
+        let without = Letter::Invitation("akron.t0ken").write(&akron, None, None);
         assert!(without.text.contains("\n    akron.t0ken\n") && !without.text.contains('?'));
     }
 

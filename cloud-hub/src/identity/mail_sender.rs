@@ -62,8 +62,10 @@ impl Post {
 
     async fn send(&self, id: Uuid, to: &str, written: Written) -> Result<(), Failure> {
         let to = to.parse().map_err(|_| Failure::for_good("the address is none"))?;
+        let mut from = self.from.clone();
+        from.name = written.from_name.or(from.name);
         let message = Message::builder()
-            .from(self.from.clone())
+            .from(from)
             .to(Mailbox::new(None, to))
             .subject(written.subject)
             // The same in every attempt: a server that got it twice can tell.

@@ -1,6 +1,8 @@
 //! How long is somebody signed in? A session is a family of refresh tokens: each is good once and gives the next; a
 //! second use says that somebody has a copy, and ends the whole session. Only their digests are stored.
 
+use std::time::Duration;
+
 use axum::{
     Json as Answer,
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -24,6 +26,7 @@ use crate::{
         tenancy::{TenantSlug, TenantTx},
         token::Claims,
     },
+    tenant::settings::TenantSettings,
 };
 
 /// The cookie that carries a browser's refresh token.
@@ -308,7 +311,7 @@ struct Family {
 async fn issue(tx: &mut TenantTx, app: &App, family: Family) -> Result<Session> {
     let now = tx.at();
     let (text, token) = RefreshToken::make(tx.tenant());
-    let refresh_until = family.expires_at.min(now + app.config.auth.refresh_ttl);
+    let refresh_until = family.expires_at.min(now + refresh_ttl(tx, app).await?);
     sqlx::query(
         "INSERT INTO refresh_token (token_sha256, session_id, issued_at, expires_at) VALUES ($1, $2, $3, $4)",
     )
@@ -334,6 +337,13 @@ async fn issue(tx: &mut TenantTx, app: &App, family: Family) -> Result<Session> 
         refresh_token: Some(text),
         refresh_expires_in_s: seconds(refresh_until - now),
     })
+}
+
+/// The installation's limit, or the tenant's own where that is shorter.
+async fn refresh_ttl(tx: &mut TenantTx, app: &App) -> Result<Duration> {
+    let settings = TenantSettings::read(&tx.settings().await?);
+    let own = Duration::from_hours(u64::from(settings.session_hours));
+    Ok(own.min(app.config.auth.refresh_ttl))
 }
 
 fn seconds(span: TimeDelta) -> u64 {

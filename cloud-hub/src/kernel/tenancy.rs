@@ -399,6 +399,25 @@ impl TenantTx {
         &mut self.tx
     }
 
+    /// What the tenant is set to, as JSON. It stands in the platform's tables, which the tenant's role does not read:
+    /// the login role asks, on this very connection, since requests that each wait for a second connection can use
+    /// them all up.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn settings(&mut self) -> Result<serde_json::Value, TenancyError> {
+        let (slug, schema) = (self.tenant.as_str(), self.tenant.schema());
+        let ask = format!(
+            "SET LOCAL ROLE NONE; SELECT settings FROM platform.tenant WHERE slug = '{slug}'; \
+             SET LOCAL ROLE {schema}"
+        );
+        let row = sqlx::raw_sql(AssertSqlSafe(ask))
+            .fetch_optional(&mut *self.tx)
+            .await?;
+        let row = row.ok_or(TenancyError::UnknownTenant)?;
+        Ok(row.try_get(0)?)
+    }
+
     /// Whose transaction it is.
     pub fn tenant(&self) -> &TenantSlug {
         &self.tenant
