@@ -183,7 +183,7 @@ async fn copy_table(
     let selected: Vec<String> = columns
         .iter()
         .map(|column| {
-            let is_blanked = blanked.iter().any(|it| *it == (table.as_str(), column.as_str()));
+            let is_blanked = blanked.contains(&(table.as_str(), column.as_str()));
             if is_blanked {
                 format!("NULL AS {}", quoted(column))
             } else {
