@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a clean machine lacks to build and run FoodFlow OS, or names exactly what to install.
 #   scripts/setup.sh run    PostgreSQL server, C compiler, Node >= 20.19, libonnxruntime: enough for `make demo`
-#   scripts/setup.sh test   the same plus what the tests talk to: Chromium, mosquitto, Python peers
+#   scripts/setup.sh test   the same plus what the tests talk to: Chromium, mosquitto, Python peers, an OpenID provider
 # Idempotent; says nothing when nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -45,8 +45,19 @@ command -v cargo >/dev/null || {
 scripts/node-path.sh >/dev/null
 scripts/onnxruntime.sh >/dev/null
 
-if [ "$level" = test ] && [ ! -x "$cache/venv-test/bin/pymodbus.simulator" ]; then
+if [ "$level" = test ] && [ ! -x "$cache/venv-test/bin/schemathesis" ]; then
     echo "Installing the Python peers of the tests …" >&2
     python3 -m venv "$cache/venv-test"
     "$cache/venv-test/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-peers.txt >&2
+fi
+
+# A certified OpenID provider: installed from its lock file beside a copy of it, anew when that changes.
+peer=$cache/peer-oidc
+if [ "$level" = test ] && ! cmp -s cloud-hub/tests/peers/oidc/package-lock.json "$peer/installed.json"; then
+    echo "Installing the OpenID provider of the tests …" >&2
+    rm -rf "$peer"
+    mkdir -p "$peer"
+    cp cloud-hub/tests/peers/oidc/{package.json,package-lock.json,.npmrc} "$peer"
+    (cd "$peer" && PATH="$("$OLDPWD/scripts/node-path.sh"):$PATH" npm ci --no-audit --no-fund --ignore-scripts --silent >&2)
+    cp "$peer/package-lock.json" "$peer/installed.json"
 fi

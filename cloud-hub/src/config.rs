@@ -39,6 +39,18 @@ pub struct Config {
     pub mail: Mail,
     /// Events sent to other systems.
     pub webhooks: Webhooks,
+    /// Tenants' own identity providers.
+    pub oidc: Oidc,
+}
+
+/// Which identity providers the hub talks to.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    /// Also ones on this host over plain HTTP: for tests.
+    pub allow_http: bool,
+    /// Also ones at private addresses.
+    pub allow_private: bool,
 }
 
 /// REST API and dashboard.

@@ -29,6 +29,11 @@ const PUBLIC: &[&str] = &[
     "confirm_password_reset",
     "reset_password",
     "enroll_edge",
+    "list_sign_in_providers",
+    "start_oidc",
+    "finish_oidc",
+    "exchange_oidc_code",
+    "end_oidc_session",
 ];
 
 const SCHEME: &str = "bearer";

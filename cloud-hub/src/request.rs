@@ -65,8 +65,11 @@ pub async fn correlate(request: Request, next: Next) -> Response {
 /// ahead for the key, and must keep its pace for everybody.
 pub async fn prepare(State(app): State<App>, request: Request, next: Next) -> Result<Response> {
     let mut context = context::current();
-    context.why = text_header(&request, &REASON_HEADER, REASON_CHARS_MAX)?;
-    let key = text_header(&request, &IDEMPOTENCY_HEADER, KEY_CHARS_MAX)?;
+    let why = text_header(&request, &REASON_HEADER, REASON_CHARS_MAX);
+    let key = text_header(&request, &IDEMPOTENCY_HEADER, KEY_CHARS_MAX);
+    context.flaw = why.as_ref().err().or(key.as_ref().err()).map(ToString::to_string);
+    context.why = why.unwrap_or_default();
+    let key = key.unwrap_or_default();
     let mut request = request.map(|body| limits::patient(body, app.config.http.body_timeout));
     if let Some(key) = key.filter(|_| request.method() == Method::POST) {
         let (parts, body) = request.into_parts();

@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     fsq,
     health::{self, MqttProbe},
-    identity::{self, attempts::Attempts, hashing},
+    identity::{self, attempts::Attempts, hashing, oidc::Providers},
     integrate, integrity,
     kernel::caller::SignedIn,
     limits::{self, Limits},
@@ -61,6 +61,7 @@ pub fn document() -> OpenApi {
 pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
     let feed = Feed::start(&app.live, stop);
     drop(tokio::task::spawn_blocking(hashing::warm_up));
+    let providers = Arc::new(Providers::new(app.config.oidc, app.clock.clone()));
     let limits = Arc::new(Limits::new(&app.config.http));
     let (api, _) = api().split_for_parts();
     api.merge(models(&app))
@@ -69,6 +70,7 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
         .merge(ui::routes())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(feed))
+        .layer(Extension(providers))
         .layer(Extension(Arc::new(Attempts::new(app.config.auth.attempts))))
         .layer(DefaultBodyLimit::max(request::BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(app.clone(), request::prepare))

@@ -9,9 +9,11 @@ pub mod login;
 pub mod mail;
 pub mod mail_sender;
 pub mod me;
+pub mod oidc;
 pub mod one_time;
 mod pace;
 pub mod password;
+pub mod provider;
 pub mod registration;
 pub mod role;
 pub mod session;
@@ -54,4 +56,12 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(api_key::list_api_keys, api_key::create_api_key))
         .routes(routes!(api_key::read_api_key, api_key::revoke_api_key))
         .routes(routes!(api_key::rotate_api_key))
+        .routes(routes!(me::me))
+        .routes(routes!(oidc::list))
+        .routes(routes!(oidc::start))
+        .routes(routes!(oidc::finish))
+        .routes(routes!(oidc::exchange))
+        .routes(routes!(oidc::end_session))
+        .routes(routes!(provider::list, provider::create))
+        .routes(routes!(provider::read, provider::update, provider::delete))
 }

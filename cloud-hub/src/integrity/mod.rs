@@ -4,9 +4,13 @@ pub mod audit;
 mod canonical;
 pub mod chain;
 pub mod key;
+mod reauthenticate;
 pub mod root;
 pub mod root_file;
+mod second_person;
 pub mod sign_days;
+mod signable;
+pub mod signature;
 mod signed;
 pub mod verify;
 
@@ -25,4 +29,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(audit::verify_audit))
         .routes(routes!(audit::list_audit_roots))
         .routes(routes!(audit::read_audit_key))
+        .routes(routes!(signature::sign_record))
+        .routes(routes!(signature::list_signatures))
 }

@@ -1,5 +1,5 @@
 //! Who did what, when and why? Entries of the tenant's audit chain, as canonical JSON, and the hash that links them.
-//! They are written last in the transaction of the deed, by the database's `record()`: see decision 13.
+//! They are written last in the transaction of the deed, by the database's `record()`: see decision 9.
 
 use std::fmt::Display;
 
@@ -71,6 +71,12 @@ impl Actor {
     /// One text for both, the owner of idempotency keys.
     pub fn key(&self) -> String {
         format!("{}:{}", self.kind(), self.id().unwrap_or_default())
+    }
+
+    /// How people call this actor.
+    pub fn display(&self) -> String {
+        let id = || self.id().unwrap_or_else(|| self.kind().to_owned());
+        self.name().map_or_else(id, str::to_owned)
     }
 
     fn name(&self) -> Option<&str> {

@@ -229,6 +229,9 @@ impl Caller {
             app.key_use
                 .note(&app.db, &self.tenant, key.id(), app.clock.now_us());
         }
+        if let Some(flaw) = &tx.context().flaw {
+            return Err(Error::Invalid(flaw.clone()));
+        }
         let actor = self.actor(grants.name.clone());
         Ok((tx.by(actor), grants))
     }

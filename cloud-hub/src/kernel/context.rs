@@ -16,6 +16,8 @@ pub struct RequestContext {
     pub why: Option<String>,
     /// `Idempotency-Key` and the SHA-256 of the request it was sent with.
     pub idempotency: Option<Idempotency>,
+    /// What is wrong with the reason or the key; told to callers who are signed in, and to nobody before.
+    pub flaw: Option<String>,
 }
 
 /// The key under which a POST may be repeated.
@@ -35,6 +37,7 @@ impl RequestContext {
             request: String::new(),
             why: None,
             idempotency: None,
+            flaw: None,
         }
     }
 }

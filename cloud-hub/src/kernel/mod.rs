@@ -11,6 +11,7 @@ pub mod database;
 pub mod duration;
 pub mod event;
 pub mod export;
+pub mod freeze;
 pub mod idempotency;
 pub mod key_file;
 pub mod key_use;

@@ -443,6 +443,12 @@ impl TenantTx {
         self.context.why = Some(why.to_owned());
     }
 
+    /// The answer is not kept for an `Idempotency-Key`: the request holds a secret, and its hash would let the
+    /// secret be guessed. Such a deed must be safe to ask for twice.
+    pub fn never_replayed(&mut self) {
+        self.context.idempotency = None;
+    }
+
     /// Notes a deed of this transaction for the audit chain.
     pub fn audit(&mut self, deed: &Deed) {
         let why = self.context.why.as_deref();

@@ -17,6 +17,7 @@ use crate::{
         audit::{Deed, value},
         caller::Caller,
         event::NewEvent,
+        freeze::check_frozen,
         permission::Permission,
         reply::Reply,
         tenancy::TenantTx,
@@ -215,6 +216,7 @@ pub async fn start_batch(State(app): State<App>, caller: Caller, Path(id): Path<
             "a batch that is {state} cannot be started"
         )));
     }
+    check_frozen(&mut tx, "batch", id).await?;
     claim(&mut tx, id, line_id, now).await?;
     open_lot(&mut tx, id, now).await?;
     let batch = find(&mut tx, id).await?;
@@ -239,6 +241,7 @@ pub async fn complete_batch(State(app): State<App>, caller: Caller, Path(id): Pa
             "a batch that is {state} cannot be completed"
         )));
     }
+    check_frozen(&mut tx, "batch", id).await?;
     // A batch completed in the microsecond of its start still has a window to be found by.
     for sql in [
         "UPDATE batch SET state = 'complete', completed_at = greatest($2, started_at), version = version + 1 \

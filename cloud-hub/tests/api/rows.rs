@@ -23,6 +23,8 @@ const FORMS: &[(&str, &str)] = &[
     ("plant.zone", "America/New_York"),
     ("signature.record", "{}"),
     ("app_user.role", "operator"),
+    ("frame.lane", "1"),
+    ("vision_result.defects", "[]"),
 ];
 
 /// Rows by table, as JSON.
@@ -178,7 +180,12 @@ fn value(column: &Column, mark: &str, rows: &Rows, number: usize, is_generous: b
     }
     let place = format!("{}.{}", column.relation, column.name);
     if let Some((_, form)) = FORMS.iter().find(|(known, _)| *known == place) {
-        return Some(json!(form));
+        let is_json = column.kind == "jsonb";
+        return Some(if is_json {
+            serde_json::from_str(form).unwrap()
+        } else {
+            json!(form)
+        });
     }
     Some(match column.kind.as_str() {
         "uuid" => json!(Uuid::now_v7()),
@@ -188,11 +195,9 @@ fn value(column: &Column, mark: &str, rows: &Rows, number: usize, is_generous: b
         "bytea" => json!(format!("\\x{}", digest(mark, &column.relation, number))),
         "boolean" => json!(false),
         "date" => json!("2026-01-31"),
-        "timestamp with time zone" => json!((Utc::now()).to_rfc3339_opts(SecondsFormat::Micros, true)),
-        "tstzrange" => json!(format!(
-            "[{},)",
-            Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
-        )),
+        "timestamp with time zone" => json!(Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)),
+        // Over, so that it is in nobody's way.
+        "tstzrange" => json!(format!("[2026-01-{:02},2026-01-{:02})", number + 1, number + 2)),
         array if array.ends_with("[]") => json!([]),
         // Numbers: small, and different where the key is one.
         _ => json!(number + 1),
@@ -267,4 +272,29 @@ fn could_be(value: &Value, schema: &Value) -> bool {
         (Value::Number(_), _) => specimen::kind(schema) == "integer",
         _ => false,
     }
+}
+/// A fingerprint of each table of a tenant: how many rows and what is in them.
+pub(crate) async fn fingerprints(owner: &mut PgConnection, tenant: &TenantSlug) -> BTreeMap<String, String> {
+    let schema = tenant.schema();
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class WHERE relnamespace = $1::regnamespace AND relkind IN ('r', 'p') \
+         AND NOT relispartition",
+    )
+    .bind(&schema)
+    .fetch_all(&mut *owner)
+    .await
+    .unwrap();
+    let mut prints = BTreeMap::new();
+    for table in tables {
+        let sql = format!(
+            "SELECT count(*) || ' ' || md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) \
+             FROM {schema}.{table} t"
+        );
+        let print = sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut *owner)
+            .await
+            .unwrap();
+        prints.insert(table, print);
+    }
+    prints
 }

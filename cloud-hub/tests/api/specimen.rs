@@ -145,7 +145,8 @@ impl Api {
     }
 
     fn least_value(&self, name: &str, schema: &Value, given: &Given) -> Value {
-        if let Some(value) = given.get(name) {
+        // What is known by `?name` is taken where it is needed and nowhere else.
+        if let Some(value) = given.get(name).or_else(|| given.get(&format!("?{name}"))) {
             return value.clone();
         }
         let schema = self.resolved(schema);
@@ -232,6 +233,13 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// Whether it changes something.
+    pub(crate) fn is_change(&self) -> bool {
+        self.method != Method::GET
+    }
+}
+
 /// Several requirements are alternatives; one that a tenant's token can meet decides.
 fn access(security: &Value) -> Access {
     let Some(alternatives) = security.as_array().filter(|all| !all.is_empty()) else {
@@ -249,6 +257,11 @@ fn access(security: &Value) -> Access {
 }
 
 impl Prepared {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Ready to be sent to `base`, `http://…/api/v1`. What no header can carry is left out.
     pub(crate) fn request(&self, http: &reqwest::Client, base: &str, token: Option<&str>) -> RequestBuilder {
         let mut request = http.request(self.method.clone(), format!("{base}{}", self.path));

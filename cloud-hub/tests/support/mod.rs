@@ -188,15 +188,22 @@ impl TestHub {
     pub async fn token_in(&self, tenant: &TenantSlug, role: Role) -> String {
         let mut tx = self.db.begin(tenant).await.unwrap();
         let sub = user::first_with(&mut tx, role).await.unwrap();
-        self.issue(tenant, sub.unwrap_or_default(), role, None)
+        self.issue(tenant, sub.unwrap_or_default(), role, None, 900)
+    }
+
+    /// A token of Akron's that is good for longer than a session's.
+    pub async fn lasting_token(&self, role: Role, ttl_s: i64) -> String {
+        let mut tx = self.db.begin(&akron()).await.unwrap();
+        let sub = user::first_with(&mut tx, role).await.unwrap();
+        self.issue(&akron(), sub.unwrap_or_default(), role, None, ttl_s)
     }
 
     /// A bearer token of one user, who has what was granted to them.
     pub fn token_of(&self, tenant: &TenantSlug, user: Uuid, session: Option<Uuid>) -> String {
-        self.issue(tenant, user, Role::Auditor, session)
+        self.issue(tenant, user, Role::Auditor, session, 900)
     }
 
-    fn issue(&self, tenant: &TenantSlug, sub: Uuid, role: Role, sid: Option<Uuid>) -> String {
+    fn issue(&self, tenant: &TenantSlug, sub: Uuid, role: Role, sid: Option<Uuid>, ttl_s: i64) -> String {
         let now_s = Clock::system().now().timestamp();
         self.hub.app.signing_key.issue(&Claims {
             sub,
@@ -204,7 +211,7 @@ impl TestHub {
             role,
             sid,
             iat: now_s,
-            exp: now_s + 900,
+            exp: now_s + ttl_s,
         })
     }
 

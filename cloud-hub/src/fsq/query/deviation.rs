@@ -13,7 +13,8 @@ use crate::{
     app::App,
     error::{Error, Result},
     kernel::{
-        audit::Deed, caller::Caller, event::NewEvent, permission::Permission, reply::Reply, tenancy::TenantTx,
+        audit::Deed, caller::Caller, event::NewEvent, freeze::check_frozen, permission::Permission,
+        reply::Reply, tenancy::TenantTx,
     },
     request::{Json, Page, Path, Query, Rows},
     series::bus::LiveKind,
@@ -276,6 +277,7 @@ pub async fn acknowledge_deviation(
     let person = caller
         .user_id()
         .ok_or_else(|| Error::Conflict("a deviation is acknowledged by a person who signed in".to_owned()))?;
+    check_frozen(&mut tx, "deviation", id).await?;
     let version: Option<i32> = sqlx::query_scalar(
         "UPDATE deviation SET acknowledged_by = $2, acknowledged_at = $3, comment = $4, version = version + 1 \
          WHERE id = $1 AND acknowledged_at IS NULL RETURNING version",

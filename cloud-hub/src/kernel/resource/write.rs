@@ -14,6 +14,7 @@ use crate::{
     kernel::{
         audit::{Deed, value},
         event::NewEvent,
+        freeze::{check_deletable, check_frozen},
         tenancy::TenantTx,
     },
 };
@@ -46,7 +47,8 @@ pub async fn create<R: Resource>(tx: &mut TenantTx, new: &R::New) -> Result<R> {
 /// null from one that is absent.
 ///
 /// # Errors
-/// [`Error::Stale`]; [`Error::NotFound`]; [`Error::Invalid`] when a constraint refuses it.
+/// [`Error::Stale`]; [`Error::NotFound`]; [`Error::Invalid`] when a constraint refuses it; [`Error::Conflict`] when
+/// this version is signed and no reason was given.
 pub async fn update<R: Resource>(
     tx: &mut TenantTx,
     id: Uuid,
@@ -56,6 +58,7 @@ pub async fn update<R: Resource>(
 ) -> Result<R> {
     let before = value(lock::<R>(tx, id).await?);
     check_version::<R>(&before, version)?;
+    check_frozen(tx, R::NAME, id).await?;
     let mut values = row(patch)?;
     let named: Vec<String> = given.keys().map(|field| column(field)).collect();
     values.retain(|column, _| named.contains(column));
@@ -80,10 +83,11 @@ pub async fn update<R: Resource>(
 /// Removes a row that is still at `version`; the audit chain keeps what it was.
 ///
 /// # Errors
-/// [`Error::Stale`]; [`Error::NotFound`]; [`Error::Conflict`] while other rows refer to it.
+/// [`Error::Stale`]; [`Error::NotFound`]; [`Error::Conflict`] while other rows refer to it, or when it was signed.
 pub async fn delete<R: Resource>(tx: &mut TenantTx, id: Uuid, version: i32) -> Result<()> {
     let before = value(lock::<R>(tx, id).await?);
     check_version::<R>(&before, version)?;
+    check_deletable(tx, R::NAME, id).await?;
     let sql = format!("DELETE FROM {} WHERE id = $1", R::NAME);
     sqlx::query(AssertSqlSafe(sql))
         .bind(id)

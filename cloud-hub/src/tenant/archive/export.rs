@@ -183,8 +183,7 @@ async fn copy_table(
     let selected: Vec<String> = columns
         .iter()
         .map(|column| {
-            let is_blanked = blanked.contains(&(table.as_str(), column.as_str()));
-            if is_blanked {
+            if blanked.contains(&(table.as_str(), column.as_str())) {
                 format!("NULL AS {}", quoted(column))
             } else {
                 quoted(column)
@@ -200,8 +199,7 @@ async fn copy_table(
     let (mut rows, mut bytes) = (0, 0);
     let mut copied = tx.conn().copy_out_raw(&sql).await?;
     while let Some(chunk) = copied.try_next().await? {
-        // A line feed within a value is written as `\n`: each one here ends a row.
-        rows += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+        rows += super::rows(&chunk);
         bytes += chunk.len() as u64;
         file.write_all(&chunk)?;
     }

@@ -124,7 +124,7 @@ fn measure(name: &str, content: &mut impl Read) -> Result<TableEntry, ArchiveErr
         }
         let read = &chunk[..length];
         hash.update(read);
-        rows += read.iter().filter(|byte| **byte == b'\n').count() as u64;
+        rows += super::rows(read);
         bytes += length as u64;
     }
     Ok(TableEntry {

@@ -1,0 +1,265 @@
+//! Does every change leave its trace? Each operation of the OpenAPI document that changes something is done once, on
+//! rows made for it; the tenant's chain must then tell who did it and what, under the request's correlation id.
+
+use std::collections::BTreeMap;
+
+use cloud_hub::kernel::role::Role;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::FromRow;
+
+use crate::{
+    rows::{self, Rows, candidates, fill},
+    specimen::{Access, Api, Given, Operation, Prepared, Raw, Sender},
+    support::{PASSWORD, TestHub, akron},
+};
+
+/// Changes that are no tenant's: the platform's own chain has them, and the tests of the fleet look there.
+fn is_tenants(operation: &Operation) -> bool {
+    operation.access != Access::Platform
+}
+
+/// Changes that need something no description of the database tells (a token from a letter, a browser at a foreign
+/// sign-in page, a working receiver), with the test that does them.
+const DONE_ELSEWHERE: &[(&str, &str)] = &[];
+
+/// Changes that leave no entry, each with its reason.
+const UNAUDITED: &[(&str, &str)] = &[];
+
+/// One entry of the chain, as far as it is looked at here.
+#[derive(Debug, FromRow)]
+struct Entry {
+    actor_kind: String,
+    action: String,
+    entity: String,
+    event: String,
+}
+
+struct World {
+    hub: TestHub,
+    api: Api,
+    sender: Sender,
+    admin: String,
+    rows: Rows,
+}
+
+impl World {
+    async fn start() -> Self {
+        let hub = TestHub::start().await;
+        let mut owner = rows::owner(&hub).await;
+        let rows = fill(&mut owner, &akron(), "auditmark", 4).await;
+        // The batches made here are only planned: nothing was on the equipment yet.
+        hub.execute(
+            &akron(),
+            "DELETE FROM batch_interval WHERE upper(during) < '2026-02-01'",
+            &[],
+        )
+        .await;
+        let admin = hub.token(Role::Admin).await;
+        let (api, sender) = (Api::read(), Sender::to(&hub));
+        Self {
+            hub,
+            api,
+            sender,
+            admin,
+            rows,
+        }
+    }
+
+    /// What an operation needs to be done: values for what it requires, by the names of tables and columns.
+    fn known(&self) -> Given {
+        let mut known = Given::new();
+        for (table, rows) in &self.rows {
+            if let Some(id) = rows.first().map(|row| &row["id"]).filter(|id| id.is_string()) {
+                known.insert(format!("?{table}_id"), id.clone());
+                let short = table.rsplit('_').next().unwrap_or(table);
+                known.entry(format!("?{short}_id")).or_insert_with(|| id.clone());
+            }
+        }
+        known.insert("?permissions".to_owned(), json!(["plant.read"]));
+        known.insert("?sku".to_owned(), self.rows["sku"][0]["code"].clone());
+        known
+    }
+
+    /// What only this operation needs, in words of its own.
+    async fn script(&self, operation: &Operation) -> Given {
+        let given = |pairs: &[(&str, Value)]| {
+            pairs
+                .iter()
+                .map(|(name, it)| ((*name).to_owned(), it.clone()))
+                .collect()
+        };
+        match operation.id.as_str() {
+            "login" => given(&[
+                ("email", json!("operator@akron.example")),
+                ("password", json!(PASSWORD)),
+            ]),
+            "enroll_edge" => {
+                let now = self.hub.hub.app.clock.now();
+                let code = cloud_hub::tenant::enrolment::create_code(&self.hub.db, &akron(), "audited", now)
+                    .await
+                    .unwrap();
+                given(&[("code", json!(code))])
+            }
+            "refresh_session" | "logout" => {
+                let login = self.api.operations.iter().find(|it| it.id == "login").unwrap();
+                let credentials = given(&[
+                    ("email", json!("operator@akron.example")),
+                    ("password", json!(PASSWORD)),
+                ]);
+                let session = self
+                    .sender
+                    .send(&self.api.least(login, &credentials), None)
+                    .await
+                    .json();
+                given(&[("refresh_token", session["refresh_token"].clone())])
+            }
+            _ => Given::new(),
+        }
+    }
+
+    /// Does it once; the last refusal when no row lets it be done.
+    async fn done(&self, operation: &Operation, correlation: &str) -> Result<Raw, String> {
+        let token = (operation.access != Access::Public).then_some(self.admin.as_str());
+        let mut refusals = Vec::new();
+        for given in self.attempts(operation).await {
+            for version in 1..4 {
+                let mut given = given.clone();
+                given
+                    .entry("if-match".to_owned())
+                    .or_insert_with(|| json!(format!("\"{version}\"")));
+                let prepared: Prepared = self
+                    .api
+                    .least(operation, &given)
+                    .header("x-request-id", correlation);
+                let raw = self.sender.send(&prepared, token).await;
+                if raw.status.is_success() {
+                    return Ok(raw);
+                }
+                let is_stale = raw.status == 412;
+                refusals.push(format!("{} {}", raw.status, raw.json()["detail"]));
+                if !is_stale {
+                    break;
+                }
+            }
+        }
+        refusals.sort();
+        refusals.dedup();
+        Err(refusals.join("; "))
+    }
+
+    async fn attempts(&self, operation: &Operation) -> Vec<Given> {
+        let mut common = self.known();
+        common.extend(self.script(operation).await);
+        let mut attempts = Vec::new();
+        if operation.variables.is_empty() {
+            attempts.push(common.clone());
+        }
+        // Later rows first for what removes: other operations still need the first.
+        for number in if operation.method == Method::DELETE {
+            [3, 2]
+        } else {
+            [0, 1]
+        } {
+            for (_, given) in candidates(operation, &self.rows, number) {
+                attempts.push(common.clone().into_iter().chain(given).collect());
+            }
+        }
+        attempts
+    }
+
+    async fn entries(&self, correlation: &str) -> Vec<Entry> {
+        let mut tx = self.hub.db.begin(&akron()).await.unwrap();
+        sqlx::query_as(
+            "SELECT actor_kind, action, entity, event FROM audit_event \
+             WHERE correlation_id = $1 AND action <> 'denied' ORDER BY seq",
+        )
+        .bind(correlation)
+        .fetch_all(tx.conn())
+        .await
+        .unwrap()
+    }
+}
+
+/// What is wrong with the trace of a deed that was done.
+fn flaw(operation: &Operation, raw: &Raw, correlation: &str, entries: &[Entry]) -> Option<String> {
+    let Some(entry) = entries.first() else {
+        return Some("left no entry".to_owned());
+    };
+    let event: Value = serde_json::from_str(&entry.event).ok()?;
+    if raw.headers.get("x-request-id").is_none_or(|id| id != correlation) {
+        return Some("does not answer with its correlation id".to_owned());
+    }
+    if entry.action.is_empty() || entry.entity.is_empty() {
+        return Some(format!("says nothing: {entry:?}"));
+    }
+    if operation.access != Access::Public && entry.actor_kind != "user" {
+        return Some(format!("was not done by {}: {entry:?}", entry.actor_kind));
+    }
+    let (before, after) = (&event["before"], &event["after"]);
+    let lacks = match operation.method {
+        Method::PATCH | Method::PUT => before.is_null() || after.is_null(),
+        Method::DELETE => before.is_null() && after.is_null(),
+        _ => raw.status == 201 && entries.iter().all(|entry| entry.event.contains("\"after\":null")),
+    };
+    lacks.then(|| format!("does not say what was and what is: {entry:?}"))
+}
+
+#[tokio::test]
+async fn every_operation_that_changes_something_leaves_an_entry_in_the_chain() {
+    let world = World::start().await;
+    let mut changes: Vec<&Operation> = world
+        .api
+        .operations
+        .iter()
+        .filter(|it| it.is_change() && is_tenants(it))
+        .collect();
+    // Rows are made before they are changed, begun before they are completed, and removed last; nobody is signed
+    // out while there is work.
+    let order = |it: &Operation| {
+        (
+            it.id.contains("logout"),
+            it.method == Method::DELETE,
+            it.id.starts_with("complete"),
+            !it.variables.is_empty(),
+        )
+    };
+    changes.sort_by_key(|it| order(it));
+    let (mut undone, mut flaws, mut done) = (BTreeMap::new(), Vec::new(), 0);
+    for operation in &changes {
+        let correlation = format!("audited-{}", operation.id);
+        match world.done(operation, &correlation).await {
+            Err(refusals) => {
+                undone.insert(operation.id.as_str(), refusals);
+            }
+            Ok(raw) => {
+                done += 1;
+                let found = flaw(operation, &raw, &correlation, &world.entries(&correlation).await);
+                let is_excused = UNAUDITED.iter().any(|(id, _)| *id == operation.id);
+                flaws.extend(
+                    found
+                        .filter(|_| !is_excused)
+                        .map(|what| format!("{} {what}", operation.id)),
+                );
+            }
+        }
+    }
+    undone.retain(|id, _| !DONE_ELSEWHERE.iter().any(|(known, _)| known == id));
+    assert!(flaws.is_empty(), "{}", flaws.join("\n"));
+    assert!(
+        undone.is_empty(),
+        "{done} of {} changes were done; tell in `script` what these need:\n{undone:#?}",
+        changes.len()
+    );
+}
+
+#[test]
+fn what_is_excused_is_an_operation_that_there_is() {
+    let api = Api::read();
+    for (id, reason) in DONE_ELSEWHERE.iter().chain(UNAUDITED) {
+        assert!(
+            api.operations.iter().any(|it| it.id == *id) && !reason.is_empty(),
+            "{id}"
+        );
+    }
+}
