@@ -56,7 +56,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(api_key::list_api_keys, api_key::create_api_key))
         .routes(routes!(api_key::read_api_key, api_key::revoke_api_key))
         .routes(routes!(api_key::rotate_api_key))
-        .routes(routes!(me::me))
         .routes(routes!(oidc::list))
         .routes(routes!(oidc::start))
         .routes(routes!(oidc::finish))
