@@ -1,6 +1,6 @@
 //! What if somebody can neither sign in nor read their mail? Two administrators reset the password together: the
-//! first asks and says why, the second approves and gets a code to hand over. Neither can do it alone, and both are
-//! on record.
+//! first asks and says why, the second approves and gets a code to hand over. Neither can do it alone, both are on
+//! record, and nobody gets into an account that may do more than they may themselves.
 
 use axum::{extract::State, http::StatusCode};
 use chrono::TimeDelta;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     TAG,
     one_time::{self, Purpose},
+    user,
 };
 use crate::{
     app::App,
@@ -80,13 +81,8 @@ pub async fn break_glass(
             "`reason` must have 1 to {REASON_CHARS_MAX} characters, none of them a control character"
         )));
     }
-    let mut tx = caller.begin(&app, Permission::UserWrite).await?;
-    let is_active: Option<bool> =
-        sqlx::query_scalar("SELECT is_active FROM app_user WHERE id = $1 FOR UPDATE")
-            .bind(user_id)
-            .fetch_optional(tx.conn())
-            .await?;
-    let is_active = is_active.ok_or(Error::NotFound { entity: "user" })?;
+    let (mut tx, grants) = caller.begin_granted(&app, Permission::UserWrite).await?;
+    let user = user::lock(&mut tx, &grants, user_id, None).await?;
     let Principal::User { id: admin, .. } = caller.principal else {
         return Err(Error::Conflict(
             "two persons are needed; this caller is none".to_owned(),
@@ -97,7 +93,7 @@ pub async fn break_glass(
             "nobody resets their own password this way".to_owned(),
         ));
     }
-    if !is_active {
+    if !user.is_active {
         return Err(Error::Conflict("the account is suspended".to_owned()));
     }
     tx.because(reason);

@@ -8,7 +8,7 @@ use axum::{
     extract::{RawQuery, State},
     http::StatusCode,
 };
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,7 +18,10 @@ use uuid::Uuid;
 
 use super::{
     TAG,
+    mail::Recipient,
+    registration,
     role::{allowed_by, check_held},
+    session::{self, Ending},
 };
 use crate::{
     app::App,
@@ -32,7 +35,6 @@ use crate::{
         reply::Reply,
         resource::ListParams,
         scope::Grants,
-        secret::{self, Secret},
         tenancy::TenantTx,
     },
     request::{IfMatch, Json, Page, Path, Rows},
@@ -41,8 +43,6 @@ use crate::{
 
 const NAME_CHARS_MAX: usize = 200;
 const ROLES_MAX: usize = 100;
-const INVITATION_VALID_DAYS: i64 = 7;
-const TOKEN_BYTES: usize = 32;
 
 /// A role that somebody holds, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -121,7 +121,7 @@ async fn fetch(tx: &mut TenantTx, id: Uuid, suffix: &str) -> Result<User> {
 }
 
 /// Reads an account that the caller may change, and keeps others from changing it.
-async fn lock(tx: &mut TenantTx, grants: &Grants, id: Uuid, version: Option<i32>) -> Result<User> {
+pub(super) async fn lock(tx: &mut TenantTx, grants: &Grants, id: Uuid, version: Option<i32>) -> Result<User> {
     let user = fetch(tx, id, " FOR UPDATE OF u").await?;
     if version.is_some_and(|version| version != user.version) {
         return Err(Error::Stale { entity: "user" });
@@ -334,11 +334,13 @@ pub async fn create_user(State(app): State<App>, caller: Caller, Json(new): Json
             .await;
     made.map_err(taken)?;
     put_roles(&mut tx, id, &roles).await?;
-    invite(&app, &mut tx, id).await?;
+    invite(&app, &mut tx, id, &email).await?;
     let user = fetch(&mut tx, id, "").await?;
     tx.audit(&Deed::on("create", "app_user", id).after(&user));
     tx.event(&told("UserInvited", &user));
-    tx.finish(StatusCode::CREATED, &user).await
+    let reply = tx.finish(StatusCode::CREATED, &user).await?;
+    app.mail.ring(&caller.tenant);
+    Ok(reply)
 }
 
 fn taken(source: sqlx::Error) -> Error {
@@ -361,25 +363,18 @@ pub async fn invite_user(State(app): State<App>, caller: Caller, Path(id): Path<
             "only somebody who may sign in and has not accepted yet is invited again".to_owned(),
         ));
     }
-    invite(&app, &mut tx, id).await?;
+    invite(&app, &mut tx, id, &user.email).await?;
     tx.audit(&Deed::on("invite", "app_user", id));
     tx.event(&told("UserInvited", &user));
-    tx.finish_empty().await
+    let reply = tx.finish_empty().await?;
+    app.mail.ring(&caller.tenant);
+    Ok(reply)
 }
 
-/// Makes the one token with which the invitation is accepted, and sees to its mail.
-async fn invite(app: &App, tx: &mut TenantTx, user_id: Uuid) -> Result<()> {
+/// Makes the one token with which the invitation is accepted, and queues its mail.
+async fn invite(app: &App, tx: &mut TenantTx, user_id: Uuid, email: &str) -> Result<()> {
     void_tokens(tx, user_id).await?;
-    let token = Secret::new(secret::random_text(TOKEN_BYTES));
-    sqlx::query(
-        "INSERT INTO one_time_token (token_sha256, user_id, purpose, expires_at) VALUES ($1, $2, 'invitation', $3)",
-    )
-    .bind(&secret::digest(token.expose())[..])
-    .bind(user_id)
-    .bind(app.clock.now() + Duration::days(INVITATION_VALID_DAYS))
-    .execute(tx.conn())
-    .await?;
-    Ok(())
+    registration::invite(tx, app, Recipient { user_id, email }).await
 }
 
 async fn void_tokens(tx: &mut TenantTx, user_id: Uuid) -> Result<()> {
@@ -425,7 +420,7 @@ pub async fn update_user(
         _ => ("update", "UserUpdated"),
     };
     if !user.is_active {
-        end_sessions(&mut tx, id).await?;
+        session::end_all(&mut tx, id, None, Ending::Suspended).await?;
     }
     check_admins(&mut tx, admins).await?;
     tx.audit(&Deed::on(action, "app_user", id).before(&before).after(&user));
@@ -455,7 +450,7 @@ pub async fn delete_user(
     .await?;
     put_roles(&mut tx, id, &BTreeSet::new()).await?;
     void_tokens(&mut tx, id).await?;
-    end_sessions(&mut tx, id).await?;
+    session::end_all(&mut tx, id, None, Ending::Suspended).await?;
     check_admins(&mut tx, admins).await?;
     let user = fetch(&mut tx, id, "").await?;
     tx.audit(&Deed::on("remove", "app_user", id).before(&before).after(&user));
@@ -517,18 +512,6 @@ async fn put_roles(tx: &mut TenantTx, user_id: Uuid, roles: &BTreeSet<RoleGrant>
             .execute(tx.conn())
             .await?;
     }
-    Ok(())
-}
-
-async fn end_sessions(tx: &mut TenantTx, user_id: Uuid) -> Result<()> {
-    let now = tx.at();
-    sqlx::query(
-        "UPDATE session SET ended_at = $2, ended_because = 'suspended' WHERE user_id = $1 AND ended_at IS NULL",
-    )
-    .bind(user_id)
-    .bind(now)
-    .execute(tx.conn())
-    .await?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use tokio::{
 /// A letter as it arrived.
 #[derive(Debug)]
 pub(crate) struct Arrived {
+    pub(crate) from: String,
     pub(crate) to: String,
     pub(crate) subject: String,
     pub(crate) text: String,
@@ -162,6 +163,7 @@ fn read_message(to: &str, message: &str) -> Arrived {
         other => panic!("unexpected encoding {other}"),
     };
     Arrived {
+        from: header("From:"),
         to: to.to_owned(),
         subject: header("Subject:"),
         text,

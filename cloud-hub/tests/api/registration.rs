@@ -1,10 +1,7 @@
 //! Accounts and passwords over HTTP and mail: registering, verifying, inviting, changing, resetting, and what
 //! becomes of mail that cannot be sent.
 
-use cloud_hub::{
-    identity::{mail::Recipient, registration, upkeep},
-    kernel::{audit::Actor, role::Role},
-};
+use cloud_hub::{identity::upkeep, kernel::role::Role};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -290,38 +287,56 @@ async fn an_invitation_sets_the_first_password_and_verifies_the_address() {
     let mut postbox = Postbox::open().await;
     let hub = hub_with(&postbox).await;
     let caller = Caller::anonymous(&hub);
-    let app = &hub.hub.app;
-    let (user_id, email) = (Uuid::now_v7(), "invited@akron.example");
-    let mut tx = app
-        .db
-        .begin_as(&akron(), Actor::Hub { duty: "test" })
-        .await
-        .unwrap();
-    sqlx::query("INSERT INTO app_user (id, email, display_name) VALUES ($1, $2, 'Invited')")
-        .bind(user_id)
-        .bind(email)
-        .execute(tx.conn())
-        .await
-        .unwrap();
-    registration::invite(&mut tx, app, Recipient { user_id, email })
-        .await
-        .unwrap();
-    tx.commit_unaudited("a test invites").await.unwrap();
-    app.mail.ring(&akron());
+    let admin = Caller::with_role(&hub, Role::Admin).await;
+    let email = "invited@akron.example";
+    let body = json!({ "email": "Invited@Akron.example", "display_name": "Invited" });
+    let user = admin.post("/users", body).await.ok();
     let letter = postbox.next().await;
-    assert_eq!(letter.subject, "Your account at FoodFlow OS");
+    assert_eq!(
+        (letter.to.as_str(), letter.subject.as_str()),
+        (email, "Your account at FoodFlow OS")
+    );
+    let again = format!("/users/{}/invite", user["id"].as_str().unwrap());
+    assert_eq!(admin.post(&again, json!({})).await.status, StatusCode::NO_CONTENT);
+    let second = postbox.next().await.token();
+
     let asked = json!({ "tenant": "akron", "email": email });
     caller.post("/auth/password-reset/initiate", asked).await.ok();
-    assert_eq!(confirm(&caller, &letter.token(), NEW_PASSWORD).await.status, 204);
-    login(&caller, email, NEW_PASSWORD).await.ok();
-    let accepted =
-        "SELECT count(*) FROM audit_event WHERE action = 'accept_invitation' AND actor_kind = 'user'";
-    assert_eq!(count(&hub, accepted).await, 1);
     let sent = "SELECT count(*) FROM mail_message WHERE kind = 'reset_password'";
     assert_eq!(
         count(&hub, sent).await,
         0,
         "who has no password yet has none to forget"
+    );
+    confirm(&caller, &letter.token(), NEW_PASSWORD).await.problem(401);
+    assert_eq!(confirm(&caller, &second, NEW_PASSWORD).await.status, 204);
+    login(&caller, email, NEW_PASSWORD).await.ok();
+    let accepted =
+        "SELECT count(*) FROM audit_event WHERE action = 'accept_invitation' AND actor_kind = 'user'";
+    assert_eq!(count(&hub, accepted).await, 1);
+}
+
+#[tokio::test]
+async fn a_tenant_decides_how_long_its_sessions_are_and_who_its_mail_is_from() {
+    let mut postbox = Postbox::open().await;
+    let hub = hub_with(&postbox).await;
+    let caller = Caller::anonymous(&hub);
+    let admin = Caller::with_role(&hub, Role::Admin).await;
+    let decided = json!({ "session_hours": 8, "mail_from_name": "Akron Foods" });
+    let version = admin.get("/tenants/akron").await.ok()["version"]
+        .as_i64()
+        .unwrap();
+    let version = i32::try_from(version).unwrap();
+    let configured = admin.change(Method::PATCH, "/tenants/akron/configure", version, Some(decided));
+    configured.await.ok();
+    let session = login(&caller, SUPERVISOR, PASSWORD).await.ok();
+    assert_eq!(session["refresh_expires_in_s"], 8 * 3600);
+    let asked = json!({ "tenant": "akron", "email": SUPERVISOR });
+    caller.post("/auth/password-reset/initiate", asked).await.ok();
+    let from = postbox.next().await.from;
+    assert!(
+        from.contains("Akron Foods") && from.contains("<hub@foodflow.example>"),
+        "{from}"
     );
 }
 
@@ -377,6 +392,30 @@ async fn two_administrators_reset_a_password_together_and_neither_alone() {
     .await
     .unwrap();
     assert!(!told, "the token is in no log");
+}
+
+#[tokio::test]
+async fn nobody_resets_the_password_of_an_account_that_may_do_more_than_they_may() {
+    let hub = TestHub::start().await;
+    let admin = Caller::with_role(&hub, Role::Admin).await;
+    let id_of = |answer: Value| answer["user"]["id"].as_str().unwrap().to_owned();
+    let admin_id = id_of(admin.get("/auth/me").await.ok());
+    sql(
+        &hub,
+        "WITH r AS (INSERT INTO role (name) VALUES ('help_desk') RETURNING id), \
+           p AS (INSERT INTO role_permission SELECT r.id, 'user.write' FROM r), \
+           d AS (DELETE FROM user_role g USING app_user u WHERE u.id = g.user_id AND u.email LIKE 'operator@%') \
+         INSERT INTO user_role (user_id, role_id) SELECT u.id, r.id FROM r, app_user u WHERE u.email LIKE 'operator@%'",
+    )
+    .await;
+    let session = login(&Caller::anonymous(&hub), "operator@akron.example", PASSWORD)
+        .await
+        .ok();
+    let desk = admin.with_token(session["access_token"].as_str().unwrap().to_owned());
+    let why = json!({ "reason": "says so on the phone" });
+    desk.post(&format!("/users/{admin_id}/break-glass"), why)
+        .await
+        .problem(403);
 }
 
 /// Another administrator than the demonstration's.
