@@ -6,6 +6,7 @@ mod maintenance;
 use std::{net::SocketAddr, path::Path, sync::Arc, sync::OnceLock, time::Duration};
 
 use anyhow::Context as _;
+use axum::Extension;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sqlx::{ConnectOptions, Connection};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
@@ -15,7 +16,7 @@ use crate::{
     app::App,
     broker::{self, Broker, BrokerConfig, TlsListener},
     config::{Config, ConfigError},
-    edges::directory::EdgeDirectory,
+    edges::{credential::Gate, directory::EdgeDirectory},
     embedded::{self, Address, Cluster, DATABASE},
     identity::{
         mail::Bell,
@@ -223,7 +224,8 @@ impl Hub {
             TaskTracker::new(),
         );
         let (uplinks, arriving) = mpsc::channel(app.config.ingest.queue_frames);
-        let devices = Arc::new(EdgeDirectory::new(app.db.clone()));
+        let directory = EdgeDirectory::new(app.db.clone());
+        let devices = Arc::new(directory.clone());
         let broker = broker::start(broker_config(&app.config), devices, uplinks).await?;
         let context = ingest::Context {
             target: databases.login.clone(),
@@ -253,7 +255,9 @@ impl Hub {
             .await
             .with_context(|| format!("listening for HTTP on {}", app.config.http.listen))?;
         let http = listener.local_addr()?;
+        let gate = Gate::new(directory, broker.sessions.clone());
         let routes = router::build(app.clone(), Arc::new(broker.readiness()), stop.clone())
+            .layer(Extension(gate))
             .into_make_service_with_connect_info::<SocketAddr>();
         let drained = stop.clone().cancelled_owned();
         tasks.spawn(watched(&ended, async move {

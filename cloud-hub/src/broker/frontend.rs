@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -53,7 +53,7 @@ pub(super) struct Frontend {
     pub(super) shutdown: CancellationToken,
     pub(super) tasks: TaskTracker,
     sockets: Arc<Semaphore>,
-    clients: Clients,
+    pub(super) clients: Clients,
 }
 
 impl Frontend {
@@ -172,6 +172,7 @@ impl Frontend {
         mut request: ConnectRequest,
         peer: SocketAddr,
     ) {
+        let asked = self.clients.next();
         let (username, password) = (request.username.clone(), std::mem::take(&mut request.password));
         let device = self
             .auth
@@ -179,7 +180,7 @@ impl Frontend {
             .await
             .filter(Device::is_addressable);
         match judge(&request, device) {
-            Ok(device) => self.serve(io, inbox, request, device).await,
+            Ok(device) => self.serve(io, inbox, request, (device, asked)).await,
             Err(answer) => {
                 metrics::counter!("foodflow_mqtt_refused_logins_total").increment(1);
                 info!(%peer, user = request.username, ?answer, "MQTT client refused");
@@ -190,17 +191,25 @@ impl Frontend {
     }
 
     /// Gives the client its seat and its link, serves it to its end, and delivers its will if that is due.
-    async fn serve(&self, io: Box<dyn Stream>, inbox: BytesMut, request: ConnectRequest, device: Device) {
+    /// `asked` is when its credentials were looked at: a client that was expelled since then has no seat.
+    async fn serve(
+        &self,
+        io: Box<dyn Stream>,
+        inbox: BytesMut,
+        request: ConnectRequest,
+        (device, asked): (Device, u64),
+    ) {
         let is_nameless = request.client_id.is_empty();
         let assigned = is_nameless.then(|| format!("auto-{}", uuid::Uuid::now_v7()));
         let client_id = assigned.clone().unwrap_or_else(|| request.client_id.clone());
-        let seat = self
-            .clients
-            .take(ClientKey {
-                device: device.clone(),
-                client_id,
-            })
-            .await;
+        let key = ClientKey {
+            device: device.clone(),
+            client_id,
+        };
+        let Some(seat) = self.clients.take(key, asked).await else {
+            self.refuse(io, request.version, ConnectAnswer::BadLogin).await;
+            return;
+        };
         let Ok(link) = self.router.link().await else {
             self.refuse(io, request.version, ConnectAnswer::Busy).await;
             return;
@@ -228,6 +237,7 @@ impl Frontend {
             receive_max: request.receive_max,
             client_packet_bytes_max: request.packet_bytes_max,
             taken_over: seat.taken_over.clone(),
+            expelled: seat.expelled.clone(),
             shutdown: self.shutdown.clone(),
         };
         info!(tenant = device.tenant, edge = device.name, version = ?request.version, "MQTT client connected");
@@ -302,15 +312,28 @@ struct ClientKey {
     client_id: String,
 }
 
+/// Who sits where. Cloning it gives another handle on the same.
+#[derive(Clone, Default)]
+pub(super) struct Clients(Arc<Roster>);
+
 #[derive(Default)]
-struct Clients {
-    seats: Arc<Mutex<HashMap<ClientKey, Occupant>>>,
-    taken: AtomicU64,
+struct Roster {
+    seats: Mutex<Seats>,
+    /// Counts what happens here, so that it is known what came first.
+    counted: AtomicU64,
+}
+
+#[derive(Default)]
+struct Seats {
+    taken: HashMap<ClientKey, Occupant>,
+    /// When a device was last expelled.
+    expelled: HashMap<Device, u64>,
 }
 
 struct Occupant {
     number: u64,
     taken_over: CancellationToken,
+    expelled: CancellationToken,
     gone: CancellationToken,
 }
 
@@ -319,30 +342,55 @@ struct Seat {
     key: ClientKey,
     number: u64,
     taken_over: CancellationToken,
+    expelled: CancellationToken,
     gone: CancellationToken,
-    seats: Arc<Mutex<HashMap<ClientKey, Occupant>>>,
+    clients: Clients,
 }
 
 impl Clients {
-    /// Takes the client's seat, and waits until the one who sat there has left its will.
-    async fn take(&self, key: ClientKey) -> Seat {
-        let number = self.taken.fetch_add(1, Ordering::Relaxed);
-        let (taken_over, gone) = (CancellationToken::new(), CancellationToken::new());
+    fn next(&self) -> u64 {
+        self.0.counted.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends every session of a device, and keeps out whoever was asked for credentials before this.
+    pub(super) fn expel(&self, device: &Device) {
+        let mut seats = self.seats();
+        seats.expelled.insert(device.clone(), self.next());
+        for (_, occupant) in seats.taken.iter().filter(|(key, _)| key.device == *device) {
+            occupant.expelled.cancel();
+        }
+    }
+
+    /// Takes the client's seat, and waits until the one who sat there has left its will. None when the device was
+    /// expelled after its credentials were looked at.
+    async fn take(&self, key: ClientKey, asked: u64) -> Option<Seat> {
+        let number = self.next();
+        let seat = Seat {
+            key: key.clone(),
+            number,
+            taken_over: CancellationToken::new(),
+            expelled: CancellationToken::new(),
+            gone: CancellationToken::new(),
+            clients: self.clone(),
+        };
         let occupant = Occupant {
             number,
-            taken_over: taken_over.clone(),
-            gone: gone.clone(),
+            taken_over: seat.taken_over.clone(),
+            expelled: seat.expelled.clone(),
+            gone: seat.gone.clone(),
         };
         let displaced = {
-            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-            seats.insert(key.clone(), occupant)
-        };
-        let seat = Seat {
-            key,
-            number,
-            taken_over,
-            gone,
-            seats: self.seats.clone(),
+            let mut seats = self.seats();
+            if seats.expelled.get(&key.device).is_some_and(|at| *at > asked) {
+                // The seat is dropped after the lock that its end takes.
+                drop(seats);
+                return None;
+            }
+            seats.taken.insert(key, occupant)
         };
         if let Some(displaced) = displaced {
             displaced.taken_over.cancel();
@@ -353,19 +401,48 @@ impl Clients {
                 warn!("a displaced MQTT session is slow to end");
             }
         }
-        seat
+        Some(seat)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats
-            .get(&self.key)
-            .is_some_and(|occupant| occupant.number == self.number)
-        {
-            seats.remove(&self.key);
+        let mut seats = self.clients.seats();
+        let is_mine = |occupant: &Occupant| occupant.number == self.number;
+        if seats.taken.get(&self.key).is_some_and(is_mine) {
+            seats.taken.remove(&self.key);
         }
         self.gone.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> ClientKey {
+        ClientKey {
+            device: Device {
+                tenant: "akron".to_owned(),
+                name: name.to_owned(),
+            },
+            client_id: "c".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_expelled_device_keeps_no_seat_and_gets_none_with_credentials_seen_before() {
+        let clients = Clients::default();
+        let (before, other) = (clients.next(), key("e2"));
+        let seat = clients.take(key("e1"), before).await.unwrap();
+        let neighbour = clients.take(other, before).await.unwrap();
+        clients.expel(&seat.key.device);
+        assert!(seat.expelled.is_cancelled() && !neighbour.expelled.is_cancelled());
+        assert!(clients.take(key("e1"), before).await.is_none());
+        drop(seat);
+        assert!(
+            clients.take(key("e1"), clients.next()).await.is_some(),
+            "credentials that are good now are good"
+        );
     }
 }

@@ -13,7 +13,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -30,7 +30,7 @@ pub use limits::Limits;
 pub use router::Downlink;
 pub use rules::Device;
 
-use frontend::Frontend;
+use frontend::{Clients, Frontend};
 use router::RouterHandle;
 
 /// Time that open sessions get to end after a shutdown.
@@ -135,9 +135,28 @@ pub struct Broker {
     pub tls_addr: Option<SocketAddr>,
     /// The way from the hub to its devices.
     pub downlink: Downlink,
+    /// Who is connected.
+    pub sessions: Sessions,
     router: Arc<RouterHandle>,
     shutdown: CancellationToken,
     tasks: tokio_util::task::TaskTracker,
+}
+
+/// Who is connected. Cloning it gives another handle on the same.
+#[derive(Clone)]
+pub struct Sessions(Clients);
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+impl Sessions {
+    /// Ends every session of a device at once. It may come back with credentials that are good then.
+    pub fn expel(&self, device: &Device) {
+        self.0.expel(device);
+    }
 }
 
 impl Broker {
@@ -190,7 +209,7 @@ pub async fn start(
         config.limits.clone(),
         shutdown.clone(),
     ));
-    let tasks = frontend.tasks.clone();
+    let (tasks, sessions) = (frontend.tasks.clone(), Sessions(frontend.clients.clone()));
     tasks.spawn(router.clone().watch(config.limits, shutdown.clone()));
     tasks.spawn(frontend.clone().accept(plain, None));
     let mut tls_addr = None;
@@ -202,6 +221,7 @@ pub async fn start(
         local_addr,
         tls_addr,
         downlink: Downlink::new(router.clone()),
+        sessions,
         router,
         shutdown,
         tasks,

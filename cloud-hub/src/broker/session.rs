@@ -102,6 +102,8 @@ pub(super) struct Session {
     pub(super) client_packet_bytes_max: usize,
     /// Another socket of the same client took over.
     pub(super) taken_over: CancellationToken,
+    /// The device's credentials were taken away.
+    pub(super) expelled: CancellationToken,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -155,6 +157,7 @@ impl Session {
             let may_forward = state.unacknowledged < self.receive_max;
             tokio::select! {
                 () = self.taken_over.cancelled() => return Err(End::Closed(reason::TAKEN_OVER)),
+                () = self.expelled.cancelled() => return Err(End::Closed(reason::NOT_AUTHORIZED)),
                 () = self.shutdown.cancelled() => return Err(End::Closed(reason::SHUTTING_DOWN)),
                 () = retired.cancelled() => return Err(End::Closed(reason::SERVER_BUSY)),
                 settled = first_settled(&mut state.pending) => {

@@ -72,6 +72,13 @@ impl EdgeDirectory {
         }
     }
 
+    /// Forgets an edge whose credentials were taken away.
+    pub fn forget(&self, device: &Device) {
+        let username = format!("{}/{}", device.tenant, device.name);
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.remove(&username);
+    }
+
     fn recall(&self, username: &str, digest: [u8; 32]) -> Option<Device> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered

@@ -9,21 +9,21 @@ use utoipa::ToSchema;
 use super::TAG;
 use crate::{
     app::App,
-    error::{Error, Result},
+    error::Result,
     identity::{
         attempts::{Attempts, Door},
         source::Source,
     },
     kernel::secret::Secret,
     request::Json,
-    tenant::enrolment::{EnrolError, redeem},
+    tenant::enrolment::redeem,
 };
 
 /// A one-time code.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollRequest {
-    /// As `foodflow-hub enroll-code` printed it.
+    /// As it was shown when it was made.
     #[schema(value_type = String)]
     code: Secret,
 }
@@ -52,15 +52,11 @@ pub async fn enroll_edge(
 ) -> Result<Answer<EdgeIdentity>> {
     // A code has 120 random bits; the limit only keeps one wrong script from asking for ever.
     attempts.enter(Door::Token, source, app.clock.now_us())?;
-    match redeem(&app.db, given.code.expose(), app.clock.now()).await {
-        Ok(identity) => Ok(Answer(EdgeIdentity {
-            tenant: identity.tenant,
-            edge: identity.edge,
-            mqtt_username: identity.mqtt_username,
-            mqtt_password: identity.mqtt_password.expose().to_owned(),
-        })),
-        Err(EnrolError::BadCode) => Err(Error::Unauthenticated("the code is not valid")),
-        Err(EnrolError::BadName(_)) => Err(Error::Invalid("the code is for an impossible name".to_owned())),
-        Err(EnrolError::Tenancy(source)) => Err(source.into()),
-    }
+    let identity = redeem(&app.db, given.code.expose(), app.clock.now()).await?;
+    Ok(Answer(EdgeIdentity {
+        tenant: identity.tenant,
+        edge: identity.edge,
+        mqtt_username: identity.mqtt_username,
+        mqtt_password: identity.mqtt_password.expose().to_owned(),
+    }))
 }

@@ -55,6 +55,8 @@ pub struct Edge {
     pub version: Option<String>,
     /// Names its last start.
     pub boot: Option<Uuid>,
+    /// When its credentials were taken away; null while they are good.
+    pub revoked_us: Option<Micros>,
 }
 
 #[derive(FromRow)]
@@ -69,6 +71,7 @@ struct Row {
     newest_time: Option<DateTime<Utc>>,
     backlog_frames: Option<i64>,
     oldest_time: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
 }
 
 fn edge_state(is_online: bool, last_seen_us: Option<Micros>, now_us: Micros) -> EdgeState {
@@ -97,6 +100,7 @@ fn present(row: Row, now_us: Micros) -> Edge {
         oldest_us: row.oldest_time.map(micros),
         version: row.software,
         boot: row.boot,
+        revoked_us: row.revoked_at.map(micros),
     }
 }
 
@@ -107,7 +111,7 @@ fn present(row: Row, now_us: Micros) -> Edge {
 pub async fn edges(tx: &mut TenantTx, cursor: Option<Uuid>, limit: i64, now_us: Micros) -> Result<Vec<Edge>> {
     let found: Vec<Row> = sqlx::query_as(
         "SELECT e.id, e.name, e.is_online, e.boot, e.software, e.last_seen_at, e.last_frame_at, e.newest_time, \
-           e.backlog_frames, e.oldest_time FROM edge e \
+           e.backlog_frames, e.oldest_time, e.revoked_at FROM edge e \
          WHERE $1::uuid IS NULL OR e.name > (SELECT p.name FROM edge p WHERE p.id = $1) ORDER BY e.name LIMIT $2",
     )
     .bind(cursor)

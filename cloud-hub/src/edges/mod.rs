@@ -1,5 +1,6 @@
 //! Edges: how they are, how they join, and whether they are who they say.
 
+pub mod credential;
 pub mod directory;
 pub mod enroll;
 pub mod health;
@@ -16,4 +17,10 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(health::list_edges))
         .routes(routes!(enroll::enroll_edge))
+        .routes(routes!(
+            credential::list_enroll_codes,
+            credential::create_enroll_code
+        ))
+        .routes(routes!(credential::withdraw_enroll_code))
+        .routes(routes!(credential::revoke_edge))
 }

@@ -73,6 +73,12 @@ impl Actor {
         format!("{}:{}", self.kind(), self.id().unwrap_or_default())
     }
 
+    /// How people call this actor.
+    pub fn display(&self) -> String {
+        let id = || self.id().unwrap_or_else(|| self.kind().to_owned());
+        self.name().map_or_else(id, str::to_owned)
+    }
+
     fn name(&self) -> Option<&str> {
         match self {
             Self::User { name, .. } | Self::ApiKey { name, .. } => Some(name),

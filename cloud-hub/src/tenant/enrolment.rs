@@ -2,12 +2,14 @@
 //! secret, which it presents at every connection. Only digests are stored.
 
 use chrono::{DateTime, Duration, Utc};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::kernel::{
     audit::{Actor, Deed},
+    event::NewEvent,
     secret,
-    tenancy::{Db, TenancyError, TenantSlug},
+    tenancy::{Db, TenancyError, TenantSlug, TenantTx},
 };
 
 /// How long a code may be used.
@@ -48,7 +50,18 @@ pub struct Identity {
     pub mqtt_password: secret::Secret,
 }
 
-/// Makes a one-time code for `edge`.
+/// A code that was just made.
+#[derive(Clone, Debug)]
+pub struct NewCode {
+    /// Names the code in lists and in the audit chain.
+    pub id: Uuid,
+    /// What the edge presents, shown once.
+    pub code: secret::Secret,
+    /// Until when it may be used.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Makes a one-time code for `edge`, as the command line does.
 ///
 /// # Errors
 /// [`EnrolError`].
@@ -58,26 +71,50 @@ pub async fn create_code(
     edge: &str,
     now: DateTime<Utc>,
 ) -> Result<String, EnrolError> {
+    let actor = Actor::Operator {
+        name: "enroll-code".to_owned(),
+    };
+    let mut tx = db.begin_as(tenant, actor).await?;
+    let made = issue_code(&mut tx, edge, now).await?;
+    tx.commit().await?;
+    Ok(made.code.expose().to_owned())
+}
+
+/// Makes a one-time code for `edge` in the caller's transaction, with its entry in the audit chain.
+///
+/// # Errors
+/// [`EnrolError`].
+pub async fn issue_code(tx: &mut TenantTx, edge: &str, now: DateTime<Utc>) -> Result<NewCode, EnrolError> {
     if !protocol::topic::is_name(edge) {
         return Err(EnrolError::BadName(edge.escape_default().take(80).collect()));
     }
-    let code = secret::random_text(CODE_BYTES);
-    let mut tx = db.platform().await?;
-    let made = sqlx::query(
-        "INSERT INTO platform.enroll_code (code_sha256, tenant_id, edge_name, expires_at) \
-         SELECT $1, id, $2, $3 FROM platform.tenant WHERE slug = $4",
+    let made = NewCode {
+        id: Uuid::now_v7(),
+        code: secret::Secret::new(secret::random_text(CODE_BYTES)),
+        expires_at: now + Duration::hours(CODE_VALID_HOURS),
+    };
+    let (slug, by) = (tx.tenant().clone(), tx.actor().display());
+    tx.step_out().await?;
+    let inserted = sqlx::query(
+        "INSERT INTO platform.enroll_code (code_sha256, tenant_id, edge_name, expires_at, id, created_at, created_by) \
+         SELECT $1, id, $2, $3, $4, $5, $6 FROM platform.tenant WHERE slug = $7",
     )
-    .bind(&secret::digest(&code)[..])
+    .bind(&secret::digest(made.code.expose())[..])
     .bind(edge)
-    .bind(now + Duration::hours(CODE_VALID_HOURS))
-    .bind(tenant.as_str())
+    .bind(made.expires_at)
+    .bind(made.id)
+    .bind(now)
+    .bind(by)
+    .bind(slug.as_str())
     .execute(tx.conn())
     .await?;
-    if made.rows_affected() == 0 {
+    tx.step_in().await?;
+    if inserted.rows_affected() == 0 {
         return Err(TenancyError::UnknownTenant.into());
     }
-    tx.commit().await?;
-    Ok(code)
+    let told = json!({ "edge": edge, "expires_us": made.expires_at.timestamp_micros() });
+    tx.audit(&Deed::on("create", "enroll_code", made.id).after(told));
+    Ok(made)
 }
 
 /// Exchanges a code for an identity. An edge that enrols again gets a new secret; the old one stops working.
@@ -85,39 +122,33 @@ pub async fn create_code(
 /// # Errors
 /// [`EnrolError`].
 pub async fn redeem(db: &Db, code: &str, now: DateTime<Utc>) -> Result<Identity, EnrolError> {
-    let mut tx = db.platform().await?;
-    let used: Option<(Uuid, String, String)> = sqlx::query_as(
-        "UPDATE platform.enroll_code c SET used_at = $2 FROM platform.tenant t \
-         WHERE c.code_sha256 = $1 AND c.used_at IS NULL AND c.expires_at > $2 AND t.id = c.tenant_id \
-           AND t.status = 'active' \
-         RETURNING t.id, t.slug, c.edge_name",
+    let digest = secret::digest(code.trim());
+    let mut platform = db.platform().await?;
+    let found: Option<(String, String)> = sqlx::query_as(
+        "SELECT t.slug, c.edge_name FROM platform.enroll_code c JOIN platform.tenant t ON t.id = c.tenant_id \
+         WHERE c.code_sha256 = $1 AND c.used_at IS NULL AND c.withdrawn_at IS NULL AND c.expires_at > $2 \
+           AND t.status = 'active'",
     )
-    .bind(&secret::digest(code.trim())[..])
+    .bind(&digest[..])
     .bind(now)
-    .fetch_optional(tx.conn())
+    .fetch_optional(platform.conn())
     .await?;
-    let (tenant_id, slug, edge) = used.ok_or(EnrolError::BadCode)?;
+    drop(platform);
+    let (slug, edge) = found.ok_or(EnrolError::BadCode)?;
+    let tenant = TenantSlug::parse(&slug).map_err(|_| TenancyError::UnknownTenant)?;
+    let mut tx = db.begin_as(&tenant, Actor::Edge { name: edge.clone() }).await?;
     let password = secret::random_text(SECRET_BYTES);
+    tx.step_out().await?;
+    let code_id = use_up(&mut tx, &digest, &secret::digest(&password), now).await?;
+    tx.step_in().await?;
     sqlx::query(
-        "INSERT INTO platform.edge_registry (tenant_id, name, secret_sha256) VALUES ($1, $2, $3) \
-         ON CONFLICT (tenant_id, name) DO UPDATE \
-         SET secret_sha256 = excluded.secret_sha256, revoked_at = NULL",
+        "INSERT INTO edge (id, name) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET revoked_at = NULL",
     )
-    .bind(tenant_id)
+    .bind(Uuid::now_v7())
     .bind(&edge)
-    .bind(&secret::digest(&password)[..])
     .execute(tx.conn())
     .await?;
-    tx.commit().await?;
-    let tenant = TenantSlug::parse(&slug).map_err(|_| TenancyError::UnknownTenant)?;
-    let actor = Actor::Edge { name: edge.clone() };
-    let mut tx = db.begin_as(&tenant, actor).await?;
-    sqlx::query("INSERT INTO edge (id, name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
-        .bind(Uuid::now_v7())
-        .bind(&edge)
-        .execute(tx.conn())
-        .await?;
-    tx.audit(&Deed::on("enrol", "edge", &edge));
+    tx.audit(&Deed::on("enrol", "edge", &edge).after(json!({ "enroll_code": code_id })));
     tx.commit().await?;
     Ok(Identity {
         mqtt_username: format!("{slug}/{edge}"),
@@ -125,6 +156,77 @@ pub async fn redeem(db: &Db, code: &str, now: DateTime<Utc>) -> Result<Identity,
         tenant: slug,
         edge,
     })
+}
+
+/// Uses the code up and registers the secret, as one; of two who present a code at once, one gets in.
+async fn use_up(
+    tx: &mut TenantTx,
+    code: &[u8; 32],
+    password: &[u8; 32],
+    now: DateTime<Utc>,
+) -> Result<Uuid, EnrolError> {
+    let used: Option<(Uuid, Uuid, String)> = sqlx::query_as(
+        "UPDATE platform.enroll_code SET used_at = $2 WHERE code_sha256 = $1 AND used_at IS NULL \
+           AND withdrawn_at IS NULL AND expires_at > $2 RETURNING id, tenant_id, edge_name",
+    )
+    .bind(&code[..])
+    .bind(now)
+    .fetch_optional(tx.conn())
+    .await?;
+    let (id, tenant_id, edge) = used.ok_or(EnrolError::BadCode)?;
+    sqlx::query(
+        "INSERT INTO platform.edge_registry (tenant_id, name, secret_sha256) VALUES ($1, $2, $3) \
+         ON CONFLICT (tenant_id, name) DO UPDATE SET secret_sha256 = excluded.secret_sha256, revoked_at = NULL",
+    )
+    .bind(tenant_id)
+    .bind(edge)
+    .bind(&password[..])
+    .execute(tx.conn())
+    .await?;
+    Ok(id)
+}
+
+/// Takes an edge's credentials away, and the codes with which it could get new ones; false when there is no such edge.
+///
+/// # Errors
+/// [`TenancyError`].
+pub async fn revoke(tx: &mut TenantTx, edge: &str, now: DateTime<Utc>) -> Result<bool, TenancyError> {
+    let slug = tx.tenant().clone();
+    tx.step_out().await?;
+    let revoked = sqlx::query(
+        "UPDATE platform.edge_registry e SET revoked_at = coalesce(e.revoked_at, $3) FROM platform.tenant t \
+         WHERE t.id = e.tenant_id AND t.slug = $1 AND e.name = $2",
+    )
+    .bind(slug.as_str())
+    .bind(edge)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE platform.enroll_code c SET withdrawn_at = $3 FROM platform.tenant t WHERE t.id = c.tenant_id \
+           AND t.slug = $1 AND c.edge_name = $2 AND c.used_at IS NULL AND c.withdrawn_at IS NULL",
+    )
+    .bind(slug.as_str())
+    .bind(edge)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    tx.step_in().await?;
+    if revoked.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let id: Option<Uuid> = sqlx::query_scalar(
+        "UPDATE edge SET revoked_at = coalesce(revoked_at, $2), is_online = false WHERE name = $1 RETURNING id",
+    )
+    .bind(edge)
+    .bind(now)
+    .fetch_optional(tx.conn())
+    .await?;
+    tx.audit(&Deed::on("revoke", "edge", edge));
+    if let Some(id) = id {
+        tx.event(&NewEvent::new("EdgeRevoked", "edge", id, json!({ "name": edge })));
+    }
+    Ok(true)
 }
 
 /// Whether `username` (`TENANT/EDGE`) and `password` are an enrolled edge of an active tenant; gives tenant and

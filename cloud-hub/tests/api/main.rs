@@ -13,6 +13,7 @@ mod audit;
 mod client;
 mod events;
 mod export;
+mod devices;
 mod limits;
 mod live;
 mod people;
