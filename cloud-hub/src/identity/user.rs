@@ -8,7 +8,7 @@ use axum::{
     extract::{RawQuery, State},
     http::StatusCode,
 };
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 use super::{
     TAG,
+    mail::Recipient,
+    registration::invite,
     role::{allowed_by, check_held},
 };
 use crate::{
@@ -32,7 +34,6 @@ use crate::{
         reply::Reply,
         resource::ListParams,
         scope::Grants,
-        secret::{self, Secret},
         tenancy::TenantTx,
     },
     request::{IfMatch, Json, Page, Path, Rows},
@@ -41,8 +42,6 @@ use crate::{
 
 const NAME_CHARS_MAX: usize = 200;
 const ROLES_MAX: usize = 100;
-const INVITATION_VALID_DAYS: i64 = 7;
-const TOKEN_BYTES: usize = 32;
 
 /// A role that somebody holds, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -334,11 +333,17 @@ pub async fn create_user(State(app): State<App>, caller: Caller, Json(new): Json
             .await;
     made.map_err(taken)?;
     put_roles(&mut tx, id, &roles).await?;
-    invite(&app, &mut tx, id).await?;
+    let to = Recipient {
+        user_id: id,
+        email: &email,
+    };
+    invite(&mut tx, &app, to).await?;
     let user = fetch(&mut tx, id, "").await?;
     tx.audit(&Deed::on("create", "app_user", id).after(&user));
     tx.event(&told("UserInvited", &user));
-    tx.finish(StatusCode::CREATED, &user).await
+    let reply = tx.finish(StatusCode::CREATED, &user).await?;
+    app.mail.ring(&caller.tenant);
+    Ok(reply)
 }
 
 fn taken(source: sqlx::Error) -> Error {
@@ -361,25 +366,16 @@ pub async fn invite_user(State(app): State<App>, caller: Caller, Path(id): Path<
             "only somebody who may sign in and has not accepted yet is invited again".to_owned(),
         ));
     }
-    invite(&app, &mut tx, id).await?;
+    let to = Recipient {
+        user_id: id,
+        email: &user.email,
+    };
+    invite(&mut tx, &app, to).await?;
     tx.audit(&Deed::on("invite", "app_user", id));
     tx.event(&told("UserInvited", &user));
-    tx.finish_empty().await
-}
-
-/// Makes the one token with which the invitation is accepted, and sees to its mail.
-async fn invite(app: &App, tx: &mut TenantTx, user_id: Uuid) -> Result<()> {
-    void_tokens(tx, user_id).await?;
-    let token = Secret::new(secret::random_text(TOKEN_BYTES));
-    sqlx::query(
-        "INSERT INTO one_time_token (token_sha256, user_id, purpose, expires_at) VALUES ($1, $2, 'invitation', $3)",
-    )
-    .bind(&secret::digest(token.expose())[..])
-    .bind(user_id)
-    .bind(app.clock.now() + Duration::days(INVITATION_VALID_DAYS))
-    .execute(tx.conn())
-    .await?;
-    Ok(())
+    let reply = tx.finish_empty().await?;
+    app.mail.ring(&caller.tenant);
+    Ok(reply)
 }
 
 async fn void_tokens(tx: &mut TenantTx, user_id: Uuid) -> Result<()> {
