@@ -144,6 +144,7 @@ const BY_LINE: &[Permission] = &[
     P::EdgeRead,
     P::LiveRead,
     P::CoreRead,
+    P::CoreWrite,
     P::SupplierRead,
     P::SignatureRead,
     P::SignaturePerform,

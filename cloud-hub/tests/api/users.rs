@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     client::Caller,
     people::{line, person, role_id, session, signed_in},
+    postbox::Postbox,
     support::{TestHub, akron, cuyahoga},
 };
 
@@ -76,6 +77,47 @@ async fn an_invited_person_has_an_account_with_roles_and_no_answer_carries_the_t
     );
     let theirs = Caller::of_tenant(&hub, &cuyahoga(), Role::Admin).await;
     theirs.get(&path(&ann)).await.problem(404);
+}
+
+#[tokio::test]
+async fn an_invited_person_sets_a_password_with_the_mailed_token_and_signs_in() {
+    let mut postbox = Postbox::open().await;
+    let hub = TestHub::start_with(|config| postbox.configure(config)).await;
+    let admin = Caller::with_role(&hub, Role::Admin).await;
+    let operator = role_id(&admin, "operator").await;
+    let new =
+        json!({ "email": "ann@akron.example", "display_name": "Ann", "roles": [{ "role_id": operator }] });
+    let ann = admin.post("/users", new).await.ok();
+    let first = postbox.next().await;
+    assert_eq!(first.to, "ann@akron.example");
+    assert_eq!(
+        admin
+            .post(&format!("{}/invite", path(&ann)), json!({}))
+            .await
+            .status,
+        204
+    );
+    let second = postbox.next().await;
+    let accept = |token: String| {
+        let anonymous = Caller::anonymous(&hub);
+        let body = json!({ "token": token, "new_password": "a new long password" });
+        async move { anonymous.post("/auth/password-reset/confirm", body).await }
+    };
+    accept(first.token()).await.problem(401);
+    assert!(accept(second.token()).await.status.is_success());
+    let login = json!({ "tenant": "akron", "email": "ann@akron.example", "password": "a new long password" });
+    let session = Caller::anonymous(&hub).post("/auth/login", login).await.ok();
+    let token = session["access_token"].as_str().unwrap().to_owned();
+    let me = admin.with_token(token).get("/auth/me").await.ok();
+    assert_eq!(
+        (&me["user"]["role"], &me["user"]["kind"]),
+        (&json!("operator"), &json!("user"))
+    );
+    assert!(
+        me["session_expires_us"].as_i64() > me["expires_us"].as_i64(),
+        "{me}"
+    );
+    assert_eq!(admin.get(&path(&ann)).await.ok()["has_confirmed"], true);
 }
 
 #[tokio::test]
