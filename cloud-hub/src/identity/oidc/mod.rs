@@ -150,7 +150,8 @@ pub struct CallbackQuery {
 
 /// Takes the browser back from a provider, opens a session (its refresh token in a cookie) and leads on.
 #[utoipa::path(get, path = "/auth/oidc/callback", operation_id = "finish_oidc", tag = TAG, params(CallbackQuery),
-    responses((status = 303, description = "Signed in; to `return_to`")))]
+    responses((status = 303, description = "Signed in; to `return_to`"),
+        (status = 404, description = "The provider is gone", body = Problem, content_type = "application/problem+json")))]
 pub async fn finish(
     State(app): State<App>,
     Extension(providers): Extension<Arc<Providers>>,
