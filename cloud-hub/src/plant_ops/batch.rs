@@ -5,6 +5,7 @@ use axum::{Json as Answer, extract::State, http::StatusCode};
 use chrono::{DateTime, Datelike, Utc};
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::FromRow;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -325,6 +326,7 @@ async fn open_lot(tx: &mut TenantTx, id: Uuid, now: DateTime<Utc>) -> Result<()>
         .bind(&stem)
         .fetch_all(tx.conn())
         .await?;
+    let (lot_id, code) = (Uuid::now_v7(), free_code(&stem, &taken));
     sqlx::query(
         "INSERT INTO lot (id, code, kind, sku_id, item_name, status, quantity, unit, batch_id, equipment_id, \
            produced_range) \
@@ -335,15 +337,18 @@ async fn open_lot(tx: &mut TenantTx, id: Uuid, now: DateTime<Utc>) -> Result<()>
             ORDER BY EXISTS (SELECT FROM flow_link f WHERE f.to_equipment_id = e.id) DESC, e.code DESC LIMIT 1), \
            tstzrange($5, NULL) FROM batch b WHERE b.id = $6",
     )
-    .bind(Uuid::now_v7())
-    .bind(free_code(&stem, &taken))
+    .bind(lot_id)
+    .bind(&code)
     .bind(sku_id)
-    .bind(name)
+    .bind(&name)
     .bind(now)
     .bind(id)
     .execute(tx.conn())
     .await
     .map_err(taken_code)?;
+    let lot = json!({ "code": code, "name": name, "status": "in_process", "batch_id": id });
+    tx.audit(&Deed::on("create", "lot", lot_id).after(&lot));
+    tx.event(&NewEvent::new("LotCreated", "lot", lot_id, lot));
     Ok(())
 }
 

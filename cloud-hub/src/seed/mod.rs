@@ -7,11 +7,13 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
     kernel::{
         audit::{Actor, Deed},
+        event::NewEvent,
         role::Role,
         tenancy::{Db, TenancyError, TenantSlug, TenantTx},
     },
@@ -147,6 +149,7 @@ pub async fn akron(db: &Db, password_hash: &str, now: DateTime<Utc>) -> Result<(
     let ids = plant(&mut tx, &data).await?;
     product::runs(&mut tx, &data.runs, &ids, now).await?;
     tx.audit(&Deed::on("seed", "plant", &data.plant.code));
+    tell(&mut tx).await?;
     tx.commit().await?;
 
     let mut tx = db.begin_as(&canary.slug, seeding()).await?;
@@ -159,7 +162,36 @@ pub async fn akron(db: &Db, password_hash: &str, now: DateTime<Utc>) -> Result<(
     )
     .await?;
     product::canary(&mut tx).await?;
+    tell(&mut tx).await?;
     tx.commit().await
+}
+
+/// What was made is told once, so that it is found and followed like what people make.
+async fn tell(tx: &mut TenantTx) -> Result<(), TenancyError> {
+    for (table, kind, name) in [
+        ("plant", "PlantCreated", "name"),
+        ("line", "LineCreated", "name"),
+        ("ccp", "CcpCreated", "name"),
+        (
+            "batch",
+            "BatchCreated",
+            "(SELECT s.name FROM sku s WHERE s.id = x.sku_id)",
+        ),
+        ("lot", "LotCreated", "item_name"),
+    ] {
+        let sql = format!(
+            "SELECT id, code, {name} FROM {table} x WHERE NOT EXISTS (SELECT FROM domain_event e \
+             WHERE e.aggregate = '{table}' AND e.aggregate_id = x.id) ORDER BY code"
+        );
+        let made: Vec<(Uuid, String, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .fetch_all(tx.conn())
+            .await?;
+        for (id, code, name) in made {
+            let payload = json!({ "code": code, "name": name });
+            tx.event(&NewEvent::new(kind, table, id, payload));
+        }
+    }
+    Ok(())
 }
 
 /// Row ids by code.

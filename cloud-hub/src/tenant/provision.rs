@@ -250,6 +250,7 @@ fn grants(schema: &str) -> String {
         "outbox",
         "dead_letter",
         "signature",
+        "webhook_attempt",
     ];
     const KEPT: &[&str] = &["deviation", "hold", "lot"];
     const WRITTEN_BY_FUNCTIONS: &[&str] = &["schema_migration", "audit_event", "audit_root", "domain_event"];

@@ -76,6 +76,17 @@ async fn the_feed_is_read_from_where_one_stopped_and_waits_for_what_comes() {
     supplier(&admin, "D", "D").await;
     let came = tokio::time::timeout(Duration::from_secs(10), waiting).await;
     assert_eq!(came.unwrap().unwrap()["items"][0]["payload"]["code"], "D");
+    // Many that wait leave the tenant's other requests their turns: those beyond four do not wait.
+    let path = format!("/events?from_seq={}&wait_s=3", seq + 1_000);
+    let started = std::time::Instant::now();
+    let waiting = (0..5).map(|_| admin.get(&path));
+    let quick = futures_util::future::select_all(waiting.map(Box::pin)).await.0;
+    assert_eq!(quick.ok()["items"], json!([]));
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
 
     for wrong in [
         "wait_s=26",
@@ -144,6 +155,12 @@ async fn a_search_finds_what_the_caller_may_read_on_their_lines() {
     for wrong in ["", "?q=", "?q=+", "?q=a&limit=0", "?q=a&limit=51", "?q=a&x=1"] {
         admin.get(&format!("/search{wrong}")).await.problem(400);
     }
+
+    // What was there from the beginning, and what comes to be by the way.
+    eventually(&admin, "/search?q=ccp-1&entity=ccp", |hits| {
+        codes(hits) == ["CCP-1"]
+    })
+    .await;
 
     // A batch of each line; an operator of one of them finds one.
     let lines = admin.items("/plant-ops/lines").await;

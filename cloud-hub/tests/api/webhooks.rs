@@ -346,6 +346,49 @@ fn write_key(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) {
 }
 
 #[tokio::test]
+async fn two_hubs_share_the_work_and_neither_repeats_the_others() {
+    let database = TestDatabase::create().await;
+    let (again, mut receiver) = (database.again(), Receiver::start().await);
+    let first = hub_on(database, tempfile::tempdir().unwrap()).await;
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["sealing.key", "signing.key"] {
+        if let Ok(key) = std::fs::read(first.data_dir().join(name)) {
+            write_key(&dir, name, &key);
+        }
+    }
+    let second = hub_on(again, dir).await;
+    let admins = [
+        Caller::with_role(&first, Role::Admin).await,
+        Caller::with_role(&second, Role::Admin).await,
+    ];
+    let webhook = register(&admins[0], &receiver, &["Supplier*"]).await;
+    let mut sent = Vec::new();
+    for number in 0..40 {
+        sent.push(supplier(&admins[number % 2], &format!("S-{number}")).await);
+    }
+    let mut ids = std::collections::BTreeSet::new();
+    for _ in 0..sent.len() {
+        ids.insert(receiver.next().await.header("webhook-id").to_owned());
+    }
+    assert_eq!(ids.len(), sent.len(), "none twice");
+    let log = log_until(&admins[1], &webhook, |log| {
+        log.iter().all(|it| it["status"] == "delivered")
+    })
+    .await;
+    assert_eq!(log.len(), sent.len());
+    assert!(receiver.is_quiet());
+    let version = webhook["version"].as_i64().unwrap() as i32;
+    let path = path_of(&webhook);
+    admins[0]
+        .change(Method::DELETE, &path, version + 1, None)
+        .await
+        .problem(412);
+    let gone = admins[0].change(Method::DELETE, &path, version, None).await;
+    assert_eq!(gone.status, 204, "with its log: {gone:?}");
+    admins[1].get(&path).await.problem(404);
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed_and_gone_means_gone() {
     let (hub, mut receiver, mut other) = (hub().await, Receiver::start().await, Receiver::start().await);
     let admin = Caller::with_role(&hub, Role::Admin).await;

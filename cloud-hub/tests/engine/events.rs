@@ -136,9 +136,10 @@ async fn start_again(test: &TestDatabase) {
 async fn stumble<P: Projection>(test: &TestDatabase, seed: u64) {
     let runner = async |seed: u64| {
         let mut random = StdRng::seed_from_u64(seed);
-        loop {
+        // On a machine that is busy every step may be cut off: there is an end to it, and catching up follows.
+        for _ in 0..30 {
             let most = random.random_range(1..20);
-            let patience = Duration::from_micros(random.random_range(50..6_000));
+            let patience = Duration::from_micros(random.random_range(50..12_000));
             match tokio::time::timeout(patience, step::<P>(&test.db, &akron(), most)).await {
                 Ok(Ok(false)) => return,
                 Ok(Ok(true) | Err(TenancyError::Unavailable(_))) | Err(_) => {}
@@ -151,7 +152,7 @@ async fn stumble<P: Projection>(test: &TestDatabase, seed: u64) {
 
 #[tokio::test]
 async fn a_tenants_events_replayed_give_the_same_projections_to_the_byte() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         let test = TestDatabase::create().await;
         let mut random = StdRng::seed_from_u64(seed);
         let mut known = Vec::new();

@@ -47,7 +47,7 @@ pub(super) async fn place(
         return Ok(None);
     }
     let lots: Vec<Uuid> = suspect.lots.into_iter().collect();
-    let (hold_id, version, is_new) = open(tx, deviation_id, reason, suspect.widened).await?;
+    let (hold_id, code, version, is_new) = open(tx, deviation_id, reason, suspect.widened).await?;
     let added: Vec<Uuid> = tx
         .query(
             "INSERT INTO hold_lot (hold_id, lot_id) SELECT $1, unnest($2::uuid[]) \
@@ -77,7 +77,7 @@ pub(super) async fn place(
     } else {
         ("extend", "HoldExtended")
     };
-    let placed = json!({ "deviation_id": deviation_id, "lots": added, "widened": suspect.widened,
+    let placed = json!({ "code": code, "deviation_id": deviation_id, "lots": added, "widened": suspect.widened,
         "reason": reason, "version": version });
     tx.audit(&Deed::on(action, "hold", hold_id).after(&placed));
     tx.event(&NewEvent::new(kind, "hold", hold_id, placed));
@@ -117,35 +117,36 @@ async fn open(
     deviation_id: Uuid,
     reason: &str,
     widened: bool,
-) -> Result<(Uuid, i32, bool), BulkError> {
-    if let Some((id, version)) = placed(tx, deviation_id).await? {
-        return Ok((id, version, false));
+) -> Result<(Uuid, String, i32, bool), BulkError> {
+    if let Some((id, code, version)) = placed(tx, deviation_id).await? {
+        return Ok((id, code, version, false));
     }
     let id = Uuid::now_v7();
     let made = tx
-        .execute(
+        .query(
             "INSERT INTO hold (id, code, deviation_id, reason, widened) \
-             VALUES ($1, 'HOLD-' || nextval('hold_number'), $2, $3, $4) ON CONFLICT (deviation_id) DO NOTHING",
+             VALUES ($1, 'HOLD-' || nextval('hold_number'), $2, $3, $4) ON CONFLICT (deviation_id) DO NOTHING \
+             RETURNING code",
             &[&id, &deviation_id, &reason, &widened],
         )
         .await?;
-    if made > 0 {
-        return Ok((id, 1, true));
+    if let Some(row) = made.first() {
+        return Ok((id, row.get(0), 1, true));
     }
     // Ingest and the review placed it at once; the other one's is committed by now.
     let there = placed(tx, deviation_id).await?;
-    let (id, version) = there.expect("a hold is never deleted");
-    Ok((id, version, false))
+    let (id, code, version) = there.expect("a hold is never deleted");
+    Ok((id, code, version, false))
 }
 
-async fn placed(tx: &mut BulkTx<'_>, deviation_id: Uuid) -> Result<Option<(Uuid, i32)>, BulkError> {
+async fn placed(tx: &mut BulkTx<'_>, deviation_id: Uuid) -> Result<Option<(Uuid, String, i32)>, BulkError> {
     let there = tx
         .query(
-            "SELECT id, version FROM hold WHERE deviation_id = $1 FOR UPDATE",
+            "SELECT id, code, version FROM hold WHERE deviation_id = $1 FOR UPDATE",
             &[&deviation_id],
         )
         .await?;
-    Ok(there.first().map(|row| (row.get(0), row.get(1))))
+    Ok(there.first().map(|row| (row.get(0), row.get(1), row.get(2))))
 }
 
 async fn grow(tx: &mut BulkTx<'_>, hold_id: Uuid, widened: bool) -> Result<i32, BulkError> {

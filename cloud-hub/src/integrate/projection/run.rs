@@ -241,7 +241,8 @@ async fn put_aside<P: Projection>(
     event: &DomainEvent,
     unfit: &Unfit,
 ) -> Result<(), sqlx::Error> {
-    tracing::warn!(projection = P::NAME, seq = event.seq, reason = %unfit, "an event is put aside");
+    // The reason may hold values of the record: it is for those who may read events.
+    tracing::warn!(projection = P::NAME, seq = event.seq, "an event is put aside");
     metrics::counter!("foodflow_projection_dead_letters_total", "projection" => P::NAME).increment(1);
     sqlx::query(
         "INSERT INTO event_dead_letter (projection, generation, seq, aggregate, aggregate_id, reason, at) \
