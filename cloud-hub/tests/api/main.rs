@@ -8,12 +8,27 @@
 mod support;
 
 mod access;
+mod api_keys;
 mod audit;
 mod client;
+mod events;
+mod export;
 mod limits;
 mod live;
+mod people;
 mod plant;
+mod postbox;
+mod receiver;
+mod registration;
 mod resource;
+mod roles;
+mod rows;
 mod safety;
+mod scope;
 mod session;
 mod signature;
+mod specimen;
+mod tenants;
+mod unauthorized;
+mod users;
+mod webhooks;

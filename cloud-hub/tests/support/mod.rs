@@ -105,6 +105,17 @@ impl TestDatabase {
         format!("postgres://{role}@{socket_dir}:5432/{name}")
     }
 
+    /// Another handle on the same database.
+    pub fn again(&self) -> Self {
+        let databases = Databases {
+            login: self.databases.login.clone(),
+            owner: self.databases.owner.clone(),
+            cluster: None,
+        };
+        let db = Db::new(databases.login.requests.clone(), 4, Duration::from_secs(10));
+        Self { databases, db }
+    }
+
     /// One number from one tenant.
     pub async fn count(&self, tenant: &TenantSlug, sql: &'static str) -> i64 {
         let mut tx = self.db.begin(tenant).await.unwrap();
@@ -135,7 +146,15 @@ impl TestHub {
     }
 
     pub async fn start_configured(database: TestDatabase, configure: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(database, tempfile::tempdir().unwrap(), configure).await
+    }
+
+    /// With a data directory that may hold keys already.
+    pub async fn start_in(
+        database: TestDatabase,
+        dir: tempfile::TempDir,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let overrides = Overrides {
             data_dir: Some(dir.path().to_owned()),
             http: Some("127.0.0.1:0".parse().unwrap()),
@@ -169,12 +188,21 @@ impl TestHub {
     pub async fn token_in(&self, tenant: &TenantSlug, role: Role) -> String {
         let mut tx = self.db.begin(tenant).await.unwrap();
         let sub = user::first_with(&mut tx, role).await.unwrap();
+        self.issue(tenant, sub.unwrap_or_default(), role, None)
+    }
+
+    /// A bearer token of one user, who has what was granted to them.
+    pub fn token_of(&self, tenant: &TenantSlug, user: Uuid, session: Option<Uuid>) -> String {
+        self.issue(tenant, user, Role::Auditor, session)
+    }
+
+    fn issue(&self, tenant: &TenantSlug, sub: Uuid, role: Role, sid: Option<Uuid>) -> String {
         let now_s = Clock::system().now().timestamp();
         self.hub.app.signing_key.issue(&Claims {
-            sub: sub.unwrap_or_default(),
+            sub,
             tenant: tenant.as_str().to_owned(),
             role,
-            sid: None,
+            sid,
             iat: now_s,
             exp: now_s + 900,
         })
@@ -196,6 +224,44 @@ impl TestHub {
             iat: now_s,
             exp: now_s + 900,
         })
+    }
+
+    /// A new user with a role of their own that holds these permissions everywhere.
+    pub async fn person(&self, tenant: &TenantSlug, permissions: &[&str]) -> Uuid {
+        let (user, role) = (Uuid::now_v7(), Uuid::now_v7());
+        let mut tx = self.db.begin(tenant).await.unwrap();
+        let permissions: Vec<String> = permissions.iter().map(ToString::to_string).collect();
+        sqlx::query(
+            "WITH u AS (INSERT INTO app_user (id, email, display_name, email_verified_at) \
+               VALUES ($1, 'p' || $1 || '@example.org', 'Person', now())), \
+             r AS (INSERT INTO role (id, name) VALUES ($2, 'r' || replace($2::text, '-', ''))), \
+             p AS (INSERT INTO role_permission (role_id, permission) SELECT $2, unnest($3::text[])) \
+             INSERT INTO user_role (user_id, role_id) VALUES ($1, $2)",
+        )
+        .bind(user)
+        .bind(role)
+        .bind(permissions)
+        .execute(tx.conn())
+        .await
+        .unwrap();
+        tx.commit_unaudited("a test's person").await.unwrap();
+        user
+    }
+
+    /// One number from one tenant.
+    pub async fn count(&self, tenant: &TenantSlug, sql: &'static str) -> i64 {
+        let mut tx = self.db.begin(tenant).await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(tx.conn()).await.unwrap()
+    }
+
+    /// Changes a tenant's rows behind the API's back.
+    pub async fn execute(&self, tenant: &TenantSlug, sql: &'static str, ids: &[Uuid]) {
+        let mut tx = self.db.begin(tenant).await.unwrap();
+        let statement = ids
+            .iter()
+            .fold(sqlx::query(sql), |statement, id| statement.bind(*id));
+        statement.execute(tx.conn()).await.unwrap();
+        tx.commit_unaudited("a test's change").await.unwrap();
     }
 
     /// Enrols an edge of Akron and connects it.
