@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     TAG,
-    key::hex,
+    key::{self, hex},
     verify::{self, Ask, Verified},
 };
 use crate::{
@@ -288,10 +288,13 @@ pub async fn verify_audit(
         .acquire()
         .await
         .map_err(|closed| Error::Internal(closed.into()))?;
+    let further = key::trusted(&app.config.data_dir);
+    let mut trusted = further.map_err(|source| Error::Internal(source.into()))?;
+    trusted.push(app.audit_key.public());
     let ask = Ask {
         from,
         to: to.min(from.saturating_add(VERIFY_ROWS_MAX - 1)),
-        trusted: &[app.audit_key.public()],
+        trusted: &trusted,
         files: &[],
         parts: 1,
     };
