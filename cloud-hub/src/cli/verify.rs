@@ -2,7 +2,14 @@
 //! whole, 1 when it is broken, 2 for wrong usage.
 #![expect(clippy::print_stdout, reason = "what a script reads goes to standard output")]
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use chrono::NaiveDate;
@@ -13,7 +20,9 @@ use super::{Place, manage};
 use crate::{
     config::{Config, ConfigError},
     integrity::{
+        export::verify_file,
         key::{self, AuditKey, from_hex, hex},
+        root::Root,
         root_file,
         verify::{self, Ask, Verified},
     },
@@ -37,6 +46,9 @@ pub(super) struct VerifyArguments {
     /// Folder with the signed roots that you kept.
     #[arg(long, value_name = "DIR")]
     roots: Option<PathBuf>,
+    /// Verify a file that `GET /api/v1/audit/export` gave instead of the database.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to"])]
+    file: Option<PathBuf>,
     /// A key that may have signed roots, hexadecimal; may be given several times. The hub's own is believed too.
     #[arg(long, value_name = "HEX", value_parser = public_key)]
     key: Vec<[u8; 32]>,
@@ -100,14 +112,10 @@ impl Bound {
 }
 
 pub(super) async fn run(place: &Place, given: &VerifyArguments) -> anyhow::Result<()> {
-    let (config, databases) = place.open().await?;
-    let parts = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(PARTS_MAX));
-    let connections = u32::try_from(parts + 1).unwrap_or(2);
-    let db = Db::new(databases.login.requests.clone(), connections, ACQUIRE_TIMEOUT);
-    let found = check(&db, &config, given, parts).await;
-    db.close().await;
-    manage::close(databases).await;
-    let found = found?;
+    let found = match &given.file {
+        Some(file) => check_file(place, given, file)?,
+        None => check_database(place, given).await?,
+    };
     if given.json {
         println!("{}", report(&given.tenant, &found));
     } else {
@@ -119,19 +127,51 @@ pub(super) async fn run(place: &Place, given: &VerifyArguments) -> anyhow::Resul
     }
 }
 
-async fn check(db: &Db, config: &Config, given: &VerifyArguments, parts: usize) -> anyhow::Result<Verified> {
-    let files = match &given.roots {
-        Some(folder) => root_file::read(folder, given.tenant.as_str()).map_err(|source| {
-            ConfigError::Impossible(vec![format!("--roots {}: {source}", folder.display())])
-        })?,
-        None => Vec::new(),
+/// A file or folder that was named cannot be used.
+fn unusable(option: &str, path: &Path, source: &std::io::Error) -> ConfigError {
+    ConfigError::Impossible(vec![format!("{option} {}: {source}", path.display())])
+}
+
+fn kept_roots(given: &VerifyArguments) -> anyhow::Result<Vec<Root>> {
+    let Some(folder) = &given.roots else {
+        return Ok(Vec::new());
     };
-    let mut trusted = given.key.clone();
-    // Verifying makes no key: where the hub has none, only the given ones are believed.
-    if config.data_dir.join(key::FILE).exists() {
-        let own = AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?;
+    let read = root_file::read(folder, given.tenant.as_str());
+    Ok(read.map_err(|source| unusable("--roots", folder, &source))?)
+}
+
+/// Verifying makes no key: where the hub has none, only the given ones are believed.
+fn trusted(given: &VerifyArguments, data_dir: &Path) -> anyhow::Result<Vec<[u8; 32]>> {
+    let mut trusted = key::trusted(data_dir).context("reading the keys to believe")?;
+    trusted.extend(&given.key);
+    if data_dir.join(key::FILE).exists() {
+        let own = AuditKey::load_or_create(data_dir).context("reading the audit key")?;
         trusted.push(own.public());
     }
+    Ok(trusted)
+}
+
+fn check_file(place: &Place, given: &VerifyArguments, file: &Path) -> anyhow::Result<Verified> {
+    let config = Config::load(place.config.as_deref(), &place.overrides())?;
+    let unusable = |source| unusable("--file", file, &source);
+    let lines = BufReader::new(File::open(file).map_err(unusable)?);
+    let (roots, trusted) = (kept_roots(given)?, trusted(given, &config.data_dir)?);
+    Ok(verify_file(lines, given.tenant.as_str(), &roots, &trusted).map_err(unusable)?)
+}
+
+async fn check_database(place: &Place, given: &VerifyArguments) -> anyhow::Result<Verified> {
+    let (config, databases) = place.open().await?;
+    let parts = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(PARTS_MAX));
+    let connections = u32::try_from(parts + 1).unwrap_or(2);
+    let db = Db::new(databases.login.requests.clone(), connections, ACQUIRE_TIMEOUT);
+    let found = check(&db, &config, given, parts).await;
+    db.close().await;
+    manage::close(databases).await;
+    found
+}
+
+async fn check(db: &Db, config: &Config, given: &VerifyArguments, parts: usize) -> anyhow::Result<Verified> {
+    let (files, trusted) = (kept_roots(given)?, trusted(given, &config.data_dir)?);
     let (from_day, to_day) = (Bound::day(given.from), Bound::day(given.to));
     let days = verify::rows_of_days(db, &given.tenant, from_day, to_day).await?;
     let ask = Ask {

@@ -167,25 +167,59 @@ impl Walk {
     /// # Errors
     /// [`Broken`] names the first row that does not hold; the walk is over then.
     pub fn step(&mut self, row: &Row<'_>) -> Result<(), Broken> {
-        if row.seq > self.next {
+        let prev_hash = row.prev_hash.try_into();
+        // Of another length: no hash, and of no row.
+        let (prev_hash, misses) = prev_hash.map_or(([0; 32], true), |hash| (hash, false));
+        if misses && row.seq == self.next {
+            return Err(Broken::at(row.seq, Fault::PrevHash));
+        }
+        self.take(row.seq, row.event, &prev_hash, row.hash, |event| event.check(row))
+    }
+
+    /// As [`Walk::step`], of an entry that travels without the columns of its row.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn follow(
+        &mut self,
+        seq: i64,
+        event: &str,
+        prev_hash: &[u8; 32],
+        hash: &[u8; 32],
+    ) -> Result<(), Broken> {
+        self.take(seq, event, prev_hash, hash, |_| Ok(()))
+    }
+
+    fn take(
+        &mut self,
+        seq: i64,
+        event: &str,
+        prev_hash: &[u8; 32],
+        hash: &[u8],
+        check: impl FnOnce(&Event<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Broken> {
+        if seq > self.next {
             return Err(Broken::at(self.next, Fault::Missing));
         }
-        if row.seq < self.next {
-            return Err(Broken::at(row.seq, Fault::OutOfPlace));
+        if seq < self.next {
+            return Err(Broken::at(seq, Fault::OutOfPlace));
         }
-        let broken = |fault| Broken::at(row.seq, fault);
-        let prev_hash: [u8; 32] = row.prev_hash.try_into().map_err(|_| broken(Fault::PrevHash))?;
-        if self.last_hash.is_some_and(|last| last != prev_hash) {
+        let broken = |fault| Broken::at(seq, fault);
+        if self.last_hash.is_some_and(|last| last != *prev_hash) {
             return Err(broken(Fault::PrevHash));
         }
-        let hash = link(&prev_hash, row.seq, row.event);
-        if hash != row.hash {
+        let made = link(prev_hash, seq, event);
+        if made != hash {
             return Err(broken(Fault::Hash));
         }
-        check_text(row).map_err(broken)?;
-        self.first_prev_hash.get_or_insert(prev_hash);
-        self.last_hash = Some(hash);
-        self.next = row.seq.saturating_add(1);
+        let said: Event<'_> = serde_json::from_str(event).map_err(|_| broken(Fault::Event))?;
+        if !is_canonical(event) {
+            return Err(broken(Fault::Event));
+        }
+        check(&said).map_err(broken)?;
+        self.first_prev_hash.get_or_insert(*prev_hash);
+        self.last_hash = Some(made);
+        self.next = seq.saturating_add(1);
         self.rows += 1;
         Ok(())
     }
@@ -221,28 +255,27 @@ struct EventActor<'a> {
     _name: Option<String>,
 }
 
-fn check_text(row: &Row<'_>) -> Result<(), Fault> {
-    let event: Event<'_> = serde_json::from_str(row.event).map_err(|_| Fault::Event)?;
-    if !is_canonical(row.event) {
-        return Err(Fault::Event);
-    }
-    for (column, holds) in [
-        ("at_us", event.at_us == row.at_us),
-        ("actor_kind", event.actor.kind == row.actor_kind),
-        ("actor_id", event.actor.id.as_deref() == row.actor_id),
-        ("action", event.action == row.action),
-        ("entity", event.entity == row.entity),
-        ("entity_id", event.entity_id.as_deref() == row.entity_id),
-        (
-            "correlation_id",
-            event.correlation_id.as_deref() == row.correlation_id,
-        ),
-    ] {
-        if !holds {
-            return Err(Fault::Column(column));
+impl Event<'_> {
+    /// Whether the columns of its row repeat what it says.
+    fn check(&self, row: &Row<'_>) -> Result<(), Fault> {
+        for (column, holds) in [
+            ("at_us", self.at_us == row.at_us),
+            ("actor_kind", self.actor.kind == row.actor_kind),
+            ("actor_id", self.actor.id.as_deref() == row.actor_id),
+            ("action", self.action == row.action),
+            ("entity", self.entity == row.entity),
+            ("entity_id", self.entity_id.as_deref() == row.entity_id),
+            (
+                "correlation_id",
+                self.correlation_id.as_deref() == row.correlation_id,
+            ),
+        ] {
+            if !holds {
+                return Err(Fault::Column(column));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

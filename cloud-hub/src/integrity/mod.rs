@@ -3,6 +3,7 @@
 pub mod audit;
 mod canonical;
 pub mod chain;
+pub mod export;
 pub mod key;
 mod reauthenticate;
 pub mod root;
@@ -29,6 +30,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(audit::verify_audit))
         .routes(routes!(audit::list_audit_roots))
         .routes(routes!(audit::read_audit_key))
+        .routes(routes!(export::export_audit))
         .routes(routes!(signature::sign_record))
         .routes(routes!(signature::list_signatures))
 }

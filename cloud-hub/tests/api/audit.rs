@@ -335,3 +335,84 @@ fn command(hub: &TestHub, tenant: &str) -> Command {
         ]);
     command
 }
+
+#[tokio::test]
+async fn an_auditor_takes_the_chain_away_and_verifies_it_without_the_hub() {
+    let hub = TestHub::start().await;
+    let manager = Caller::with_role(&hub, Role::FsqManager).await;
+    let auditor = Caller::with_role(&hub, Role::Auditor).await;
+    for code in ["A", "B \"quoted\"", "Ç"] {
+        supplier(&manager, code).await;
+    }
+    let export = async |query: &str| {
+        let answer = auditor
+            .request(Method::GET, &format!("/audit/export{query}"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+        let rows: usize = answer.headers()["x-export-rows"]
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let text = answer.text().await.unwrap();
+        assert_eq!(text.lines().count(), rows);
+        text
+    };
+    let text = export("").await;
+    let head = text.lines().count() as i64;
+    let noted = auditor.items("/audit?action=export").await;
+    assert_eq!(
+        (&noted[0]["entity"], &noted[0]["after"]["rows"]),
+        (&json!("audit_event"), &json!(head))
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("audit.ndjson");
+    // Nothing of the hub is there: no database, no data directory.
+    let verify = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_foodflow-hub"))
+            .args(["verify", "--json", "--tenant", "akron", "--data-dir"])
+            .arg(dir.path().join("nowhere"))
+            .arg("--file")
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+        (output.status.code(), said)
+    };
+    let (code, whole) = verify(&text);
+    assert_eq!(
+        (code, &whole["rows"], &whole["first_broken"]),
+        (Some(0), &json!(head), &Value::Null)
+    );
+    let (code, part) = verify(&export(&format!("?from=3&to={}", head - 1)).await);
+    assert_eq!(
+        (code, &part["from"], &part["to"]),
+        (Some(0), &json!(3), &json!(head - 1))
+    );
+    let (code, altered) = verify(&text.replacen("Supplier B", "Supplier X", 1));
+    assert_eq!(
+        (code, &altered["first_broken"]["seq"]),
+        (Some(1), &json!(head - 1)),
+        "{altered}"
+    );
+    let without: Vec<&str> = text
+        .lines()
+        .enumerate()
+        .filter(|(at, _)| *at != 4)
+        .map(|(_, line)| line)
+        .collect();
+    let (code, gap) = verify(&without.join("\n"));
+    assert_eq!((code, &gap["first_broken"]["seq"]), (Some(1), &json!(5)), "{gap}");
+    assert_eq!(verify("no line of a chain\n").0, Some(2));
+    for wrong in ["?from=0", "?from=3&to=2", "?format=csv"] {
+        auditor.get(&format!("/audit/export{wrong}")).await.problem(400);
+    }
+    // Who may not read the chain may not take it away either.
+    let operator = Caller::with_role(&hub, Role::Operator).await;
+    operator.get("/audit/export").await.problem(403);
+}

@@ -246,14 +246,15 @@ async fn a_signed_batch_does_not_move_on_without_a_reason() {
     let admin = person(&hub, Role::Admin).await;
     let supervisor = person(&hub, Role::Supervisor).await;
     let mut tx = hub.db.begin(&akron()).await.unwrap();
-    let (sku, line_id): (String, Uuid) = sqlx::query_as(
-        "SELECT s.code, l.id FROM sku s, line l WHERE NOT EXISTS \
-           (SELECT FROM batch b WHERE b.line_id = l.id AND b.state = 'running') LIMIT 1",
+    let (running, sku, line_id): (Uuid, String, Uuid) = sqlx::query_as(
+        "SELECT b.id, s.code, b.line_id FROM batch b JOIN sku s ON s.id = b.sku_id WHERE b.state = 'running' LIMIT 1",
     )
     .fetch_one(tx.conn())
     .await
     .unwrap();
     drop(tx);
+    let done = format!("/plant-ops/batches/{running}/complete");
+    assert_eq!(admin.send(Method::POST, &done, None).await.status, 200);
     let new = json!({ "code": "B-SIGNED", "sku": sku, "line_id": line_id });
     let batch = admin.post("/plant-ops/batches", new).await.ok();
     let id = batch["id"].as_str().unwrap();
