@@ -7,7 +7,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     config::Config,
-    kernel::{clock::Clock, database::Target, seal::SealingKey, tenancy::Db, token::SigningKey},
+    identity::mail::Bell,
+    integrity::key::AuditKey,
+    kernel::{
+        clock::Clock, database::Target, export::Exports, key_use::KeyUse, seal::SealingKey, tenancy::Db,
+        token::SigningKey,
+    },
     series::bus::LiveBus,
 };
 
@@ -26,8 +31,16 @@ pub struct App {
     pub signing_key: SigningKey,
     /// Seals secrets that the hub must be able to use again.
     pub sealing_key: SealingKey,
+    /// When API keys were last used.
+    pub key_use: KeyUse,
+    /// Signs the audit chain's daily roots.
+    pub audit_key: AuditKey,
     /// The owner of the database, where known: makes, migrates and removes tenants.
     pub owner: Option<Target>,
+    /// Rung when a tenant has mail to be sent.
+    pub mail: Bell,
+    /// The exports under way.
+    pub exports: Exports,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
 }

@@ -35,6 +35,10 @@ pub struct Config {
     pub ingest: Ingest,
     /// Tokens.
     pub auth: Auth,
+    /// Letters to people.
+    pub mail: Mail,
+    /// Events sent to other systems.
+    pub webhooks: Webhooks,
 }
 
 /// REST API and dashboard.
@@ -188,6 +192,30 @@ fn is_base_url(url: &str) -> bool {
     host.is_some_and(|host| !host.is_empty() && host.chars().all(is_host))
 }
 
+/// Letters to people.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mail {
+    /// The server that takes them.
+    pub smtp_url: Option<Secret>,
+    /// Who writes them.
+    pub from: Option<String>,
+}
+
+/// Events sent to other systems.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// Whether addresses within the own network may be called.
+    pub allow_private: bool,
+    /// How long a receiver may take to answer.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub timeout: Duration,
+    /// How long after the first failure it is tried again; each time after that takes three times as long.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub retry_first: Duration,
+}
+
 /// What the command line may override.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -295,12 +323,21 @@ impl Config {
         {
             faults.push("auth.attempts: every limit must be at least 1".to_owned());
         }
+        if self.mail.smtp_url.is_some() != self.mail.from.is_some() {
+            faults.push("mail: `smtp_url` and `from` are given together or not at all".to_owned());
+        }
         if let Some(url) = &self.http.public_url
             && !is_base_url(url)
         {
             faults.push(format!(
                 "http.public_url: `{url}` is no http:// or https:// address without path and query"
             ));
+        }
+        if self.webhooks.timeout.is_zero() || self.webhooks.timeout > Duration::from_mins(1) {
+            faults.push("webhooks.timeout: must be more than 0 and at most 60s".to_owned());
+        }
+        if self.webhooks.retry_first.is_zero() || self.webhooks.retry_first > Duration::from_mins(1) {
+            faults.push("webhooks.retry_first: must be more than 0 and at most 60s".to_owned());
         }
         faults
     }

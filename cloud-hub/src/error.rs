@@ -74,6 +74,14 @@ pub enum Error {
         /// What is wrong, in words.
         detail: String,
     },
+    /// As much as the hub does at once is under way.
+    #[error("{what}; try again in {retry_after_s} s")]
+    Busy {
+        /// What is under way.
+        what: &'static str,
+        /// Sent as `Retry-After`.
+        retry_after_s: u64,
+    },
     /// Something the hub needs is away; the same request may succeed later.
     #[error("a service the hub depends on is not available")]
     Unavailable(#[source] anyhow::Error),
@@ -160,7 +168,7 @@ impl Error {
             Self::Replayed(reply) => reply.status,
             Self::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreadable { status, .. } => *status,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy { .. } | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -180,6 +188,7 @@ impl Error {
             Self::Replayed(_) => "replayed",
             Self::TooManyAttempts { .. } => "too-many-attempts",
             Self::Unreadable { .. } => "unreadable",
+            Self::Busy { .. } => "busy",
             Self::Unavailable(_) => "unavailable",
             Self::Internal(_) => "internal",
         }
@@ -275,7 +284,7 @@ impl IntoResponse for Error {
             Self::Unauthenticated(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Self::TooManyAttempts { retry_after_s } => {
+            Self::TooManyAttempts { retry_after_s } | Self::Busy { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
             }
             _ => {}

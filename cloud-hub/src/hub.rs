@@ -17,10 +17,19 @@ use crate::{
     config::{Config, ConfigError},
     edges::directory::EdgeDirectory,
     embedded::{self, Address, Cluster, DATABASE},
+    identity::{
+        mail::Bell,
+        mail_sender::{self, Post},
+        upkeep,
+    },
     ingest,
+    integrate::{projection, webhook},
+    integrity::{key::AuditKey, sign_days},
     kernel::{
         clock::Clock,
         database::Target,
+        export::Exports,
+        key_use::KeyUse,
         seal::SealingKey,
         tenancy::{Db, TenancyError},
         token::SigningKey,
@@ -196,7 +205,11 @@ impl Hub {
             clock: Clock::system(),
             signing_key: SigningKey::load_or_create(&config.data_dir).context("reading the signing key")?,
             sealing_key: SealingKey::load_or_create(&config.data_dir).context("reading the sealing key")?,
+            key_use: KeyUse::default(),
+            audit_key: AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?,
             owner: databases.owner.clone(),
+            mail: Bell::default(),
+            exports: Exports::default(),
             metrics: metrics_handle(),
             config: Arc::new(config),
         };
@@ -227,8 +240,14 @@ impl Hub {
             &ended,
             ingest::run(context, arriving, ingest_stop.clone()),
         ));
+        let post = Post::of(&app.config.mail)?;
+        tasks.spawn(watched(&ended, mail_sender::run(app.clone(), post, stop.clone())));
+        tasks.spawn(watched(&ended, upkeep::run(app.clone(), stop.clone())));
         let maintenance = maintenance::run(app.clone(), databases.login, stop.clone());
         tasks.spawn(watched(&ended, maintenance));
+        tasks.spawn(watched(&ended, sign_days::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, projection::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await

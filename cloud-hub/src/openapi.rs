@@ -17,9 +17,24 @@ use crate::{error::Problem, kernel::permission::Permission};
 pub const PATH: &str = "/api/v1/openapi.json";
 
 /// Operations that need no token.
-const PUBLIC: &[&str] = &["login", "refresh_session", "logout", "enroll_edge"];
+const PUBLIC: &[&str] = &[
+    "login",
+    "refresh_session",
+    "logout",
+    "register_user",
+    "verify_email",
+    "resend_verification",
+    "initiate_password_reset",
+    "forgot_password",
+    "confirm_password_reset",
+    "reset_password",
+    "enroll_edge",
+];
 
 const SCHEME: &str = "bearer";
+
+/// What an operator of the platform presents: `foodflow-hub token --platform`.
+const PLATFORM_SCHEME: &str = "platform";
 
 /// An operation's need of a permission, as `security`: the one place where a route says who may use it. A test
 /// tries every operation with and without what it says.
@@ -45,7 +60,8 @@ pub fn complete(mut document: Document) -> Document {
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert("Problem".to_owned(), Problem::schema());
     let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    components.add_security_scheme(SCHEME, scheme);
+    components.add_security_scheme(SCHEME, scheme.clone());
+    components.add_security_scheme(PLATFORM_SCHEME, scheme);
     for item in document.paths.paths.values_mut() {
         for (method, operation) in operations(item) {
             share(&method, operation);

@@ -33,6 +33,8 @@ use crate::{
 
 /// Time in which a handler must answer; a live stream has answered once it is open.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// An export is written before it is answered, and an upload takes as long as its sender needs.
+const LONG_ANSWER_TIMEOUT: Duration = Duration::from_mins(11);
 
 fn api() -> OpenApiRouter<App> {
     let contexts = OpenApiRouter::new()
@@ -108,7 +110,7 @@ async fn measure(request: Request, next: Next) -> Response {
     let route = path.map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
     let method = request.method().as_str().to_owned();
     let started = Instant::now();
-    let response = match timeout(ANSWER_TIMEOUT, next.run(request)).await {
+    let response = match timeout(answer_timeout(&route), next.run(request)).await {
         Ok(response) => response,
         Err(elapsed) => Error::Unavailable(elapsed.into()).into_response(),
     };
@@ -117,6 +119,14 @@ async fn measure(request: Request, next: Next) -> Response {
     metrics::counter!("foodflow_http_requests_total", &labels).increment(1);
     metrics::histogram!("foodflow_http_request_seconds", &labels).record(started.elapsed().as_secs_f64());
     response
+}
+
+fn answer_timeout(route: &str) -> Duration {
+    if route.ends_with("/export") || route.ends_with("/attachments") {
+        LONG_ANSWER_TIMEOUT
+    } else {
+        ANSWER_TIMEOUT
+    }
 }
 
 #[cfg(test)]

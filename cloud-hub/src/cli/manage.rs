@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Place;
 use crate::{
     hub::Databases,
+    integrity::key::{AuditKey, hex},
     kernel::{
         audit::Actor,
         clock::Clock,
@@ -26,11 +27,11 @@ use crate::{
 const CONNECTIONS_MAX: u32 = 2;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-fn db(databases: &Databases) -> Db {
+pub(super) fn db(databases: &Databases) -> Db {
     Db::new(databases.login.requests.clone(), CONNECTIONS_MAX, ACQUIRE_TIMEOUT)
 }
 
-async fn owner(databases: &Databases) -> anyhow::Result<PgConnection> {
+pub(super) async fn owner(databases: &Databases) -> anyhow::Result<PgConnection> {
     let owner = databases
         .owner
         .as_ref()
@@ -39,39 +40,10 @@ async fn owner(databases: &Databases) -> anyhow::Result<PgConnection> {
 }
 
 /// Stops the cluster if it was started for the command.
-async fn close(databases: Databases) {
+pub(super) async fn close(databases: Databases) {
     if let Some(cluster) = databases.cluster {
         cluster.stop().await;
     }
-}
-
-pub(super) async fn migrate(place: &Place) -> anyhow::Result<()> {
-    let databases = place.reach().await?.1;
-    owner(&databases).await?.close().await?;
-    let applied = databases.migrate().await?.applied;
-    tracing::info!(applied, "the database is up to date");
-    close(databases).await;
-    Ok(())
-}
-
-pub(super) async fn create_tenant(place: &Place, slug: &TenantSlug, name: &str) -> anyhow::Result<()> {
-    let (_, databases) = place.open().await?;
-    let mut connection = owner(&databases).await?;
-    provision::provision(&mut connection, slug, name).await?;
-    connection.close().await?;
-    close(databases).await;
-    Ok(())
-}
-
-pub(super) async fn list_tenants(place: &Place) -> anyhow::Result<()> {
-    let (_, databases) = place.open().await?;
-    let mut tx = db(&databases).platform().await?;
-    for tenant in provision::tenants(tx.conn()).await? {
-        println!("{}\t{}", tenant.slug, tenant.name);
-    }
-    drop(tx);
-    close(databases).await;
-    Ok(())
 }
 
 pub(super) async fn create_user(
@@ -82,6 +54,7 @@ pub(super) async fn create_user(
     name: Option<String>,
     given: Option<String>,
 ) -> anyhow::Result<()> {
+    let email = user::normalize_email(email)?;
     let (_, databases) = place.open().await?;
     let is_given = given.is_some();
     let password = given.unwrap_or_else(|| secret::random_text(10));
@@ -94,7 +67,7 @@ pub(super) async fn create_user(
         name: "user create".to_owned(),
     };
     let mut tx = db(&databases).begin_as(tenant, actor).await?;
-    user::put(&mut tx, email, name.as_deref().unwrap_or(email), role, &hash).await?;
+    user::put(&mut tx, &email, name.as_deref().unwrap_or(&email), role, &hash).await?;
     tx.commit().await?;
     if !is_given {
         println!("{password}");
@@ -167,7 +140,9 @@ pub(super) fn openapi() -> anyhow::Result<()> {
 }
 
 pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
-    let (_, databases) = place.open().await?;
+    let (config, databases) = place.open().await?;
+    let audit_key = AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?;
+    let audit_key = hex(&audit_key.public());
     let db = db(&databases);
     let mut tx = db.platform().await?;
     let version: String = sqlx::query_scalar("SELECT current_setting('server_version')")
@@ -198,10 +173,11 @@ pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
             .collect();
         println!(
             "{}",
-            serde_json::json!({ "postgresql": version, "tenants": tenants })
+            serde_json::json!({ "postgresql": version, "tenants": tenants, "audit_public_key": audit_key })
         );
     } else {
         println!("PostgreSQL {version}");
+        println!("audit roots are signed with the key whose public half is {audit_key}");
         for (slug, form, stray) in &forms {
             println!("tenant {slug}: storage form {form}; lacks {}", lacks(form));
             if *stray {

@@ -3,6 +3,8 @@
 
 mod manage;
 mod serve;
+mod tenant;
+mod verify;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -58,8 +60,18 @@ enum Command {
         #[arg(long, value_name = "ADDR")]
         mqtt: Option<SocketAddr>,
     },
-    /// Bring the database up to date and exit.
-    Migrate,
+    /// Bring the database up to date and exit; fails when a tenant is left behind.
+    Migrate {
+        /// Only this tenant, after the platform.
+        #[arg(long, value_parser = TenantSlug::parse)]
+        tenant: Option<TenantSlug>,
+        /// Change nothing; say where each tenant stands: slug, status, version/expected, word, error.
+        #[arg(long)]
+        report: bool,
+        /// Print where each tenant stands as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Fill a tenant with a demonstration plant; may be repeated.
     Seed {
         /// Which plant.
@@ -69,20 +81,26 @@ enum Command {
         #[arg(long)]
         password: Option<String>,
     },
-    /// Make or list tenants.
+    /// Make, change, move and remove tenants.
     #[command(subcommand)]
-    Tenant(TenantCommand),
+    Tenant(tenant::TenantCommand),
     /// Make users.
     #[command(subcommand)]
     User(UserCommand),
     /// Print a bearer token and nothing else.
     Token {
         /// Tenant slug.
-        #[arg(long, value_parser = TenantSlug::parse)]
-        tenant: TenantSlug,
+        #[arg(long, value_parser = TenantSlug::parse, requires = "role", required_unless_present = "platform")]
+        tenant: Option<TenantSlug>,
         /// admin, supervisor, fsq_manager, operator, integrator or auditor.
-        #[arg(long)]
-        role: Role,
+        #[arg(long, requires = "tenant")]
+        role: Option<Role>,
+        /// For an operator of the platform, who makes, suspends and deletes tenants.
+        #[arg(long, conflicts_with_all = ["tenant", "role"])]
+        platform: bool,
+        /// With --platform: who it is for, as the audit chains will name them.
+        #[arg(long, requires = "platform", default_value = "operator")]
+        name: String,
         /// How long it is good for.
         #[arg(long, default_value = "1h", value_parser = crate::kernel::duration::parse)]
         ttl: std::time::Duration,
@@ -96,6 +114,8 @@ enum Command {
         #[arg(long)]
         edge: String,
     },
+    /// Walk a tenant's audit chain and name the first row that does not hold.
+    Verify(verify::VerifyArguments),
     /// Print the description of the API (OpenAPI, JSON).
     Openapi,
     /// Say how the hub's surroundings are.
@@ -104,21 +124,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum TenantCommand {
-    /// Make a tenant.
-    Create {
-        /// 1 to 40 of a-z, 0-9 and `-`.
-        #[arg(value_parser = TenantSlug::parse)]
-        slug: TenantSlug,
-        /// Name for people.
-        #[arg(long)]
-        name: String,
-    },
-    /// List tenants: slug, tab, name.
-    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -223,12 +228,11 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     let place = arguments.place;
     let done = match arguments.command {
         Command::Serve { embedded, http, mqtt } => serve::run(&place, embedded, http, mqtt).await,
-        Command::Migrate => manage::migrate(&place).await,
-        Command::Seed { plant: _, password } => manage::seed(&place, password).await,
-        Command::Tenant(TenantCommand::Create { slug, name }) => {
-            manage::create_tenant(&place, &slug, &name).await
+        Command::Migrate { tenant, report, json } => {
+            tenant::migrate(&place, tenant.as_ref(), report, json).await
         }
-        Command::Tenant(TenantCommand::List) => manage::list_tenants(&place).await,
+        Command::Seed { plant: _, password } => manage::seed(&place, password).await,
+        Command::Tenant(command) => tenant::run(&place, command).await,
         Command::User(UserCommand::Create {
             tenant,
             email,
@@ -236,8 +240,15 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             name,
             password,
         }) => manage::create_user(&place, &tenant, &email, role, name, password).await,
-        Command::Token { tenant, role, ttl } => manage::token(&place, &tenant, role, ttl).await,
+        Command::Token {
+            tenant: Some(tenant),
+            role: Some(role),
+            ttl,
+            ..
+        } => manage::token(&place, &tenant, role, ttl).await,
+        Command::Token { name, ttl, .. } => tenant::platform_token(&place, &name, ttl).await,
         Command::EnrollCode { tenant, edge } => manage::enroll_code(&place, &tenant, &edge).await,
+        Command::Verify(given) => verify::run(&place, &given).await,
         Command::Openapi => manage::openapi(),
         Command::Doctor { json } => manage::doctor(&place, json).await,
     };

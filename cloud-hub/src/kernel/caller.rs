@@ -141,6 +141,14 @@ impl Caller {
     /// [`Error::Forbidden`]; [`Error::Unauthenticated`]; [`Error::Replayed`] when this very request was answered
     /// before; [`Error::Unavailable`] without a database.
     pub async fn begin(&self, app: &App, permission: Permission) -> Result<TenantTx> {
+        Ok(self.begin_granted(app, permission).await?.0)
+    }
+
+    /// As [`Caller::begin`], and says what else the caller may do.
+    ///
+    /// # Errors
+    /// As [`Caller::begin`].
+    pub async fn begin_granted(&self, app: &App, permission: Permission) -> Result<(TenantTx, Grants)> {
         let (mut tx, grants) = self.enter(app).await?;
         let Some(scope) = grants.scope(permission) else {
             deny(tx, permission.as_str()).await?;
@@ -150,7 +158,7 @@ impl Caller {
         };
         idempotency::replay(&mut tx).await?;
         tx.narrow(&scope).await?;
-        Ok(tx)
+        Ok((tx, grants))
     }
 
     /// Opens a transaction for what every signed-in caller may do, and says what else they may.
@@ -178,36 +186,69 @@ impl Caller {
         })
     }
 
+    /// Refuses what no role of a tenant includes; a refusal is audited. What is wrong with the caller comes first.
+    pub async fn refuse(&self, app: &App, permission: &'static str) -> Error {
+        match self.enter(app).await {
+            Ok((tx, _)) => match deny(tx, permission).await {
+                Ok(()) => Error::Forbidden { permission },
+                Err(error) => error,
+            },
+            Err(error) => error,
+        }
+    }
+
     async fn enter(&self, app: &App) -> Result<(TenantTx, Grants)> {
         let question = self.question(app);
+        let entered = app.db.enter(&self.tenant, question.as_deref()).await;
         let Entered {
-            tx,
+            mut tx,
             is_suspended,
             said,
-        } = app
-            .db
-            .enter(&self.tenant, question.as_deref())
-            .await
-            .map_err(unknown)?;
-        if is_suspended {
-            return Err(Error::TenantSuspended);
-        }
+        } = match entered {
+            // Whoever guesses names of tenants learns nothing.
+            Err(TenancyError::UnknownTenant) => return Err(GONE),
+            entered => entered?,
+        };
         let grants = match (&self.principal, said) {
             (Principal::Operator(role), _) => Grants::of_role(*role),
             (_, Some(said)) => {
                 serde_json::from_str(&said).map_err(|source| Error::Internal(source.into()))?
             }
             (_, None) => {
-                let actor = self.actor(String::new());
-                deny(tx.by(actor), "session").await?;
+                if self.is_genuine(&mut tx).await? {
+                    let actor = self.actor(String::new());
+                    deny(tx.by(actor), "session").await?;
+                }
                 return Err(GONE);
             }
         };
+<<<<<<< HEAD
         if let Some(flaw) = &tx.context().flaw {
             return Err(Error::Invalid(flaw.clone()));
+=======
+        if is_suspended {
+            return Err(Error::TenantSuspended);
+        }
+        if let Principal::ApiKey(key) = &self.principal {
+            app.key_use
+                .note(&app.db, &self.tenant, key.id(), app.clock.now_us());
+>>>>>>> main
         }
         let actor = self.actor(grants.name.clone());
         Ok((tx.by(actor), grants))
+    }
+
+    /// Whether a credential that is no longer good once was: a token that we signed, a key that we made. Attempts
+    /// with made-up keys are not on record, or anybody could fill the audit chain.
+    async fn is_genuine(&self, tx: &mut TenantTx) -> Result<bool> {
+        let Principal::ApiKey(key) = &self.principal else {
+            return Ok(true);
+        };
+        let sql = "SELECT EXISTS (SELECT FROM api_key WHERE id = $1 AND secret_sha256 = $2)";
+        let known = sqlx::query_scalar(sql)
+            .bind(key.id())
+            .bind(&key.secret_sha256()[..]);
+        Ok(known.fetch_one(tx.conn()).await?)
     }
 
     fn question(&self, app: &App) -> Option<String> {
@@ -229,14 +270,6 @@ impl Caller {
                 name: format!("token {role}"),
             },
         }
-    }
-}
-
-/// Which tenants there are is told to nobody: a credential of a tenant that is none, or is gone, is not good.
-fn unknown(error: TenancyError) -> Error {
-    match error {
-        TenancyError::UnknownTenant => GONE,
-        other => other.into(),
     }
 }
 

@@ -1,13 +1,20 @@
 //! What may each role do? One table, deny by default: a permission that a role does not list is refused.
 
+use std::borrow::Cow;
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, schema::Schema},
+};
+
 use super::role::Role;
 
 macro_rules! permissions {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal;)*) => {
         /// A right to do something, named `resource.action`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Permission {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])* $variant,)*
         }
 
         impl Permission {
@@ -18,6 +25,13 @@ macro_rules! permissions {
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
+                }
+            }
+
+            /// What it allows, in a sentence.
+            pub fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),*).trim(),)*
                 }
             }
 
@@ -113,6 +127,53 @@ permissions! {
 }
 
 use Permission as P;
+
+/// What can be held on some lines only. Everything else is about the whole tenant: held on a line, it is worth nothing.
+const BY_LINE: &[Permission] = &[
+    P::PlantRead,
+    P::PlantWrite,
+    P::ReadingRead,
+    P::BatchRead,
+    P::BatchWrite,
+    P::LotRead,
+    P::CcpRead,
+    P::DeviationRead,
+    P::DeviationAcknowledge,
+    P::HoldRead,
+    P::VisionRead,
+    P::EdgeRead,
+    P::LiveRead,
+    P::CoreRead,
+    P::SupplierRead,
+    P::SignatureRead,
+    P::SignaturePerform,
+    P::SignatureReview,
+    P::SignatureApprove,
+];
+
+impl Permission {
+    /// Whether it can be held on some lines only.
+    pub fn is_by_line(self) -> bool {
+        BY_LINE.contains(&self)
+    }
+}
+
+impl PartialSchema for Permission {
+    fn schema() -> RefOr<Schema> {
+        let names = Self::ALL.iter().map(|it| it.as_str());
+        ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("A right to do something: `resource.action`"))
+            .enum_values(Some(names))
+            .into()
+    }
+}
+
+impl ToSchema for Permission {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Permission")
+    }
+}
 
 /// What everybody who signs in may see.
 const READ: &[Permission] = &[
@@ -213,6 +274,17 @@ mod tests {
             allowed.collect::<Vec<_>>(),
             [Role::Admin, Role::Supervisor, Role::FsqManager]
         );
+    }
+
+    #[test]
+    fn who_administers_the_tenant_or_sees_all_that_was_done_does_so_everywhere() {
+        for permission in OVERSEE
+            .iter()
+            .chain(&[P::UserWrite, P::RoleWrite, P::EdgeEnroll, P::SupplierWrite])
+        {
+            assert!(!permission.is_by_line(), "{permission:?}");
+        }
+        assert_eq!(P::BatchWrite.description(), "Plan, start and complete batches.");
     }
 
     #[test]

@@ -99,11 +99,20 @@ impl Grants {
         }
     }
 
-    /// Where the caller may do this; `None` for nowhere. Nothing is permitted that no grant lists.
+    /// Where the caller may do this; `None` for nowhere. Nothing is permitted that no grant lists, and what is
+    /// about the whole tenant is not permitted to who holds it on some lines.
     pub fn scope(&self, permission: Permission) -> Option<Scope> {
         let granting = self.grants.iter().filter(|grant| grant.includes(permission));
         let scopes = granting.map(|grant| grant.lines.clone().map_or(Scope::Everywhere, Scope::Lines));
-        scopes.reduce(Scope::with)
+        let scope = scopes.reduce(Scope::with)?;
+        (scope == Scope::Everywhere || permission.is_by_line()).then_some(scope)
+    }
+
+    /// The first of some permissions that the caller does not hold in the whole tenant: nobody hands out what they
+    /// do not have.
+    pub fn first_lacking(&self, permissions: impl IntoIterator<Item = Permission>) -> Option<Permission> {
+        let mut wanted = permissions.into_iter();
+        wanted.find(|it| self.scope(*it) != Some(Scope::Everywhere))
     }
 
     /// Every permission held anywhere, by name.
@@ -164,6 +173,25 @@ mod tests {
                 .unwrap()
                 .covers(Uuid::from_u128(3))
         );
+    }
+
+    #[test]
+    fn what_is_about_the_whole_tenant_is_not_held_on_a_line() {
+        let local = grants(vec![grant("admin", true, &[], Some(&[1]))]);
+        assert_eq!(local.scope(Permission::UserWrite), None);
+        assert!(local.scope(Permission::BatchWrite).is_some());
+        assert!(!local.permissions().contains(&"user.write"));
+    }
+
+    #[test]
+    fn nobody_hands_out_what_they_hold_on_a_line_only() {
+        let mixed = grants(vec![
+            grant("auditor", true, &[], None),
+            grant("operator", true, &[], Some(&[1])),
+        ]);
+        assert_eq!(mixed.first_lacking([Permission::BatchRead]), None);
+        let asked = [Permission::BatchRead, Permission::BatchWrite];
+        assert_eq!(mixed.first_lacking(asked), Some(Permission::BatchWrite));
     }
 
     #[test]

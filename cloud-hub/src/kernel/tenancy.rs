@@ -16,6 +16,7 @@ use super::{
     clock::Clock,
     context::{self, RequestContext},
     event::NewEvent,
+    pulse::Pulse,
     scope::Scope,
 };
 use crate::tenant::migrate;
@@ -123,6 +124,7 @@ impl From<sqlx::Error> for TenancyError {
 pub struct Db {
     pool: PgPool,
     clock: Clock,
+    pulse: Pulse,
 }
 
 impl fmt::Debug for Db {
@@ -150,6 +152,7 @@ impl Db {
         Self {
             pool,
             clock: Clock::system(),
+            pulse: Pulse::default(),
         }
     }
 
@@ -158,6 +161,11 @@ impl Db {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Tells whose events were committed through this handle or a clone of it.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Begins a transaction of the hub itself in which only `tenant`'s data can be seen.
@@ -233,6 +241,7 @@ impl Db {
                 at: self.clock.now(),
                 context: context::current(),
                 trail: Trail::default(),
+                pulse: self.pulse.clone(),
             },
             is_suspended,
             said: texts.next().transpose()?,
@@ -342,6 +351,7 @@ pub struct TenantTx {
     at: DateTime<Utc>,
     context: RequestContext,
     trail: Trail,
+    pulse: Pulse,
 }
 
 impl TenantTx {
@@ -360,6 +370,27 @@ impl TenantTx {
                 .execute(&mut *self.tx)
                 .await?;
         }
+        Ok(())
+    }
+
+    /// Takes the login role for statements on the platform's tables, which then last together with the tenant's
+    /// audit entry or not at all. That role sees no tenant's data; [`TenantTx::step_in`] ends it, and nothing
+    /// commits before.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn step_out(&mut self) -> Result<(), TenancyError> {
+        sqlx::query("SET LOCAL ROLE NONE").execute(&mut *self.tx).await?;
+        Ok(())
+    }
+
+    /// Takes the tenant's role again.
+    ///
+    /// # Errors
+    /// [`TenancyError`].
+    pub async fn step_in(&mut self) -> Result<(), TenancyError> {
+        let role = format!("SET LOCAL ROLE {}", self.tenant.schema());
+        sqlx::query(AssertSqlSafe(role)).execute(&mut *self.tx).await?;
         Ok(())
     }
 
@@ -426,7 +457,11 @@ impl TenantTx {
                 .execute(&mut *self.tx)
                 .await?;
         }
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await?;
+        if !self.trail.events.is_empty() {
+            self.pulse.committed(&self.tenant);
+        }
+        Ok(())
     }
 
     /// Makes it last without an audit entry: for what is derived from audited records or is no record at all

@@ -5,6 +5,7 @@ use std::{fmt, path::Path, sync::Arc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
@@ -31,6 +32,24 @@ pub struct Claims {
     pub exp: i64,
 }
 
+/// What the token of an operator of the platform says. It is signed under a key of its own: no tenant's token can be
+/// one, and it is no tenant's token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlatformClaims {
+    /// Always [`PLATFORM_AUDIENCE`].
+    pub aud: String,
+    /// Who it was printed for, as the audit chains name them.
+    pub sub: String,
+    /// Issued, seconds since 1970.
+    pub iat: i64,
+    /// Good until, seconds since 1970.
+    pub exp: i64,
+}
+
+/// What a platform operator's token is for.
+pub const PLATFORM_AUDIENCE: &str = "foodflow-platform";
+
 /// Why a token is refused. Callers learn no more than this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -47,6 +66,8 @@ pub enum TokenError {
 pub struct SigningKey {
     encoding: Arc<EncodingKey>,
     decoding: Arc<DecodingKey>,
+    /// The key of platform operators' tokens; follows from the same bytes.
+    platform: Arc<(EncodingKey, DecodingKey)>,
 }
 
 impl fmt::Debug for SigningKey {
@@ -58,9 +79,17 @@ impl fmt::Debug for SigningKey {
 impl SigningKey {
     /// A key from raw bytes.
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
+        let platform = Sha256::new()
+            .chain_update(PLATFORM_AUDIENCE)
+            .chain_update(bytes)
+            .finalize();
         Self {
             encoding: Arc::new(EncodingKey::from_secret(bytes)),
             decoding: Arc::new(DecodingKey::from_secret(bytes)),
+            platform: Arc::new((
+                EncodingKey::from_secret(&platform),
+                DecodingKey::from_secret(&platform),
+            )),
         }
     }
 
@@ -100,6 +129,32 @@ impl SigningKey {
         }
         Ok(claims)
     }
+
+    /// Signs the claims of an operator of the platform.
+    ///
+    /// # Panics
+    /// Never: claims serialise and HS256 signs any bytes.
+    pub fn issue_platform(&self, claims: &PlatformClaims) -> String {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.platform.0)
+            .expect("claims serialise and HS256 signs any bytes")
+    }
+
+    /// Verifies the token of an operator of the platform at `now_us`.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn verify_platform(&self, token: &str, now_us: Micros) -> Result<PlatformClaims, TokenError> {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false;
+        validation.set_audience(&[PLATFORM_AUDIENCE]);
+        let claims = jsonwebtoken::decode::<PlatformClaims>(token, &self.platform.1, &validation)
+            .map_err(|_| TokenError::Invalid)?
+            .claims;
+        if claims.exp.saturating_mul(1_000_000) <= now_us {
+            return Err(TokenError::Expired);
+        }
+        Ok(claims)
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +181,36 @@ mod tests {
         let other = SigningKey::from_bytes(&[8; 32]);
         assert_eq!(other.verify(&token, 0), Err(TokenError::Invalid));
         assert_eq!(key.verify("nonsense", 0), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn a_platform_token_is_no_tenants_token_nor_the_other_way_round() {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let operator = PlatformClaims {
+            aud: PLATFORM_AUDIENCE.to_owned(),
+            sub: "ops".to_owned(),
+            iat: 100,
+            exp: 200,
+        };
+        let token = key.issue_platform(&operator);
+        assert_eq!(key.verify_platform(&token, 199_999_999), Ok(operator.clone()));
+        assert_eq!(key.verify_platform(&token, 200_000_000), Err(TokenError::Expired));
+        assert_eq!(key.verify(&token, 0), Err(TokenError::Invalid));
+        assert_eq!(
+            key.verify_platform(&key.issue(&claims()), 0),
+            Err(TokenError::Invalid)
+        );
+        let elsewhere = key.issue_platform(&PlatformClaims {
+            aud: "another".to_owned(),
+            ..operator.clone()
+        });
+        assert_eq!(key.verify_platform(&elsewhere, 0), Err(TokenError::Invalid));
+        let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &operator, &key.encoding).unwrap();
+        assert_eq!(
+            key.verify_platform(&forged, 0),
+            Err(TokenError::Invalid),
+            "signed with the tenants' key"
+        );
     }
 
     #[test]

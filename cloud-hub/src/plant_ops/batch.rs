@@ -149,6 +149,13 @@ pub async fn create_batch(
         return Err(Error::Invalid("`code` must have 1 to 40 characters".to_owned()));
     }
     let mut tx = caller.begin(&app, Permission::BatchWrite).await?;
+    let is_in_reach: bool = sqlx::query_scalar("SELECT owns_line($1)")
+        .bind(new.line_id)
+        .fetch_one(tx.conn())
+        .await?;
+    if !is_in_reach {
+        return Err(Error::OutOfScope);
+    }
     let sku_id: Option<Uuid> = sqlx::query_scalar("SELECT id FROM sku WHERE code = $1")
         .bind(&new.sku)
         .fetch_optional(tx.conn())

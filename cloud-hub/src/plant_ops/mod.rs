@@ -1,6 +1,7 @@
 //! PlantOps: plants, lines, tags and their readings, and the batches that run on the lines.
 
 pub mod batch;
+pub mod export;
 pub mod line;
 pub mod plant;
 pub mod reading;
@@ -22,6 +23,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(line::read_line))
         .routes(routes!(tag::list_tags))
         .routes(routes!(reading::list_readings))
+        .routes(routes!(export::export_readings))
+        .routes(routes!(export::export_batches))
         .routes(routes!(batch::list_batches, batch::create_batch))
         .routes(routes!(batch::read_batch))
         .routes(routes!(batch::start_batch))

@@ -1,9 +1,10 @@
 //! What does a live page hear? One stream of server-sent events a browser: samples at most once a second with
 //! the newest value of each tag, deviations and holds never dropped, a heartbeat every five seconds.
 //! A stream that broke resumes by its last event id within ten minutes; otherwise it is told to start over.
+//! Who works on some lines hears of those only, and who is no longer let in hears nothing more.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     convert::Infallible,
     sync::Arc,
     time::Duration,
@@ -20,10 +21,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     sync::{OwnedSemaphorePermit, broadcast, mpsc},
-    time::{Instant, interval, sleep_until, timeout},
+    time::{Instant, interval, interval_at, sleep_until, timeout},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use utoipa::IntoParams;
+use uuid::Uuid;
 
 use super::{
     bus::{LiveEvent, LiveKind, Sample},
@@ -35,7 +37,7 @@ use crate::{
     kernel::{
         caller::{Caller, bearer},
         permission::Permission,
-        scope::Grants,
+        scope::{Grants, Scope},
     },
     request::Query,
 };
@@ -45,6 +47,8 @@ const QUEUE_EVENTS: usize = 8;
 const WAITING_MAX: usize = 64;
 const SAMPLES_EVERY: Duration = Duration::from_secs(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+/// How soon an open stream notices that its caller was suspended, or works on other lines now.
+const SIGHT_EVERY: Duration = Duration::from_secs(10);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 const TAGS_MAX: usize = 500;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -149,9 +153,7 @@ pub async fn open_live(
         token.ok_or(Error::Unauthenticated("a bearer token is needed"))?,
         &app,
     )?;
-    caller.authorize(&app, Permission::LiveRead).await?;
-    let (tx, grants) = caller.begin_signed_in(&app).await?;
-    drop(tx);
+    let (sight, grants) = look(&app, &caller).await?;
     let wanted = Wanted::parse(query.topics.as_deref(), query.tags.as_deref())?;
     let permit = feed
         .admit()
@@ -168,6 +170,7 @@ pub async fn open_live(
         feed,
         caller,
         grants,
+        sight,
         wanted,
         replayed: HashSet::new(),
         waiting: VecDeque::new(),
@@ -184,6 +187,59 @@ pub async fn open_live(
     Ok(response)
 }
 
+// === what its caller may see ===
+
+/// What a stream may tell.
+#[derive(Debug, PartialEq, Eq)]
+enum Sight {
+    Everything,
+    /// Of these lines, and of what belongs to no line.
+    Lines {
+        lines: BTreeSet<Uuid>,
+        tags: HashSet<i32>,
+    },
+}
+
+impl Sight {
+    fn has_tag(&self, id: i32) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Lines { tags, .. } => tags.contains(&id),
+        }
+    }
+}
+
+/// Asks the database whether the caller may listen, and to what.
+async fn look(app: &App, caller: &Caller) -> Result<(Sight, Grants)> {
+    let (mut tx, grants) = caller.begin_granted(app, Permission::LiveRead).await?;
+    let sight = match grants.scope(Permission::LiveRead) {
+        Some(Scope::Lines(lines)) => {
+            let tags: Vec<i32> = sqlx::query_scalar("SELECT id FROM tag")
+                .fetch_all(tx.conn())
+                .await?;
+            Sight::Lines {
+                lines,
+                tags: tags.into_iter().collect(),
+            }
+        }
+        _ => Sight::Everything,
+    };
+    Ok((sight, grants))
+}
+
+/// Whether a notice is about something that a caller of some lines sees: its row's own policy decides.
+async fn is_seen(app: &App, caller: &Caller, lines: &BTreeSet<Uuid>, kind: &LiveKind) -> Result<bool> {
+    let (sql, id) = match kind {
+        LiveKind::Deviation { id, .. } => ("SELECT EXISTS (SELECT FROM deviation WHERE id = $1)", id),
+        LiveKind::Hold { id, .. } => ("SELECT EXISTS (SELECT FROM hold WHERE id = $1)", id),
+        LiveKind::Defect { id } => ("SELECT EXISTS (SELECT FROM vision_result WHERE id = $1)", id),
+        LiveKind::Line { id } => return Ok(lines.contains(id)),
+        LiveKind::Edge { .. } | LiveKind::Samples { .. } => return Ok(true),
+    };
+    let mut tx = caller.begin(app, Permission::LiveRead).await?;
+    Ok(sqlx::query_scalar(sql).bind(id).fetch_one(tx.conn()).await?)
+}
+
 // === one stream ===
 
 struct Listener {
@@ -191,6 +247,7 @@ struct Listener {
     feed: Arc<Feed>,
     caller: Caller,
     grants: Grants,
+    sight: Sight,
     wanted: Wanted,
     /// The newest event that this stream has seen.
     cursor: u64,
@@ -233,7 +290,7 @@ impl Listener {
             Some(Some(events)) if events.len() < WAITING_MAX => {
                 for event in events {
                     self.replayed.insert(event.cursor);
-                    self.take(&event);
+                    self.take(&event).await;
                 }
             }
             Some(_) => self.tell(
@@ -244,20 +301,42 @@ impl Listener {
         self.cursor = self.cursor.max(now);
     }
 
-    fn take(&mut self, event: &LiveEvent) {
+    async fn take(&mut self, event: &LiveEvent) {
         self.cursor = self.cursor.max(event.cursor);
         if let LiveKind::Samples { lane, samples } = &event.kind {
             if self.wanted.samples {
                 self.keep(*lane, samples);
             }
         } else if let Some((name, data)) = self.wanted.notice(&event.kind) {
-            self.tell(name, &data);
+            let seen = match &self.sight {
+                Sight::Everything => Ok(true),
+                Sight::Lines { lines, .. } => is_seen(&self.app, &self.caller, lines, &event.kind).await,
+            };
+            match seen {
+                Ok(true) => self.tell(name, &data),
+                Ok(false) => {}
+                // It may have been theirs: let them ask.
+                Err(_) => self.tell("resync", &json!({ "reason": "an event could not be looked at" })),
+            }
+        }
+    }
+
+    /// Looks again at what the caller may see; false when that is nothing any more. While the database is away the
+    /// last answer stands.
+    async fn look_again(&mut self) -> bool {
+        match look(&self.app, &self.caller).await {
+            Ok((sight, grants)) => {
+                (self.sight, self.grants) = (sight, grants);
+                true
+            }
+            Err(error) => matches!(error, Error::Unavailable(_) | Error::Internal(_)),
         }
     }
 
     fn keep(&mut self, lane: Lane, samples: &[Sample]) {
         for sample in samples {
-            if !self.wanted.tags.is_empty() && !self.wanted.tags.contains(&sample.tag_id) {
+            let is_wanted = self.wanted.tags.is_empty() || self.wanted.tags.contains(&sample.tag_id);
+            if !is_wanted || !self.sight.has_tag(sample.tag_id) {
                 continue;
             }
             let age_us = self.app.clock.now_us() - sample.time_us;
@@ -276,6 +355,7 @@ impl Listener {
 
     async fn run(mut self, mut bus: broadcast::Receiver<Arc<LiveEvent>>, sender: mpsc::Sender<Event>) {
         let (mut samples_due, mut heartbeat_due) = (interval(SAMPLES_EVERY), interval(HEARTBEAT_EVERY));
+        let mut look_due = interval_at(Instant::now() + SIGHT_EVERY, SIGHT_EVERY);
         // The first one follows the hello at once: a page need not wait to know how old its data is.
         let first = self.heartbeat().await;
         self.tell("heartbeat", &first);
@@ -293,7 +373,7 @@ impl Listener {
                 event = bus.recv() => match event {
                     Ok(event) => {
                         if event.tenant == self.caller.tenant && !self.replayed.remove(&event.cursor) {
-                            self.take(&event);
+                            self.take(&event).await;
                         }
                     }
                     Err(broadcast::error::RecvError::Lagged(missed)) => {
@@ -303,6 +383,7 @@ impl Listener {
                 },
                 _ = samples_due.tick() => self.offer_samples(&sender),
                 _ = heartbeat_due.tick() => self.offer_heartbeat(&sender).await,
+                _ = look_due.tick() => if !self.look_again().await { return },
             }
         }
         let slow = self.event("resync", &json!({ "reason": "you read too slowly" }));

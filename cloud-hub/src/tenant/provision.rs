@@ -94,17 +94,19 @@ impl By {
 /// [`ProvisionError::Exists`], [`ProvisionError::Retired`]; [`ProvisionError::Migrate`].
 pub async fn create(conn: &mut PgConnection, tenant: &Tenant, by: &By) -> Result<(), ProvisionError> {
     let mut tx = conn.begin().await?;
-    establish(&mut tx, tenant, &Files::tenant(), by).await?;
+    establish(&mut tx, tenant, &Files::tenant()).await?;
+    let made = json!({ "slug": tenant.slug.as_str(), "name": tenant.name, "status": "active" });
+    let entry = by.entry(&Deed::on("create", "tenant", &tenant.slug).after(made));
+    record(&mut tx, &entry, true).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// The work of [`create`], in a transaction of the caller's; `search_path` is the tenant's schema afterwards.
+/// A tenant that is not there yet, in a transaction of the caller's; `search_path` is its schema afterwards.
 pub(super) async fn establish(
     conn: &mut PgConnection,
     tenant: &Tenant,
     files: &Files,
-    by: &By,
 ) -> Result<(), ProvisionError> {
     lock(conn, &tenant.slug).await?;
     if find(conn, &tenant.slug).await?.is_some() {
@@ -119,9 +121,6 @@ pub(super) async fn establish(
         return Err(ProvisionError::Retired(tenant.slug.clone()));
     }
     bring_up(conn, tenant, files).await?;
-    let made = json!({ "slug": tenant.slug.as_str(), "name": tenant.name, "status": "active" });
-    let entry = by.entry(&Deed::on("create", "tenant", &tenant.slug).after(made));
-    record(conn, &entry, true).await?;
     Ok(())
 }
 
@@ -174,7 +173,11 @@ async fn lock(conn: &mut PgConnection, slug: &TenantSlug) -> Result<(), MigrateE
 }
 
 /// Role, schema, files, grants and entry: whatever is missing. Nothing is written where nothing is.
-async fn bring_up(conn: &mut PgConnection, tenant: &Tenant, files: &Files) -> Result<usize, MigrateError> {
+pub(super) async fn bring_up(
+    conn: &mut PgConnection,
+    tenant: &Tenant,
+    files: &Files,
+) -> Result<usize, MigrateError> {
     let schema = tenant.slug.schema();
     let known = find(conn, &tenant.slug).await?;
     // A database that was restored on another server comes without its roles.

@@ -9,6 +9,36 @@ use crate::kernel::{
     tenancy::{TenancyError, TenantTx},
 };
 
+const EMAIL_CHARS_MAX: usize = 254;
+
+/// The text is no e-mail address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no e-mail address: a name, an @ and a domain, without spaces, at most {EMAIL_CHARS_MAX} characters"
+)]
+pub struct BadEmail(String);
+
+/// An address as it is stored: trimmed and in lower case.
+///
+/// # Errors
+/// [`BadEmail`].
+pub fn normalize_email(text: &str) -> Result<String, BadEmail> {
+    let email = text.trim().to_lowercase();
+    let parts: Vec<&str> = email.split('@').collect();
+    let is_printable = !email.contains(|c: char| c.is_whitespace() || c.is_control());
+    match parts[..] {
+        [name, domain]
+            if !name.is_empty()
+                && !domain.is_empty()
+                && is_printable
+                && email.chars().count() <= EMAIL_CHARS_MAX =>
+        {
+            Ok(email)
+        }
+        _ => Err(BadEmail(text.escape_default().take(80).collect())),
+    }
+}
+
 /// Makes a user, or gives one a new name, role and password.
 ///
 /// # Errors
@@ -62,4 +92,23 @@ pub async fn first_with(tx: &mut TenantTx, role: Role) -> Result<Option<Uuid>, T
     .bind(role.as_str())
     .fetch_optional(tx.conn())
     .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_stored_in_lower_case_and_an_impossible_one_is_named() {
+        assert_eq!(
+            normalize_email(" Ann@Akron.Example ").unwrap(),
+            "ann@akron.example"
+        );
+        let long = format!("{}@x.example", "a".repeat(250));
+        for wrong in ["", "ann", "@x", "ann@", "a@b@c", "a b@c", "a\u{0}@b", &long] {
+            assert!(normalize_email(wrong).is_err(), "{wrong:?}");
+        }
+        let said = normalize_email("a\nb").unwrap_err().to_string();
+        assert!(said.starts_with("`a\\nb` is no e-mail address"), "{said}");
+    }
 }

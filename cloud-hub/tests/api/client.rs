@@ -1,6 +1,10 @@
 //! A caller of the API: a role's token and what came back.
 
-use cloud_hub::kernel::{role::Role, tenancy::TenantSlug};
+use cloud_hub::kernel::{
+    role::Role,
+    tenancy::TenantSlug,
+    token::{PLATFORM_AUDIENCE, PlatformClaims},
+};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -43,6 +47,18 @@ impl Caller {
             token: Some(hub.token(role).await),
             ..Self::anonymous(hub)
         }
+    }
+
+    /// An operator of the platform.
+    pub(crate) fn operator(hub: &TestHub) -> Self {
+        let now_s = hub.hub.app.clock.now().timestamp();
+        let token = hub.hub.app.signing_key.issue_platform(&PlatformClaims {
+            aud: PLATFORM_AUDIENCE.to_owned(),
+            sub: "ops".to_owned(),
+            iat: now_s,
+            exp: now_s + 900,
+        });
+        Self::anonymous(hub).with_token(token)
     }
 
     pub(crate) async fn of_tenant(hub: &TestHub, tenant: &TenantSlug, role: Role) -> Self {

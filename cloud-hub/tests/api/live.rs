@@ -17,20 +17,20 @@ use crate::{
     support::{TestHub, akron, cuyahoga},
 };
 
-struct Stream {
-    response: reqwest::Response,
+pub(crate) struct Stream {
+    pub(crate) response: reqwest::Response,
     buffer: String,
 }
 
 #[derive(Debug)]
-struct Heard {
-    name: String,
+pub(crate) struct Heard {
+    pub(crate) name: String,
     id: String,
-    data: Value,
+    pub(crate) data: Value,
 }
 
 impl Stream {
-    async fn open(caller: &Caller, query: &str, last_id: Option<&str>) -> Self {
+    pub(crate) async fn open(caller: &Caller, query: &str, last_id: Option<&str>) -> Self {
         let mut request = caller.request(Method::GET, &format!("/live{query}"));
         if let Some(last_id) = last_id {
             request = request.header("last-event-id", last_id);
@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// The next event that is no heartbeat.
-    async fn next(&mut self) -> Heard {
+    pub(crate) async fn next(&mut self) -> Heard {
         loop {
             let heard = timeout(Duration::from_secs(20), self.any())
                 .await
@@ -77,7 +77,7 @@ impl Stream {
     }
 }
 
-fn sample(tag_id: i32, time_us: i64, value: f64) -> Sample {
+pub(crate) fn sample(tag_id: i32, time_us: i64, value: f64) -> Sample {
     Sample {
         tag_id,
         time_us,

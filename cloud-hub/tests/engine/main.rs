@@ -5,6 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
+mod chain;
+mod command;
+mod events;
 mod fleet;
 mod hold;
 mod ingest;

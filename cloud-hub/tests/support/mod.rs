@@ -106,6 +106,17 @@ impl TestDatabase {
         format!("postgres://{role}@{socket_dir}:5432/{name}")
     }
 
+    /// Another handle on the same database.
+    pub fn again(&self) -> Self {
+        let databases = Databases {
+            login: self.databases.login.clone(),
+            owner: self.databases.owner.clone(),
+            cluster: None,
+        };
+        let db = Db::new(databases.login.requests.clone(), 4, Duration::from_secs(10));
+        Self { databases, db }
+    }
+
     /// One number from one tenant.
     pub async fn count(&self, tenant: &TenantSlug, sql: &'static str) -> i64 {
         let mut tx = self.db.begin(tenant).await.unwrap();
@@ -136,7 +147,15 @@ impl TestHub {
     }
 
     pub async fn start_configured(database: TestDatabase, configure: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(database, tempfile::tempdir().unwrap(), configure).await
+    }
+
+    /// With a data directory that may hold keys already.
+    pub async fn start_in(
+        database: TestDatabase,
+        dir: tempfile::TempDir,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let overrides = Overrides {
             data_dir: Some(dir.path().to_owned()),
             http: Some("127.0.0.1:0".parse().unwrap()),
@@ -194,6 +213,24 @@ impl TestHub {
             sid,
             iat: now_s,
             exp: now_s + ttl_s,
+        })
+    }
+
+    /// A bearer token of one account of Akron.
+    pub fn token_of(&self, user: Uuid) -> String {
+        self.token_in_session(user, None)
+    }
+
+    /// A bearer token of one account of Akron, given at a sign-in.
+    pub fn token_in_session(&self, user: Uuid, session: Option<Uuid>) -> String {
+        let now_s = Clock::system().now().timestamp();
+        self.hub.app.signing_key.issue(&Claims {
+            sub: user,
+            tenant: akron().as_str().to_owned(),
+            role: Role::Auditor,
+            sid: session,
+            iat: now_s,
+            exp: now_s + 900,
         })
     }
 

@@ -43,7 +43,7 @@ pub struct Hold {
     /// `open` or `closed`.
     #[schema(value_type = OpenStatus)]
     pub status: String,
-    /// The deviation that placed it.
+    /// The deviation that placed it; null when it is on a line out of the caller's reach.
     pub deviation_id: Option<Uuid>,
     /// Why, in a sentence.
     pub reason: String,
@@ -51,7 +51,7 @@ pub struct Hold {
     pub placed_us: Micros,
     /// Whether whole batches are held because the flow of product was not known well enough.
     pub widened: bool,
-    /// What is held.
+    /// What is held, as far as the caller's lines reach.
     pub lots: Vec<HeldLot>,
 }
 
@@ -96,13 +96,13 @@ pub struct HoldQuery {
 }
 
 const SELECT: &str = "
-SELECT h.id, h.code, h.status, h.deviation_id, h.reason, h.placed_at, h.widened,
+SELECT h.id, h.code, h.status, d.id AS deviation_id, h.reason, h.placed_at, h.widened,
     coalesce((SELECT jsonb_agg(jsonb_build_object('lot_id', l.id, 'lot_code', l.code,
             'sku', coalesce(s.code, ''), 'quantity', l.quantity, 'unit', l.unit, 'status', l.status)
             ORDER BY l.code)
         FROM hold_lot hl JOIN lot l ON l.id = hl.lot_id LEFT JOIN sku s ON s.id = l.sku_id
         WHERE hl.hold_id = h.id), '[]') AS lots
-FROM hold h";
+FROM hold h LEFT JOIN deviation d ON d.id = h.deviation_id";
 
 /// Lists holds, newest first.
 #[utoipa::path(get, path = "/fsq/holds", operation_id = "list_holds", tag = TAG, security(("bearer" = ["hold.read"])), params(HoldQuery),

@@ -1,6 +1,10 @@
 //! Which lots are there, and may they leave?
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    response::Response,
+};
 use chrono::{DateTime, Utc};
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
@@ -12,7 +16,11 @@ use super::TAG;
 use crate::{
     app::App,
     error::{Error, Result},
-    kernel::{caller::Caller, permission::Permission},
+    kernel::{
+        caller::Caller,
+        export::{self, Asked, Exported, Format},
+        permission::Permission,
+    },
     request::{Page, Path, Query, Rows},
 };
 
@@ -142,6 +150,60 @@ pub async fn list_lots(
         .await?;
     let lots = found.into_iter().map(Lot::from).collect();
     Ok(Json(Page::of(lots, rows, |lot: &Lot| lot.id.to_string())))
+}
+
+/// Which lots to export.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LotExportQuery {
+    /// Only lots of this status.
+    status: Option<LotStatus>,
+    /// `csv` when absent.
+    #[param(inline)]
+    format: Option<Format>,
+}
+
+#[derive(Serialize, Deserialize, FromRow)]
+struct ExportRow {
+    id: Uuid,
+    code: String,
+    sku: Option<String>,
+    item_name: String,
+    kind: String,
+    status: String,
+    quantity: f64,
+    unit: String,
+    produced_from_us: Option<Micros>,
+    produced_to_us: Option<Micros>,
+    batch_id: Option<Uuid>,
+}
+
+const EXPORT: &str = "
+SELECT l.id, l.code, s.code AS sku, l.item_name, l.kind, l.status, l.quantity, l.unit,
+    (extract(epoch FROM lower(l.produced_range)) * 1000000)::bigint AS produced_from_us,
+    (extract(epoch FROM upper(l.produced_range)) * 1000000)::bigint AS produced_to_us, l.batch_id
+FROM lot l LEFT JOIN sku s ON s.id = l.sku_id
+WHERE $1::text IS NULL OR l.status = $1 ORDER BY l.id";
+
+/// Exports the lots, oldest first.
+#[utoipa::path(get, path = "/fsq/lots/export", operation_id = "export_lots", tag = TAG, security(("bearer" = ["lot.read"])), params(LotExportQuery),
+    responses(Exported))]
+pub async fn export_lots(
+    State(app): State<App>,
+    caller: Caller,
+    RawQuery(raw): RawQuery,
+    Query(query): Query<LotExportQuery>,
+) -> Result<Response> {
+    let tx = caller.begin(&app, Permission::LotRead).await?;
+    let asked = Asked {
+        entity: "lot",
+        plural: "lots",
+        query: raw.unwrap_or_default(),
+        format: query.format.unwrap_or_default(),
+    };
+    let rows = sqlx::query_as::<_, ExportRow>(EXPORT).bind(query.status.map(LotStatus::as_str));
+    export::answer(&app, tx, asked, rows).await
 }
 
 /// Reads one lot.

@@ -16,6 +16,7 @@ pub const TAG: &str = "fsq";
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(lot::list_lots))
+        .routes(routes!(lot::export_lots))
         .routes(routes!(lot::read_lot))
         .routes(routes!(ccp::list_ccps))
         .routes(routes!(ccp::read_ccp))

@@ -14,12 +14,21 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use super::{Resource, routes::Routes};
 use crate::{
     app::App,
-    kernel::{page::PageParams, permission::Permission},
+    kernel::{
+        export::{self, FormatParam},
+        page::PageParams,
+        permission::Permission,
+    },
     openapi::needs,
     request::Page,
 };
 
-pub(super) fn document<R: Resource>(collection: Routes, bulk: Routes, item: Routes) -> OpenApiRouter<App> {
+pub(super) fn document<R: Resource>(
+    collection: Routes,
+    bulk: Routes,
+    export: Routes,
+    item: Routes,
+) -> OpenApiRouter<App> {
     let path = format!("/{}/{}", R::CONTEXT, R::PLURAL);
     let noun = R::PLURAL.replace('-', "_");
     let on_row =
@@ -44,11 +53,13 @@ pub(super) fn document<R: Resource>(collection: Routes, bulk: Routes, item: Rout
             .parameter(if_match())
             .response("204", ResponseBuilder::new().description("Deleted")),
     ));
+    let on_export = PathItem::new(HttpMethod::Get, exporting::<R>(&noun));
     let on_bulk = PathItem::new(HttpMethod::Post, bulk_creation::<R>(&noun));
 
     OpenApiRouter::new()
         .routes(at::<R>(&path, on_collection, collection, true))
         .routes(at::<R>(&format!("{path}/bulk"), on_bulk, bulk, false))
+        .routes(at::<R>(&format!("{path}/export"), on_export, export, false))
         .routes(at::<R>(&format!("{path}/{{id}}"), on_item, item, false))
 }
 
@@ -88,6 +99,17 @@ fn listing<R: Resource>(noun: &str) -> OperationBuilder {
                 ContentBuilder::new().schema(Some(Page::<R>::schema())).build(),
             ),
         )
+}
+
+fn exporting<R: Resource>(noun: &str) -> OperationBuilder {
+    let filter = R::Filter::into_params(|| Some(ParameterIn::Query));
+    let format = FormatParam::into_params(|| Some(ParameterIn::Query));
+    let page = PageParams::into_params(|| Some(ParameterIn::Query));
+    let sort = page.into_iter().filter(|it| it.name == "sort");
+    operation::<R>(&format!("export_{noun}"), R::READ)
+        .description(Some("All of the list as one file; audited."))
+        .parameters(Some(filter.into_iter().chain(format).chain(sort)))
+        .response("200", export::success())
 }
 
 fn creation<R: Resource>() -> OperationBuilder {

@@ -2,7 +2,11 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use sqlx::AssertSqlSafe;
+use sqlx::{
+    AssertSqlSafe, FromRow, Postgres,
+    postgres::{PgArguments, PgRow},
+    query::QueryAs,
+};
 use uuid::Uuid;
 
 use super::{
@@ -12,6 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     kernel::{
+        export::FormatParam,
         page::{Cursor, PageParams, Sort},
         tenancy::TenantTx,
     },
@@ -28,12 +33,17 @@ pub struct ListParams<F> {
 }
 
 impl<F: DeserializeOwned> ListParams<F> {
-    /// Reads a query string. `others` are parameters of the route itself, which the caller reads.
+    /// Reads a query string.
     ///
     /// # Errors
     /// [`Error::Invalid`] names a parameter that is unknown, given twice or of the wrong type.
-    pub fn parse(query: &str, others: &[&str]) -> Result<Self> {
-        let (mut page, mut filter) = (Vec::new(), Vec::new());
+    pub fn parse(query: &str) -> Result<Self> {
+        Self::parse_with(query, &[]).map(|(params, _)| params)
+    }
+
+    /// Also gives what is said by `others`, the parameters of the route itself.
+    fn parse_with(query: &str, others: &[&str]) -> Result<(Self, Pairs)> {
+        let (mut page, mut filter, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded(query) {
             if seen.contains(&name) {
@@ -42,18 +52,20 @@ impl<F: DeserializeOwned> ListParams<F> {
             seen.push(name.clone());
             if PageParams::NAMES.contains(&name.as_str()) {
                 page.push((name, value));
-            } else if !others.contains(&name.as_str()) {
+            } else if others.contains(&name.as_str()) {
+                rest.push((name, value));
+            } else {
                 filter.push((name, value));
             }
         }
-        Ok(Self {
-            filter: typed(&filter)?,
-            page: typed(&page)?,
-        })
+        let (filter, page) = (typed(&filter)?, typed(&page)?);
+        Ok((Self { filter, page }, rest))
     }
 }
 
-fn form_urlencoded(query: &str) -> Vec<(String, String)> {
+type Pairs = Vec<(String, String)>;
+
+fn form_urlencoded(query: &str) -> Pairs {
     serde_urlencoded::from_str(query).unwrap_or_default()
 }
 
@@ -128,6 +140,44 @@ pub fn statement<R: Resource>(filter: &R::Filter) -> Result<Statement> {
         most: Value::Object(most),
         pattern,
     })
+}
+
+impl Statement {
+    /// As a query with its values.
+    pub(super) fn bind<T>(self) -> QueryAs<'static, Postgres, T, PgArguments>
+    where
+        T: for<'r> FromRow<'r, PgRow>,
+    {
+        sqlx::query_as(AssertSqlSafe(self.sql))
+            .bind(self.equal)
+            .bind(self.least)
+            .bind(self.most)
+            .bind(self.pattern)
+    }
+}
+
+/// The parameters of an export: its form, and a list's filter and order. It has no pages.
+///
+/// # Errors
+/// As [`ListParams::parse`].
+pub(super) fn export_params<R: Resource>(query: &str) -> Result<(FormatParam, ListParams<R::Filter>)> {
+    let (params, rest) = ListParams::<R::Filter>::parse_with(query, &["format"])?;
+    if params.page.cursor.is_some() || params.page.limit.is_some() {
+        return Err(Error::Invalid(
+            "an export is whole: it takes no `cursor` and no `limit`".to_owned(),
+        ));
+    }
+    Ok((typed(&rest)?, params))
+}
+
+/// The statement that gives all that `params` describe, in their order.
+pub(super) fn whole<R: Resource>(params: &ListParams<R::Filter>) -> Result<Statement> {
+    let sort = Sort::parse(params.page.sort.as_deref(), R::SORTABLE)?;
+    let (order, _) = sort.sql();
+    let by = column(sort.field);
+    let filtered = statement::<R>(&params.filter)?;
+    let sql = format!("{} ORDER BY t.{by} {order}, t.id {order}", filtered.sql);
+    Ok(Statement { sql, ..filtered })
 }
 
 fn fields(filter: &impl serde::Serialize) -> Result<Map<String, Value>> {
@@ -248,7 +298,7 @@ mod tests {
 
     #[test]
     fn filter_and_page_share_the_query_string_and_nothing_else_passes() {
-        let params = ListParams::<Filter>::parse("limit=5&name=a%20b&sort=-name&score_min=1.5", &[]).unwrap();
+        let params = ListParams::<Filter>::parse("limit=5&name=a%20b&sort=-name&score_min=1.5").unwrap();
         assert_eq!(
             (params.page.limit, params.filter.name.as_deref()),
             (Some(5), Some("a b"))
@@ -261,9 +311,10 @@ mod tests {
             "name=a&name=b",
             "format=csv",
         ] {
-            assert!(ListParams::<Filter>::parse(wrong, &[]).is_err(), "{wrong}");
+            assert!(ListParams::<Filter>::parse(wrong).is_err(), "{wrong}");
         }
-        assert!(ListParams::<Filter>::parse("format=csv", &["format"]).is_ok());
+        let (_, rest) = ListParams::<Filter>::parse_with("format=csv", &["format"]).unwrap();
+        assert_eq!(rest, [("format".to_owned(), "csv".to_owned())]);
     }
 
     #[test]

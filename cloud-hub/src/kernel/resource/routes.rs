@@ -3,6 +3,7 @@
 use axum::{
     extract::{RawQuery, State},
     http::StatusCode,
+    response::Response,
     routing::{MethodRouter, get, post},
 };
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,11 @@ use super::{Resource, document::document, list, read, write};
 use crate::{
     app::App,
     error::{Error, Result},
-    kernel::{caller::Caller, reply::Reply},
+    kernel::{
+        caller::Caller,
+        export::{self, Asked, FormatParam},
+        reply::Reply,
+    },
     request::{IfMatch, Json, Path},
 };
 
@@ -39,7 +44,8 @@ pub fn routes<R: Resource>() -> OpenApiRouter<App> {
     let collection = get(list_rows::<R>).post(create_row::<R>);
     let bulk = post(create_rows::<R>);
     let item = get(read_row::<R>).patch(update_row::<R>).delete(delete_row::<R>);
-    document::<R>(collection, bulk, item)
+    let export = get(export_rows::<R>);
+    document::<R>(collection, bulk, export, item)
 }
 
 pub(super) type Routes = MethodRouter<App>;
@@ -49,9 +55,27 @@ async fn list_rows<R: Resource>(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<axum::Json<crate::request::Page<R>>> {
-    let params = list::ListParams::parse(query.as_deref().unwrap_or_default(), &[])?;
+    let params = list::ListParams::parse(query.as_deref().unwrap_or_default())?;
     let mut tx = caller.begin(&app, R::READ).await?;
     Ok(axum::Json(list::list::<R>(&mut tx, &params).await?))
+}
+
+async fn export_rows<R: Resource>(
+    State(app): State<App>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response> {
+    let query = query.unwrap_or_default();
+    let (FormatParam { format }, params) = list::export_params::<R>(&query)?;
+    let statement = list::whole::<R>(&params)?;
+    let tx = caller.begin(&app, R::READ).await?;
+    let asked = Asked {
+        entity: R::NAME,
+        plural: R::PLURAL,
+        query,
+        format: format.unwrap_or_default(),
+    };
+    export::answer::<R>(&app, tx, asked, statement.bind()).await
 }
 
 async fn create_row<R: Resource>(
