@@ -222,17 +222,15 @@ impl Caller {
                 return Err(GONE);
             }
         };
-<<<<<<< HEAD
-        if let Some(flaw) = &tx.context().flaw {
-            return Err(Error::Invalid(flaw.clone()));
-=======
         if is_suspended {
             return Err(Error::TenantSuspended);
         }
         if let Principal::ApiKey(key) = &self.principal {
             app.key_use
                 .note(&app.db, &self.tenant, key.id(), app.clock.now_us());
->>>>>>> main
+        }
+        if let Some(flaw) = &tx.context().flaw {
+            return Err(Error::Invalid(flaw.clone()));
         }
         let actor = self.actor(grants.name.clone());
         Ok((tx.by(actor), grants))

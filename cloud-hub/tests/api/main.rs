@@ -8,16 +8,15 @@
 mod support;
 
 mod access;
+mod api_keys;
+mod audit;
 mod audited;
 mod client;
 mod conformance;
-mod hostile;
-mod isolation;
-mod api_keys;
-mod audit;
-mod client;
 mod events;
 mod export;
+mod hostile;
+mod isolation;
 mod limits;
 mod live;
 mod people;
