@@ -175,7 +175,7 @@ async fn whoever_holds_the_permission_on_a_line_only_does_not_read_the_whole_cha
     }
     tx.audit(&Deed::on("put", "app_user", id));
     tx.commit().await.unwrap();
-    let caller = Caller::anonymous(&hub).with_token(hub.token_of(id));
+    let caller = Caller::anonymous(&hub).with_token(hub.token_in_session(id, None));
     for path in [
         "/audit",
         "/audit/1",

@@ -216,22 +216,9 @@ impl TestHub {
         })
     }
 
-    /// A bearer token of one account of Akron.
-    pub fn token_of(&self, user: Uuid) -> String {
-        self.token_in_session(user, None)
-    }
-
     /// A bearer token of one account of Akron, given at a sign-in.
     pub fn token_in_session(&self, user: Uuid, session: Option<Uuid>) -> String {
-        let now_s = Clock::system().now().timestamp();
-        self.hub.app.signing_key.issue(&Claims {
-            sub: user,
-            tenant: akron().as_str().to_owned(),
-            role: Role::Auditor,
-            sid: session,
-            iat: now_s,
-            exp: now_s + 900,
-        })
+        self.token_of(&akron(), user, session)
     }
 
     /// A new user with a role of their own that holds these permissions everywhere.
