@@ -103,6 +103,11 @@ pub(crate) async fn fill(owner: &mut PgConnection, tenant: &TenantSlug, mark: &s
             rows.entry(table.to_owned()).or_default().push(made);
         }
     }
+    // Tenants are named in paths too, and stand in no schema of their own.
+    rows.insert(
+        "tenant".to_owned(),
+        vec![json!({ "slug": tenant.as_str() }); count],
+    );
     rows
 }
 
@@ -239,6 +244,15 @@ pub(crate) fn candidates(operation: &Operation, rows: &Rows, number: usize) -> V
     let noun = head.unwrap_or_default().trim_end_matches('s').replace('-', "_");
     let mut found = Vec::new();
     for (table, rows) in rows {
+        // A number names something only in the table that the path is about.
+        let is_named = table.contains(&noun) || noun.contains(table.as_str());
+        let is_number = operation
+            .variables
+            .iter()
+            .any(|it| specimen::kind(&it.schema) == "integer");
+        if is_number && !is_named {
+            continue;
+        }
         let Some(row) = rows.get(number) else { continue };
         let of = |variable: &Parameter| {
             let name = variable.name.as_str();

@@ -200,7 +200,7 @@ impl TestHub {
     }
 
     /// A bearer token of one user, who has what was granted to them.
-    pub fn session_token(&self, tenant: &TenantSlug, user: Uuid, session: Option<Uuid>) -> String {
+    pub fn token_of(&self, tenant: &TenantSlug, user: Uuid, session: Option<Uuid>) -> String {
         self.issue(tenant, user, Role::Auditor, session, 900)
     }
 
