@@ -24,6 +24,7 @@ const FORMS: &[(&str, &str)] = &[
     ("signature.record", "{}"),
     ("app_user.role", "operator"),
     ("frame.lane", "1"),
+    ("role_permission.permission", "plant.read"),
     ("vision_result.defects", "[]"),
 ];
 
@@ -261,7 +262,13 @@ pub(crate) fn candidates(operation: &Operation, rows: &Rows, number: usize) -> V
             } else {
                 format!("{noun}_{name}")
             };
-            let known = [&row[name], &row[&longer]];
+            // A part that is named after its table is the row itself.
+            let own = if name != "id" && table.ends_with(name) {
+                &row["id"]
+            } else {
+                &Value::Null
+            };
+            let known = [own, &row[&longer], &row[name]];
             known
                 .into_iter()
                 .find(|value| could_be(value, &variable.schema))
@@ -282,7 +289,7 @@ pub(crate) fn candidates(operation: &Operation, rows: &Rows, number: usize) -> V
 fn could_be(value: &Value, schema: &Value) -> bool {
     match (value, schema["format"].as_str()) {
         (Value::String(text), Some("uuid")) => Uuid::try_parse(text).is_ok(),
-        (Value::String(_), _) => specimen::kind(schema) == "string",
+        (Value::String(_), _) => specimen::kind(schema) != "integer",
         (Value::Number(_), _) => specimen::kind(schema) == "integer",
         _ => false,
     }
