@@ -216,7 +216,7 @@ pub async fn read_tenant(
 
 /// Gives a tenant another name for people. Its slug stays.
 #[utoipa::path(patch, path = "/tenants/{slug}", operation_id = "rename_tenant", tag = TAG,
-    security(("platform" = [])), params(("slug" = String, Path, description = "Slug")),
+    security(("platform" = [])), params(("slug" = String, Path, description = "Slug"), ("if-match" = String, Header, description = "The tenant's version, quoted")),
     request_body = TenantPatch, responses((status = 200, description = "Renamed", body = TenantRecord)))]
 pub async fn rename_tenant(
     State(app): State<App>,
@@ -276,7 +276,7 @@ async fn set_status(
 /// Changes what a tenant has decided for itself.
 #[utoipa::path(patch, path = "/tenants/{slug}/configure", operation_id = "configure_tenant", tag = TAG,
     security(("bearer" = ["tenant.configure"]), ("platform" = [])),
-    params(("slug" = String, Path, description = "Slug")), request_body = TenantSettingsPatch,
+    params(("slug" = String, Path, description = "Slug"), ("if-match" = String, Header, description = "The tenant's version, quoted")), request_body = TenantSettingsPatch,
     responses((status = 200, description = "Configured", body = TenantRecord)))]
 pub async fn configure_tenant(
     State(app): State<App>,
@@ -300,7 +300,7 @@ pub async fn configure_tenant(
 /// Deletes a suspended tenant with everything in it. Export it before: what stays is a tombstone with the end of its
 /// audit chain, and its slug is not used again.
 #[utoipa::path(delete, path = "/tenants/{slug}", operation_id = "delete_tenant", tag = TAG,
-    security(("platform" = [])), params(("slug" = String, Path, description = "Slug")),
+    security(("platform" = [])), params(("slug" = String, Path, description = "Slug"), ("if-match" = String, Header, description = "The tenant's version, quoted")),
     request_body = TenantRemoval, responses((status = 204, description = "Gone")))]
 pub async fn delete_tenant(
     State(app): State<App>,

@@ -21,7 +21,15 @@ fn is_tenants(operation: &Operation) -> bool {
 
 /// Changes that need something no description of the database tells (a token from a letter, a browser at a foreign
 /// sign-in page, a working receiver), with the test that does them.
-const DONE_ELSEWHERE: &[(&str, &str)] = &[];
+const DONE_ELSEWHERE: &[(&str, &str)] = &[
+    ("confirm_password_reset", "the token of a letter: `registration`"),
+    ("reset_password", "the token of a letter: `registration`"),
+    ("verify_email", "the token of a letter: `registration`"),
+    (
+        "retry_event_dead_letter",
+        "an event that a projection refused: `events`",
+    ),
+];
 
 /// Changes that leave no entry, each with its reason.
 const UNAUDITED: &[(&str, &str)] = &[];
@@ -55,6 +63,13 @@ impl World {
             &[],
         )
         .await;
+        // One role is nobody's, so that it can be removed.
+        hub.execute(
+            &akron(),
+            "DELETE FROM user_role g USING role r WHERE r.id = g.role_id AND r.name = 'auditmarkrole3'",
+            &[],
+        )
+        .await;
         let admin = hub.token(Role::Admin).await;
         let (api, sender) = (Api::read(), Sender::to(&hub));
         Self {
@@ -82,6 +97,9 @@ impl World {
         known.insert("?entity_id".to_owned(), self.rows["plant"][0]["id"].clone());
         known.insert("?zone".to_owned(), json!("America/New_York"));
         known.insert("?country".to_owned(), json!("US"));
+        known.insert("?kinds".to_owned(), json!(["*"]));
+        known.insert("?projection".to_owned(), json!("search_entry"));
+        known.insert("?current_password".to_owned(), json!(PASSWORD));
         known.insert("?sku".to_owned(), self.rows["sku"][0]["code"].clone());
         known
     }
@@ -99,6 +117,16 @@ impl World {
                 ("email", json!("operator@akron.example")),
                 ("password", json!(PASSWORD)),
             ]),
+            "forgot_password" => given(&[("email", json!("auditor@akron.example"))]),
+            "initiate_password_reset" => given(&[("email", json!("operator@akron.example"))]),
+            "resend_verification" => given(&[("email", self.rows["app_user"][0]["email"].clone())]),
+            "register_user" => {
+                let mut owner = rows::owner(&self.hub).await;
+                let open = json!({ "registration": { "mode": "domains", "domains": ["example.org"] } });
+                let sql = "UPDATE platform.tenant SET settings = $1 WHERE slug = 'akron'";
+                sqlx::query(sql).bind(open).execute(&mut owner).await.unwrap();
+                Given::new()
+            }
             "enroll_edge" => {
                 let now = self.hub.hub.app.clock.now();
                 let code = cloud_hub::tenant::enrolment::create_code(&self.hub.db, &akron(), "audited", now)
@@ -137,7 +165,16 @@ impl World {
                     .api
                     .least(operation, &given)
                     .header("x-request-id", correlation);
-                let raw = self.sender.send(&prepared, token).await;
+                let mut raw = self.sender.send(&prepared, token).await;
+                // Doors that everybody may knock at open slowly, and say when.
+                if let Some(wait_s) = raw
+                    .headers
+                    .get("retry-after")
+                    .and_then(|it| it.to_str().ok()?.parse().ok())
+                {
+                    tokio::time::sleep(std::time::Duration::from_secs(std::cmp::min(wait_s, 3))).await;
+                    raw = self.sender.send(&prepared, token).await;
+                }
                 if raw.status.is_success() {
                     return Ok(raw);
                 }
@@ -223,7 +260,7 @@ async fn every_operation_that_changes_something_leaves_an_entry_in_the_chain() {
     // out while there is work.
     let order = |it: &Operation| {
         (
-            it.id.contains("logout"),
+            it.id.contains("logout") || it.id == "change_password",
             it.method == Method::DELETE,
             it.id.starts_with("complete"),
             !it.variables.is_empty(),
@@ -231,6 +268,7 @@ async fn every_operation_that_changes_something_leaves_an_entry_in_the_chain() {
     };
     changes.sort_by_key(|it| order(it));
     let (mut undone, mut flaws, mut done) = (BTreeMap::new(), Vec::new(), 0);
+    changes.retain(|it| !DONE_ELSEWHERE.iter().any(|(known, _)| *known == it.id));
     for operation in &changes {
         let correlation = format!("audited-{}", operation.id);
         match world.done(operation, &correlation).await {
@@ -249,12 +287,11 @@ async fn every_operation_that_changes_something_leaves_an_entry_in_the_chain() {
             }
         }
     }
-    undone.retain(|id, _| !DONE_ELSEWHERE.iter().any(|(known, _)| known == id));
-    assert!(flaws.is_empty(), "{}", flaws.join("\n"));
     assert!(
-        undone.is_empty(),
-        "{done} of {} changes were done; tell in `script` what these need:\n{undone:#?}",
-        changes.len()
+        flaws.is_empty() && undone.is_empty(),
+        "{done} of {} changes were done.\n{}\nTell in `script` what these need: {undone:#?}",
+        changes.len(),
+        flaws.join("\n"),
     );
 }
 

@@ -34,6 +34,7 @@ const FORMS: &[(&str, &str)] = &[
     ("label_use.entity", "plant"),
     ("attachment.entity", "plant"),
     ("frame.lane", "1"),
+    ("role_permission.permission", "plant.read"),
     ("vision_result.defects", "[]"),
 ];
 
@@ -115,6 +116,11 @@ pub(crate) async fn fill(owner: &mut PgConnection, tenant: &TenantSlug, mark: &s
             rows.entry(table.to_owned()).or_default().push(made);
         }
     }
+    // Tenants are named in paths too, and stand in no schema of their own.
+    rows.insert(
+        "tenant".to_owned(),
+        vec![json!({ "slug": tenant.as_str() }); count],
+    );
     rows
 }
 
@@ -251,6 +257,15 @@ pub(crate) fn candidates(operation: &Operation, rows: &Rows, number: usize) -> V
     let noun = head.unwrap_or_default().trim_end_matches('s').replace('-', "_");
     let mut found = Vec::new();
     for (table, rows) in rows {
+        // A number names something only in the table that the path is about.
+        let is_named = table.contains(&noun) || noun.contains(table.as_str());
+        let is_number = operation
+            .variables
+            .iter()
+            .any(|it| specimen::kind(&it.schema) == "integer");
+        if is_number && !is_named {
+            continue;
+        }
         let Some(row) = rows.get(number) else { continue };
         let of = |variable: &Parameter| {
             let name = variable.name.as_str();
@@ -259,7 +274,13 @@ pub(crate) fn candidates(operation: &Operation, rows: &Rows, number: usize) -> V
             } else {
                 format!("{noun}_{name}")
             };
-            let known = [&row[name], &row[&longer]];
+            // A part that is named after its table is the row itself.
+            let own = if name != "id" && table.ends_with(name) {
+                &row["id"]
+            } else {
+                &Value::Null
+            };
+            let known = [own, &row[&longer], &row[name]];
             known
                 .into_iter()
                 .find(|value| could_be(value, &variable.schema))
@@ -280,7 +301,7 @@ pub(crate) fn candidates(operation: &Operation, rows: &Rows, number: usize) -> V
 fn could_be(value: &Value, schema: &Value) -> bool {
     match (value, schema["format"].as_str()) {
         (Value::String(text), Some("uuid")) => Uuid::try_parse(text).is_ok(),
-        (Value::String(_), _) => specimen::kind(schema) == "string",
+        (Value::String(_), _) => specimen::kind(schema) != "integer",
         (Value::Number(_), _) => specimen::kind(schema) == "integer",
         _ => false,
     }

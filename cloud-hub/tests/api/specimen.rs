@@ -180,6 +180,9 @@ impl Api {
             }
             // What ends comes after what begins.
             "integer" if name.starts_with("to_") => json!(2),
+            "integer" if name == "expires_us" => {
+                json!(chrono::Utc::now().timestamp_micros() + 86_400_000_000)
+            }
             "integer" => json!(schema["minimum"].as_i64().unwrap_or(1).max(1)),
             "number" => json!(schema["minimum"].as_f64().unwrap_or(1.0).max(1.0)),
             "boolean" => json!(false),

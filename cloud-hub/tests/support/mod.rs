@@ -2,6 +2,7 @@
 //! process; one database a test, copied from a template that holds both demonstration tenants.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_docs,
     clippy::unwrap_used,
