@@ -409,7 +409,7 @@ async fn verifying(bench: &Bench) -> Option<Value> {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let bench = Bench::start().await;
+    let bench = Box::pin(Bench::start()).await;
     // The columns above are the record's own.
     let known = resource::columns::<cloud_hub::fsq::resources::supplier::Supplier>();
     assert!(known.iter().all(|column| COLUMNS.contains(column)), "{known:?}");
