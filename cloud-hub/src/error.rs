@@ -152,7 +152,15 @@ fn refused(refusal: &(dyn DatabaseError + 'static)) -> Option<Error> {
 /// The columns of a key that was refused, as PostgreSQL's detail names them before their values:
 /// `Key (code)=(A) already exists.` The values are left out.
 fn keys(said: &PgDatabaseError) -> Option<String> {
-    let (columns, _) = said.detail()?.strip_prefix("Key (")?.split_once(")=(")?;
+    // Where row policies stand, PostgreSQL shows no detail: the constraint's name still names a single column.
+    let Some(detail) = said.detail() else {
+        let column = said
+            .constraint()?
+            .strip_prefix(said.table()?)?
+            .strip_prefix('_')?;
+        return Some(format!("`{}`", column.strip_suffix("_key")?));
+    };
+    let (columns, _) = detail.strip_prefix("Key (")?.split_once(")=(")?;
     let named = columns.split(", ").map(|column| format!("`{column}`"));
     Some(named.collect::<Vec<_>>().join(" and "))
 }

@@ -222,6 +222,9 @@ mod tests {
             is_schema |= line.starts_with("#[derive(") && line.contains("ToSchema");
             let words: Vec<&str> = line.split([' ', '<', '(', ';', '{']).collect();
             let at = words.iter().position(|word| ["struct", "enum"].contains(word));
+            if let Some(by_hand) = line.strip_prefix("impl ToSchema for ") {
+                names.extend(by_hand.split_whitespace().next().map(str::to_owned));
+            }
             if let (true, Some(at), false) = (is_schema, at, line.starts_with("//")) {
                 names.push(words[at + 1].to_owned());
                 is_schema = false;

@@ -92,7 +92,12 @@ impl From<Row> for ApiKey {
             id: row.id,
             version: row.version,
             name: row.name,
-            permissions: row.permissions,
+            // What a newer program has granted means nothing to this one.
+            permissions: row
+                .permissions
+                .into_iter()
+                .filter(|name| Permission::parse(name).is_some())
+                .collect(),
             plant_id: row.plant_id,
             line_id: row.line_id,
             created_by: row.created_by,

@@ -441,6 +441,9 @@ pub async fn add_role_permissions(
     let (mut tx, grants) = caller.begin_granted(&app, Permission::RoleWrite).await?;
     let before = lock_own(&mut tx, id, None).await?;
     let permissions = parse(&given.permissions)?;
+    if permissions.is_empty() {
+        return Err(Error::Invalid("`permissions` must have at least one".to_owned()));
+    }
     check_held(&grants, permissions.iter().copied())?;
     add(&mut tx, id, &permissions).await?;
     conclude(tx, before).await

@@ -80,7 +80,11 @@ pub async fn list_events(
     if !(0..=WAIT_S_MAX).contains(&wait_s) {
         return Err(Error::Invalid(format!("`wait_s` must be 0 to {WAIT_S_MAX}")));
     }
-    let from = query.from_seq.unwrap_or(0).saturating_sub(1);
+    let from = match query.from_seq {
+        Some(seq) if seq < 0 => return Err(Error::Invalid("`from_seq` must be 0 or more".to_owned())),
+        Some(seq) => seq.saturating_sub(1),
+        None => -1,
+    };
     let after = query.cursor.unwrap_or(0).max(from);
     let wanted = Wanted {
         kind: query.kind,

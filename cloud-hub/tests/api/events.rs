@@ -99,7 +99,7 @@ async fn the_feed_is_read_from_where_one_stopped_and_waits_for_what_comes() {
         admin.get(&format!("/events?{wrong}")).await.problem(400);
     }
     let far = format!("/events?from_seq={}", i64::MIN);
-    assert_eq!(admin.items(&far).await[0]["seq"], 1);
+    admin.get(&far).await.problem(400);
     let theirs = Caller::of_tenant(&hub, &cuyahoga(), Role::Admin).await;
     assert!(
         theirs.items("/events?kind=Supplier*").await.is_empty(),
