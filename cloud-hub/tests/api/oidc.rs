@@ -248,7 +248,10 @@ async fn an_application_exchanges_its_own_code_once() {
     let caller = Caller::anonymous(&hub);
     let body =
         json!({ "code": code, "code_verifier": verifier, "redirect_uri": redirect_uri, "nonce": "n-1" });
+    let entries = "SELECT count(*) FROM audit_event WHERE actor_kind = 'user' AND action = 'login' AND entity = 'session'";
+    assert_eq!(count(&hub, entries).await, 0);
     let session = caller.post("/auth/oidc/akron/app/token", body.clone()).await.ok();
+    assert_eq!(count(&hub, entries).await, 1);
     let token = session["access_token"].as_str().unwrap().to_owned();
     caller.with_token(token).get("/auth/me").await.ok();
     caller.post("/auth/oidc/akron/app/token", body).await.problem(401);

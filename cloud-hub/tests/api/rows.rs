@@ -36,6 +36,7 @@ const FORMS: &[(&str, &str)] = &[
     ("frame.lane", "1"),
     ("role_permission.permission", "plant.read"),
     ("vision_result.defects", "[]"),
+    ("identity_provider.role_mapping", "[]"),
 ];
 
 /// Rows by table, as JSON.
@@ -116,12 +117,47 @@ pub(crate) async fn fill(owner: &mut PgConnection, tenant: &TenantSlug, mark: &s
             rows.entry(table.to_owned()).or_default().push(made);
         }
     }
+    rows.insert(
+        "enroll_code".to_owned(),
+        enrol(owner, tenant, mark, &rows["edge"]).await,
+    );
     // Tenants are named in paths too, and stand in no schema of their own.
     rows.insert(
         "tenant".to_owned(),
         vec![json!({ "slug": tenant.as_str() }); count],
     );
     rows
+}
+
+/// Who an edge is and with which code the next one gets in is known to the platform, not to the tenant's schema:
+/// lets each edge in, and gives it a code that nobody has used.
+async fn enrol(owner: &mut PgConnection, tenant: &TenantSlug, mark: &str, edges: &[Value]) -> Vec<Value> {
+    let mut codes = Vec::new();
+    for edge in edges {
+        let name = edge["name"].as_str().expect("an edge has a name");
+        sqlx::query(
+            "INSERT INTO platform.edge_registry (tenant_id, name, secret_sha256) \
+             SELECT id, $2, sha256(convert_to($2, 'UTF8')) FROM platform.tenant WHERE slug = $1",
+        )
+        .bind(tenant.as_str())
+        .bind(name)
+        .execute(&mut *owner)
+        .await
+        .unwrap();
+        let code = sqlx::query_scalar(
+            "INSERT INTO platform.enroll_code AS c (code_sha256, tenant_id, edge_name, expires_at, created_by) \
+             SELECT sha256(convert_to($1 || ' ' || $2, 'UTF8')), id, $2, now() + interval '1 hour', $3 \
+             FROM platform.tenant WHERE slug = $1 RETURNING to_jsonb(c)",
+        )
+        .bind(tenant.as_str())
+        .bind(name)
+        .bind(mark)
+        .fetch_one(&mut *owner)
+        .await
+        .unwrap();
+        codes.push(code);
+    }
+    codes
 }
 
 /// Tables after those they refer to.
@@ -231,7 +267,9 @@ fn text(column: &Column, mark: &str, number: usize) -> String {
     let word = format!("{mark}{}{number}", column.relation.replace('_', ""));
     match column.name.as_str() {
         "email" => format!("{word}@example.org"),
-        name if name.ends_with("url") || name == "issuer" => format!("https://127.0.0.1:9/{word}"),
+        name if name.ends_with("url") => format!("https://127.0.0.1:9/{word}"),
+        // A name that there never is (RFC 6761): no provider answers, and none is in the hub's own network.
+        "issuer" => format!("https://{word}.invalid"),
         name if name.ends_with("sha256") => digest(mark, &column.relation, number),
         _ => word,
     }

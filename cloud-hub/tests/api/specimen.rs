@@ -135,10 +135,14 @@ impl Api {
             path,
             headers,
             body: operation.body.as_ref().map(|(media, schema)| {
-                let value = given
-                    .get("body")
-                    .cloned()
-                    .unwrap_or_else(|| self.least_value("", schema, given));
+                let value = given.get("body").cloned().unwrap_or_else(|| {
+                    if media == "application/octet-stream" {
+                        // The content of a file: an empty one is none.
+                        json!("specimen")
+                    } else {
+                        self.least_value("", schema, given)
+                    }
+                });
                 (media.clone(), bytes(media, &value))
             }),
         }
