@@ -42,6 +42,8 @@ const MOVED_BY_THE_HUB: &[&str] = &[
     "activity_day",
     "search_entry",
     "webhook",
+    "webhook_attempt",
+    "webhook_delivery",
     "audit_event",
     "domain_event",
     "deviation",
