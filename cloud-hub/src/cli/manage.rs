@@ -8,9 +8,10 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use uuid::Uuid;
 
 use super::Place;
+use crate::kernel::hex::hex;
 use crate::{
     hub::Databases,
-    integrity::key::{AuditKey, hex},
+    integrity::key::AuditKey,
     kernel::{
         audit::Actor,
         clock::Clock,

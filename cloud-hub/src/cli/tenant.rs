@@ -248,7 +248,7 @@ async fn export(place: &Place, slug: &TenantSlug, out: &Path, json: bool) -> any
     draft
         .persist_noclobber(out)
         .with_context(|| format!("writing {}", out.display()))?;
-    let sha256 = archive::hex(&exported.sha256);
+    let sha256 = crate::kernel::hex::hex(&exported.sha256);
     if json {
         println!(
             "{}",

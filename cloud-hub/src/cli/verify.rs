@@ -17,11 +17,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Place, manage};
+use crate::kernel::hex::{from_hex, hex};
 use crate::{
     config::{Config, ConfigError},
     integrity::{
         export::verify_file,
-        key::{self, AuditKey, from_hex, hex},
+        key::{self, AuditKey},
         root::Root,
         root_file,
         verify::{self, Ask, Verified},

@@ -10,10 +10,10 @@ use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    TAG,
-    key::{self, hex},
+    TAG, key,
     verify::{self, Ask, Verified},
 };
+use crate::kernel::hex::hex;
 use crate::{
     app::App,
     error::{Error, Result},

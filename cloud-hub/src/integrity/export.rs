@@ -23,10 +23,10 @@ use utoipa::IntoParams;
 use super::{
     TAG,
     chain::{Broken, Walk},
-    key::{from_hex, hex},
     root::{Root, Sealed, check_roots},
     verify::{self, Verified},
 };
+use crate::kernel::hex::{from_hex, hex};
 use crate::{
     app::App,
     error::{Error, Result},

@@ -10,9 +10,10 @@ use sqlx::FromRow;
 use super::{
     canonical::is_canonical,
     chain::{Broken, Fault},
-    key::{AuditKey, from_hex, hex, verifies},
+    key::{AuditKey, verifies},
 };
 use crate::kernel::audit::canonical;
+use crate::kernel::hex::{from_hex, hex};
 
 /// A row of `audit_root`.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]

@@ -9,10 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    key::{from_hex, hex},
-    root::Root,
-};
+use super::root::Root;
+use crate::kernel::hex::{from_hex, hex};
 
 /// Folder under the data directory.
 pub const FOLDER: &str = "audit-roots";

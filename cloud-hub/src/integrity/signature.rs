@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::{
     TAG,
-    key::hex,
     reauthenticate::{self, Factor, Person},
     second_person::{Meaning, Situation, may_sign},
     signable::{self, Current, RecordType},
     signed::{COLUMNS, Signature},
 };
+use crate::kernel::hex::hex;
 use crate::{
     app::App,
     error::{Error, Result},

@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{
-    chain::{Broken, Fault, NOWHERE},
-    key::hex,
+use super::chain::{Broken, Fault, NOWHERE};
+use crate::kernel::{
+    hex::hex,
+    tenancy::{TenancyError, TenantTx},
 };
-use crate::kernel::tenancy::{TenancyError, TenantTx};
 
 /// A row of `signature`.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]

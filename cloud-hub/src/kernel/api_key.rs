@@ -6,7 +6,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{secret, tenancy::TenantSlug};
+use super::{hex::hex, secret, tenancy::TenantSlug};
 
 const PREFIX: &str = "ff";
 const SECRET_BYTES: usize = 32;
@@ -59,10 +59,7 @@ impl ApiKeySecret {
 
     /// Asks the tenant's schema what the key may do; no row when it is unknown, revoked or too old.
     pub(super) fn question(&self, now: DateTime<Utc>) -> String {
-        let digest = self
-            .secret_sha256
-            .iter()
-            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let digest = hex(&self.secret_sha256);
         format!(
             "SELECT key_grants('{}', '\\x{digest}', '{}')",
             self.id,

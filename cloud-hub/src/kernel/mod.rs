@@ -12,6 +12,7 @@ pub mod duration;
 pub mod event;
 pub mod export;
 pub mod freeze;
+pub mod hex;
 pub mod idempotency;
 pub mod key_file;
 pub mod key_use;

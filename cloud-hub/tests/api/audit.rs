@@ -73,13 +73,13 @@ async fn an_entry_says_who_what_when_before_after_and_why() {
 
     // Anybody can compute the hash from what is shown.
     let prev_hash: [u8; 32] =
-        cloud_hub::integrity::key::from_hex(update["prev_hash"].as_str().unwrap()).unwrap();
+        cloud_hub::kernel::hex::from_hex(update["prev_hash"].as_str().unwrap()).unwrap();
     let hash = link(
         &prev_hash,
         update["seq"].as_i64().unwrap(),
         update["event"].as_str().unwrap(),
     );
-    assert_eq!(update["hash"], cloud_hub::integrity::key::hex(&hash));
+    assert_eq!(update["hash"], cloud_hub::kernel::hex::hex(&hash));
     assert_eq!(
         auditor.get(&format!("/audit/{}", update["seq"])).await.ok(),
         *update

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use cloud_hub::kernel::{export::hex, role::Role};
+use cloud_hub::kernel::{hex::hex, role::Role};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -118,7 +118,7 @@ async fn a_signature_carries_name_time_meaning_and_the_records_hash_and_is_on_re
     );
     assert_eq!(signed["record"]["code"], "S-1");
     let canonical = cloud_hub::kernel::audit::canonical(&signed["record"]);
-    let sha256 = cloud_hub::integrity::key::hex(&Sha256::digest(canonical));
+    let sha256 = cloud_hub::kernel::hex::hex(&Sha256::digest(canonical));
     assert_eq!(signed["record_sha256"], sha256);
     assert_eq!(
         signatures(&admin, "supplier", &id).await,

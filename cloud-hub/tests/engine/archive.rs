@@ -269,7 +269,7 @@ fn with_right_hashes(file: &Path) -> PathBuf {
     use sha2::{Digest, Sha256};
     let found = std::cell::RefCell::new(BTreeMap::new());
     let out = rewritten(file, |name, content| {
-        let sha256 = archive::hex(&Sha256::digest(&*content));
+        let sha256 = cloud_hub::kernel::hex::hex(&Sha256::digest(&*content));
         found
             .borrow_mut()
             .insert(name.to_owned(), (content.len() as u64, sha256));

@@ -562,8 +562,8 @@ async fn a_folder_of_roots_is_checked_without_the_databases_own() {
     let folder = dir.path().join("akron");
     std::fs::create_dir(&folder).unwrap();
     for root in &roots {
-        let text = json!({ "statement": root.statement, "signature": cloud_hub::integrity::key::hex(&root.signature),
-            "public_key": cloud_hub::integrity::key::hex(&root.public_key) });
+        let text = json!({ "statement": root.statement, "signature": cloud_hub::kernel::hex::hex(&root.signature),
+            "public_key": cloud_hub::kernel::hex::hex(&root.public_key) });
         std::fs::write(folder.join(format!("{}.json", root.day)), text.to_string()).unwrap();
     }
     let files = root_file::read(dir.path(), "akron").unwrap();

@@ -17,13 +17,11 @@ use tempfile::NamedTempFile;
 use tokio::{io::AsyncWriteExt, task::spawn_blocking};
 
 use super::kind::{self, HEAD_BYTES};
+use crate::kernel::hex::hex;
 use crate::{
     app::App,
     error::{Error, Result},
-    kernel::{
-        export::hex,
-        tenancy::{TenantSlug, TenantTx},
-    },
+    kernel::tenancy::{TenantSlug, TenantTx},
 };
 
 /// Largest content of an attachment.

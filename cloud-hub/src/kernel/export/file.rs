@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use super::{
     Asked, Format,
     cell::{Cell, harmless, title},
-    hex, iso,
+    iso,
 };
 use crate::error::{Error, Result};
+use crate::kernel::hex::hex;
 
 /// Rows below the header that a sheet of a workbook can have.
 const SHEET_ROWS_MAX: u32 = 1_048_575;

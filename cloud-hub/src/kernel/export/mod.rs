@@ -39,6 +39,7 @@ use super::{audit::Deed, tenancy::TenantTx};
 use crate::{
     app::App,
     error::{Error, Result},
+    kernel::hex::hex,
 };
 
 pub use cell::fields;
@@ -269,16 +270,6 @@ fn respond(about: &About, made: Made, slot: Slot) -> Response {
 /// ISO 8601 in UTC with microseconds.
 pub(super) fn iso(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a String takes all that is written to it");
-    }
-    text
 }
 
 /// A SHA-256 as `Content-Digest` (RFC 9530) carries it.

@@ -13,10 +13,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
-use super::{
-    ArchiveError, FOLDER, FORMAT, LEFT_OUT, MANIFEST, Manifest, SUFFIX, TableEntry, broken, hex, quoted,
+use super::{ArchiveError, FOLDER, FORMAT, LEFT_OUT, MANIFEST, Manifest, SUFFIX, TableEntry, broken, quoted};
+use crate::kernel::{
+    hex::hex,
+    tenancy::{Db, TenantSlug, TenantTx},
 };
-use crate::kernel::tenancy::{Db, TenantSlug, TenantTx};
 
 const COMPRESSION: i32 = 3;
 

@@ -15,8 +15,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{
     ArchiveError, CHUNK_BYTES, FOLDER, FORMAT, MANIFEST, Manifest, SUFFIX, TableEntry, broken, column_list,
-    hex, quoted,
+    quoted,
 };
+use crate::kernel::hex::hex;
 use crate::{
     kernel::{
         audit::{self, Deed},

@@ -130,13 +130,6 @@ fn broken(what: impl Into<String>) -> ArchiveError {
     ArchiveError::Broken(what.into())
 }
 
-/// Bytes as lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let pair = |byte: &u8| [byte >> 4, byte & 15].map(|half| char::from(DIGITS[usize::from(half)]));
-    bytes.iter().flat_map(pair).collect()
-}
-
 /// Rows of a text `COPY`: a line feed within a value is written as `\n`, so each one ends a row.
 fn rows(chunk: &[u8]) -> u64 {
     chunk.split(|byte| *byte == b'\n').count() as u64 - 1
