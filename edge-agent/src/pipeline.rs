@@ -191,6 +191,10 @@ impl Pipeline {
                 inspect::count(&self.health, &inspection);
                 self.note(vec![Event::Inspection(*inspection)]);
             }
+            Acquired::Record(event) => self.note(vec![*event]),
+            Acquired::AlarmAction(action) => {
+                tracing::warn!(code = %action.code, subject = %action.subject, "no alarm of this name");
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! offset size  field
 //!  0     2     magic "FF"
 //!  2     1     version (1)
-//!  3     1     kind (1 frame, 2 dictionary, 3 acknowledgements)
+//!  3     1     kind (1 frame, 2 dictionary, 3 acknowledgements, 4 command)
 //!  4     4     CRC32C of everything from offset 8, little endian
 //!  8     varint length of the header, header (postcard)
 //!  .     1     body form: 0 plain, 1 zstd
@@ -39,6 +39,8 @@ pub enum Kind {
     Dictionary = 2,
     /// The hub's word on frames and dictionaries.
     Acknowledgement = 3,
+    /// A request of the hub.
+    Command = 4,
 }
 
 /// Why bytes are no message. None of them panics or allocates beyond [`BODY_BYTES_MAX`].

@@ -1,10 +1,12 @@
 //! What happened, beside readings? The records of the events lane: checks, deviations, alarms, inspections,
-//! readings that were due and not read, and gaps.
+//! readings that were due and not read, gaps, answers to commands, manual entries and clock steps.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    alarm::AlarmChange,
+    command::CommandResult,
     limit::{Check, Deviation},
     reading::{Alias, Micros},
 };
@@ -24,6 +26,64 @@ pub enum Event {
     NotRead(NotRead),
     /// Records that were acquired and then lost, and how many.
     Gap(Gap),
+    /// What became of a command of the hub.
+    CommandResult(CommandResult),
+    /// An alarm changed its state.
+    AlarmChange(AlarmChange),
+    /// A person entered a value by hand.
+    ManualEntry(ManualEntry),
+    /// The edge's clock was found to be wrong, or was corrected.
+    ClockStep(ClockStep),
+    /// The edge asks for a certificate; the answer is a command.
+    CertificateRequest(CertificateRequest),
+}
+
+/// A value that a person measured and entered on the line PC.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ManualEntry {
+    /// Stable identity.
+    pub id: Uuid,
+    /// When it was entered.
+    pub at_us: Micros,
+    /// When it was measured, as the person says.
+    pub measured_us: Micros,
+    /// Name of the tag.
+    pub tag: String,
+    /// The value in the tag's unit.
+    pub value: f64,
+    /// The badge of who measured it. What proves it, the PIN, was checked on the line PC and goes nowhere.
+    pub badge: String,
+    /// Name of who measured it, as the line PC knows it.
+    pub name: String,
+    /// What they signed: `performed`.
+    pub meaning: String,
+    /// In their words.
+    pub note: String,
+    /// SHA-256 over the entry's canonical text, lower-case hex; binds the signature to what was entered.
+    pub sha256: String,
+}
+
+/// The edge's clock was found to be wrong, or was corrected. Records are ordered by sequence, never by the clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStep {
+    /// When, by the clock after the step.
+    pub at_us: Micros,
+    /// By how much it was set: positive forward, negative back.
+    pub by_us: i64,
+    /// Whether the clock is synchronised after it.
+    pub is_synced: bool,
+    /// Add this to the times of records of this boot that were sealed unsynchronised before the step: the first
+    /// synchronisation of a boot tells what the true times were. 0 where they stand as they are.
+    pub correction_us: i64,
+}
+
+/// The edge asks for a certificate of its own key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// When.
+    pub at_us: Micros,
+    /// PKCS #10, PEM.
+    pub csr_pem: String,
 }
 
 /// Something a person should know.

@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod ack;
+pub mod alarm;
+pub mod command;
 pub mod envelope;
 pub mod event;
 pub mod frame;

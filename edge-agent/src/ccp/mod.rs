@@ -346,7 +346,9 @@ pub fn is_record(event: &Event) -> bool {
     match event {
         Event::CcpCheck(_) | Event::Deviation(_) => true,
         Event::Alarm(alarm) => alarm.code.starts_with("ccp.") || alarm.code == "sensor.stuck",
-        Event::Inspection(_) | Event::NotRead(_) | Event::Gap(_) => false,
+        Event::AlarmChange(change) => change.code.starts_with("ccp.") || change.code == "sensor.stuck",
+        Event::CommandResult(_) | Event::ManualEntry(_) | Event::ClockStep(_) => true,
+        Event::Inspection(_) | Event::NotRead(_) | Event::Gap(_) | Event::CertificateRequest(_) => false,
     }
 }
 

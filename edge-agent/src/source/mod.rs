@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use protocol::{
     Quality, Reading,
-    event::{Alarm, Inspection, NotRead},
+    alarm::AlarmAction,
+    event::{Alarm, Event, Inspection, NotRead},
     reading::{Alias, Micros},
 };
 use tokio::sync::mpsc;
@@ -37,6 +38,10 @@ pub enum Acquired {
     Alarm(Alarm),
     /// A camera frame and its verdict.
     Inspection(Box<Inspection>),
+    /// A record that is complete as it is: a manual entry, the answer to a command.
+    Record(Box<Event>),
+    /// What a person does about an alarm.
+    AlarmAction(Box<AlarmAction>),
 }
 
 /// Where a source puts what it acquired. A full outlet makes the source wait, which it then records as overrun.

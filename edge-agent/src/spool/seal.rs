@@ -161,6 +161,7 @@ fn picture_bytes(event: &Event) -> usize {
     match event {
         Event::Inspection(inspection) => 512 + inspection.thumbnail_jpeg.as_ref().map_or(0, Vec::len),
         Event::NotRead(record) => 64 + record.tags.len() * 5,
+        Event::CertificateRequest(request) => 64 + request.csr_pem.len(),
         _ => 256,
     }
 }

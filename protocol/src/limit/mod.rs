@@ -147,7 +147,7 @@ pub struct Check {
     pub limit_version: u32,
 }
 
-/// What kind of loss of control.
+/// What kind of loss of control. Variants are only ever appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviationKind {
@@ -157,6 +157,14 @@ pub enum DeviationKind {
     MonitoringGap,
     /// The sensor repeats itself while its reference moves.
     SensorStuck,
+    /// The value was not held long enough: too little lethality.
+    HoldTime,
+    /// Product did not cool fast enough.
+    Cooling,
+    /// A challenge of the control failed: what should have been rejected was not.
+    Challenge,
+    /// A check that was due was not made.
+    MissedCheck,
 }
 
 /// How far a deviation has come.

@@ -171,6 +171,10 @@ const fn kind_name(kind: DeviationKind) -> &'static str {
         DeviationKind::Limit => "limit",
         DeviationKind::MonitoringGap => "monitoring_gap",
         DeviationKind::SensorStuck => "sensor_stuck",
+        DeviationKind::HoldTime => "hold_time",
+        DeviationKind::Cooling => "cooling",
+        DeviationKind::Challenge => "challenge",
+        DeviationKind::MissedCheck => "missed_check",
     }
 }
 
@@ -179,5 +183,9 @@ const fn kind_title(kind: DeviationKind) -> &'static str {
         DeviationKind::Limit => "Critical limit not met",
         DeviationKind::MonitoringGap => "Not monitored",
         DeviationKind::SensorStuck => "Sensor stuck",
+        DeviationKind::HoldTime => "Not held long enough",
+        DeviationKind::Cooling => "Cooled too slowly",
+        DeviationKind::Challenge => "Challenge failed",
+        DeviationKind::MissedCheck => "Check missed",
     }
 }
