@@ -344,10 +344,13 @@ impl Watched {
 /// Whether an event is part of the legal record and goes to the journal too.
 pub fn is_record(event: &Event) -> bool {
     match event {
-        Event::CcpCheck(_) | Event::Deviation(_) => true,
+        Event::CcpCheck(_)
+        | Event::Deviation(_)
+        | Event::CommandResult(_)
+        | Event::ManualEntry(_)
+        | Event::ClockStep(_) => true,
         Event::Alarm(alarm) => alarm.code.starts_with("ccp.") || alarm.code == "sensor.stuck",
         Event::AlarmChange(change) => change.code.starts_with("ccp.") || change.code == "sensor.stuck",
-        Event::CommandResult(_) | Event::ManualEntry(_) | Event::ClockStep(_) => true,
         Event::Inspection(_) | Event::NotRead(_) | Event::Gap(_) | Event::CertificateRequest(_) => false,
     }
 }
