@@ -1,5 +1,6 @@
 //! How do the parts make one agent? The only file that knows them all: opens the spool, starts the pipeline, the
-//! sources, the inspectors, the uplink and the local page, and takes them down in the reverse order.
+//! sources, the inspectors, the uplink and the local page, follows a changed configuration, and takes the parts down
+//! in the reverse order.
 
 use std::{
     io,
@@ -10,8 +11,8 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    sync::mpsc,
-    task::{JoinHandle, JoinSet},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,11 +21,14 @@ use crate::{
     ccp::Engine,
     clock,
     config::Config,
-    health::{Health, SourceHealth, UplinkState},
+    health::{Health, UplinkState},
     inspect::{self, Mailbox},
     local,
-    pipeline::Pipeline,
-    source::{Acquired, Closed, Outlet, camera, modbus, opcua},
+    pipeline::{Pipeline, Rules},
+    source::{
+        Acquired,
+        running::{Changes, Running as Sources, Surroundings},
+    },
     spool::{self, Appender, Outbox, seal::Sealer, store::Limits},
     uplink::{self, Uplink, identity},
 };
@@ -67,8 +71,45 @@ pub enum AgentError {
     Ended(&'static str),
 }
 
-/// Runs the agent until `stop`; everything acquired by then is on disk when it returns.
-pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Result<(), AgentError> {
+/// A changed configuration for the running agent.
+#[derive(Debug)]
+pub struct Reload {
+    /// What it is told from here on.
+    pub config: Config,
+    /// What came of it.
+    pub answer: oneshot::Sender<Result<Reloaded, ReloadError>>,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The sources that were touched.
+    pub sources: Changes,
+    /// Whether control points, tags or their rules changed.
+    pub has_new_rules: bool,
+    /// Parts of the configuration that changed and count from the next start only.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Why a running agent keeps its configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// It would be another agent.
+    #[error("the edge's name and tenant cannot change while it runs; restart the agent")]
+    OtherEdge,
+    /// Frames could not be explained.
+    #[error("the new tag dictionary cannot be written to disk")]
+    Disk,
+}
+
+/// Runs the agent until `stop`; everything acquired by then is on disk when it returns. `reloads` brings changed
+/// configurations.
+pub async fn run(
+    config: Config,
+    data_dir: &Path,
+    mut reloads: mpsc::Receiver<Reload>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
     let data_dir_error = |source| AgentError::DataDir {
         path: data_dir.to_owned(),
         source,
@@ -76,12 +117,23 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
     std::fs::create_dir_all(data_dir).map_err(data_dir_error)?;
     // A ready file of an earlier start would send scripts to a port that is no longer ours.
     local::clear_ready(data_dir);
-    let mut running = Running::start(&config, data_dir).await?;
+    let mut running = Running::start(config, data_dir).await?;
     local::write_ready(data_dir, &running.http).map_err(data_dir_error)?;
-    tracing::info!(edge = %config.edge.name, http = %running.http, tags = config.tag_count(), "agent running");
-    let ended = tokio::select! {
-        () = stop.cancelled() => None,
-        part = running.ended() => Some(part),
+    tracing::info!(
+        edge = %running.config.edge.name, http = %running.http, tags = running.config.tag_count(), "agent running"
+    );
+    let ended = loop {
+        tokio::select! {
+            () = stop.cancelled() => break None,
+            part = running.ended() => break Some(part),
+            Some(reload) = reloads.recv() => {
+                let outcome = running.reload(reload.config).await;
+                if let Err(error) = &outcome {
+                    tracing::error!(%error, "configuration not changed");
+                }
+                drop(reload.answer.send(outcome));
+            }
+        }
     };
     running.stop().await;
     local::clear_ready(data_dir);
@@ -90,14 +142,11 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
     ended.map_or(Ok(()), |part| Err(AgentError::Ended(part)))
 }
 
-type Tasks = JoinSet<Result<(), Closed>>;
-
 /// The agent's parts while they run.
 struct Running {
+    config: Config,
     http: String,
-    sources: Tasks,
-    cameras: Tasks,
-    cameras_stop: CancellationToken,
+    sources: Sources,
     mailbox: Mailbox,
     inspectors: Vec<std::thread::JoinHandle<()>>,
     acquired: mpsc::Sender<Acquired>,
@@ -111,15 +160,10 @@ struct Running {
 }
 
 impl Running {
-    async fn start(config: &Config, data_dir: &Path) -> Result<Self, AgentError> {
+    async fn start(config: Config, data_dir: &Path) -> Result<Self, AgentError> {
         let identity = identity::load(data_dir)?;
         let boot = Uuid::now_v7();
-        let health = Arc::new(Health::new(
-            &config.edge.name,
-            boot,
-            clock::now_us(),
-            source_health(config),
-        ));
+        let health = Arc::new(Health::new(&config.edge.name, boot, clock::now_us()));
         let limits = Limits {
             quota_bytes: config.spool.quota_bytes,
             generation_bytes: config.spool.generation_bytes,
@@ -132,15 +176,19 @@ impl Running {
         let page = tokio::spawn(local::serve(listener, health.clone(), CancellationToken::new()));
 
         let (acquired_tx, acquired) = mpsc::channel(ACQUIRED_WAITING_MAX);
-        let mut pipeline = new_pipeline(config, boot, spool.appender, health.clone());
+        let mut pipeline = new_pipeline(&config, boot, spool.appender, health.clone());
         pipeline.recover(spool.left, &config.dictionary, clock::now_us());
         let pipeline_stop = CancellationToken::new();
         let pipeline = tokio::spawn(pipeline.run(acquired, pipeline_stop.clone()));
 
-        let mailbox = Mailbox::default();
-        let cameras_stop = CancellationToken::new();
-        let (sources, cameras) =
-            start_sources(config, data_dir, (&mailbox, &cameras_stop), &acquired_tx, &health);
+        let surroundings = Surroundings {
+            acquired: acquired_tx.clone(),
+            health: health.clone(),
+            mailbox: Mailbox::default(),
+            data_dir: data_dir.to_owned(),
+        };
+        let mailbox = surroundings.mailbox.clone();
+        let sources = Sources::start(&config, surroundings);
         let mut inspectors = Vec::new();
         if !config.cameras.is_empty() {
             inspectors = inspect::start(&config.vision, &mailbox, &acquired_tx, &health)
@@ -166,10 +214,9 @@ impl Running {
             health.uplink.set(UplinkState::NotEnrolled);
         }
         Ok(Self {
+            config,
             http,
             sources,
-            cameras,
-            cameras_stop,
             mailbox,
             inspectors,
             acquired: acquired_tx,
@@ -187,8 +234,7 @@ impl Running {
     async fn ended(&mut self) -> &'static str {
         tokio::select! {
             _ = &mut self.pipeline => "the pipeline",
-            Some(_) = self.sources.join_next() => "a source",
-            Some(_) = self.cameras.join_next() => "a camera",
+            part = self.sources.ended() => part,
             () = self.outbox.ended() => "the spool",
             _ = &mut self.page => "the local page",
             () = task_ended(self.uplink.as_mut()) => "the uplink",
@@ -197,9 +243,9 @@ impl Running {
 
     /// Sources first, so that nothing comes after the pipeline's last frame; the uplink while the spool still
     /// answers, so that it can take its leave; what it has not sent waits on disk.
-    async fn stop(mut self) {
-        self.sources.shutdown().await;
-        self.stop_cameras().await;
+    async fn stop(self) {
+        self.sources.stop().await;
+        stop_inspecting(&self.mailbox, self.inspectors, &self.acquired).await;
         self.uplink_stop.cancel();
         if let Some(uplink) = self.uplink
             && !uplink.is_finished()
@@ -218,31 +264,74 @@ impl Running {
         self.page.abort();
     }
 
-    /// Every picture that was taken from its directory becomes a record, looked at or not.
-    async fn stop_cameras(&mut self) {
-        self.cameras_stop.cancel();
-        let ending = async { while self.cameras.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_WITHIN, ending).await.is_err() {
-            tracing::warn!("a camera did not stop in time");
-            self.cameras.abort_all();
+    /// Goes by another configuration from here on: what stays the same is not touched, so that nothing is missed.
+    async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+        if (&config.edge.name, &config.edge.tenant) != (&self.config.edge.name, &self.config.edge.tenant) {
+            return Err(ReloadError::OtherEdge);
         }
-        for shot in self.mailbox.close() {
-            let record = inspect::not_performed(&shot, "the agent stopped before inspection");
-            if self
-                .acquired
-                .send(Acquired::Inspection(Box::new(record)))
-                .await
-                .is_err()
-            {
-                tracing::error!(camera = %shot.camera, "a picture ends without a record");
+        let mut reloaded = Reloaded {
+            needs_restart: needs_restart(&self.config, &config),
+            has_new_rules: config.dictionary != self.config.dictionary || config.points != self.config.points,
+            sources: Changes::default(),
+        };
+        // First the words, then those who use them: no frame may hold an alias that its dictionary does not explain.
+        if reloaded.has_new_rules {
+            if !self.outbox.adopt(config.dictionary.clone()).await {
+                return Err(ReloadError::Disk);
+            }
+            let rules = Rules {
+                points: config.points.clone(),
+                dictionary: config.dictionary.id(),
+            };
+            let (done, is_done) = oneshot::channel();
+            if self.acquired.send(Acquired::Rules(Box::new(rules), done)).await.is_ok() {
+                drop(is_done.await);
             }
         }
-        let inspectors = std::mem::take(&mut self.inspectors);
-        let joined =
-            tokio::task::spawn_blocking(|| inspectors.into_iter().all(|thread| thread.join().is_ok()));
-        if !matches!(tokio::time::timeout(STOP_WITHIN, joined).await, Ok(Ok(true))) {
-            tracing::error!("an inspection did not end in time");
+        reloaded.sources = self.sources.follow(&config);
+        tracing::info!(
+            started = ?reloaded.sources.started, changed = ?reloaded.sources.changed,
+            stopped = ?reloaded.sources.stopped, rules = reloaded.has_new_rules,
+            needs_restart = ?reloaded.needs_restart, "configuration followed"
+        );
+        self.config = config;
+        Ok(reloaded)
+    }
+}
+
+/// The sections that changed and count from the next start only.
+fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("edge", before.edge != after.edge),
+        ("hub", before.hub != after.hub),
+        ("local", before.local_http != after.local_http),
+        ("spool", before.spool != after.spool),
+        (
+            "vision",
+            before.vision != after.vision || before.cameras.is_empty() && !after.cameras.is_empty(),
+        ),
+    ];
+    changed
+        .into_iter()
+        .filter_map(|(section, is_changed)| is_changed.then_some(section))
+        .collect()
+}
+
+/// Every picture that was taken from its directory becomes a record, looked at or not.
+async fn stop_inspecting(
+    mailbox: &Mailbox,
+    inspectors: Vec<std::thread::JoinHandle<()>>,
+    acquired: &mpsc::Sender<Acquired>,
+) {
+    for shot in mailbox.close() {
+        let record = inspect::not_performed(&shot, "the agent stopped before inspection");
+        if acquired.send(Acquired::Inspection(Box::new(record))).await.is_err() {
+            tracing::error!(camera = %shot.camera, "a picture ends without a record");
         }
+    }
+    let joined = tokio::task::spawn_blocking(|| inspectors.into_iter().all(|thread| thread.join().is_ok()));
+    if !matches!(tokio::time::timeout(STOP_WITHIN, joined).await, Ok(Ok(true))) {
+        tracing::error!("an inspection did not end in time");
     }
 }
 
@@ -273,50 +362,4 @@ async fn listen(address: &str) -> Result<TcpListener, AgentError> {
             address: address.to_owned(),
             source,
         })
-}
-
-/// One entry a source, in the order in which they are started.
-fn source_health(config: &Config) -> Vec<Arc<SourceHealth>> {
-    let modbus = config
-        .modbus
-        .iter()
-        .map(|device| SourceHealth::new("modbus", &device.name));
-    let opcua = config
-        .opcua
-        .iter()
-        .map(|server| SourceHealth::new("opcua", &server.name));
-    let cameras = config
-        .cameras
-        .iter()
-        .map(|camera| SourceHealth::new("camera", &camera.name));
-    modbus.chain(opcua).chain(cameras).collect()
-}
-
-fn start_sources(
-    config: &Config,
-    data_dir: &Path,
-    (mailbox, cameras_stop): (&Mailbox, &CancellationToken),
-    acquired: &mpsc::Sender<Acquired>,
-    health: &Health,
-) -> (Tasks, Tasks) {
-    let (mut tasks, mut cameras) = (JoinSet::new(), JoinSet::new());
-    let mut outlets = health
-        .sources
-        .iter()
-        .map(|source| Outlet::new(acquired.clone(), source.clone()));
-    for (device, outlet) in config.modbus.iter().zip(outlets.by_ref()) {
-        tasks.spawn(modbus::run(device.clone(), outlet));
-    }
-    for (server, outlet) in config.opcua.iter().zip(outlets.by_ref()) {
-        tasks.spawn(opcua::run(server.clone(), data_dir.join("opcua-pki"), outlet));
-    }
-    for (camera, outlet) in config.cameras.iter().zip(outlets.by_ref()) {
-        cameras.spawn(camera::run(
-            camera.clone(),
-            mailbox.clone(),
-            outlet,
-            cameras_stop.clone(),
-        ));
-    }
-    (tasks, cameras)
 }

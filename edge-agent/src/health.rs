@@ -31,14 +31,15 @@ pub struct Health {
     pub boot: Uuid,
     /// When it started.
     pub started_us: Micros,
-    /// One entry a source.
-    pub sources: Vec<Arc<SourceHealth>>,
     /// The spool's gauges.
     pub spool: SpoolHealth,
     /// The uplink's state.
     pub uplink: UplinkHealth,
     /// Inspections by verdict.
     pub vision: VisionHealth,
+    sources: Mutex<Vec<Arc<SourceHealth>>>,
+    /// What sources that no longer run had acquired.
+    acquired_before: AtomicU64,
     points: Mutex<Vec<PointStatus>>,
     alarms: Mutex<VecDeque<Alarm>>,
     gaps: Mutex<Vec<Gap>>,
@@ -46,12 +47,13 @@ pub struct Health {
 
 impl Health {
     /// All zero.
-    pub fn new(edge: &str, boot: Uuid, started_us: Micros, sources: Vec<Arc<SourceHealth>>) -> Self {
+    pub fn new(edge: &str, boot: Uuid, started_us: Micros) -> Self {
         Self {
             edge: edge.to_owned(),
             boot,
             started_us,
-            sources,
+            sources: Mutex::default(),
+            acquired_before: AtomicU64::new(0),
             spool: SpoolHealth::default(),
             uplink: UplinkHealth::default(),
             vision: VisionHealth::default(),
@@ -59,6 +61,21 @@ impl Health {
             alarms: Mutex::default(),
             gaps: Mutex::default(),
         }
+    }
+
+    /// One entry a source, in the order of the configuration.
+    pub fn sources(&self) -> Vec<Arc<SourceHealth>> {
+        locked(&self.sources).clone()
+    }
+
+    /// Replaces the sources; what those that go had acquired still counts.
+    pub fn set_sources(&self, sources: &[Arc<SourceHealth>]) {
+        let before = std::mem::replace(&mut *locked(&self.sources), sources.to_vec());
+        let gone = before
+            .iter()
+            .filter(|old| !sources.iter().any(|new| Arc::ptr_eq(old, new)));
+        let acquired: u64 = gone.map(|source| source.acquired()).sum();
+        self.acquired_before.fetch_add(acquired, Relaxed);
     }
 
     /// Replaces the states of the control points.
@@ -97,7 +114,8 @@ impl Health {
 
     /// Readings acquired since the start.
     pub fn acquired(&self) -> u64 {
-        self.sources.iter().map(|source| source.acquired()).sum()
+        let now: u64 = self.sources().iter().map(|source| source.acquired()).sum();
+        now + self.acquired_before.load(Relaxed)
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    ccp::Engine,
+    ccp::{Engine, config::Point},
     clock,
     health::Health,
     inspect,
@@ -34,6 +34,15 @@ const MESSAGES_AT_ONCE: usize = 256;
 const EVENTS_WAITING_MAX: usize = 10_000;
 /// Why readings are given up before they reach the disk.
 const DISK_REFUSES: &str = "disk does not take data";
+
+/// What of the configuration the pipeline goes by.
+#[derive(Debug)]
+pub struct Rules {
+    /// The critical control points.
+    pub points: Vec<Point>,
+    /// Content id of the dictionary; it is on disk.
+    pub dictionary: Uuid,
+}
 
 /// Judges, seals and stores.
 #[derive(Debug)]
@@ -192,10 +201,22 @@ impl Pipeline {
                 self.note(vec![Event::Inspection(*inspection)]);
             }
             Acquired::Record(event) => self.note(vec![*event]),
+            Acquired::Rules(rules, done) => {
+                self.follow(&rules);
+                done.send(()).unwrap_or_default();
+            }
             Acquired::AlarmAction(action) => {
                 tracing::warn!(code = %action.code, subject = %action.subject, "no alarm of this name");
             }
         }
+    }
+
+    /// Goes by other rules from here on. What waits is explained by the new dictionary too: a tag never changes its
+    /// alias while the agent runs.
+    fn follow(&mut self, rules: &Rules) {
+        self.engine.follow(&rules.points);
+        self.sealer.set_dictionary(rules.dictionary);
+        self.health.set_points(self.engine.status());
     }
 
     fn note(&mut self, events: Vec<Event>) {
@@ -359,7 +380,7 @@ mod tests {
     const SECOND: Micros = 1_000_000;
 
     fn pipeline(capacity: usize) -> (Pipeline, mpsc::Receiver<Batch>) {
-        let health = Arc::new(Health::new("akron-1", Uuid::from_u128(1), 0, Vec::new()));
+        let health = Arc::new(Health::new("akron-1", Uuid::from_u128(1), 0));
         let engine = Engine::new("akron-1", &[], || Uuid::from_u128(3));
         let age = Duration::from_millis(250);
         let sealer = Sealer::new("akron-1", Uuid::from_u128(1), Uuid::from_u128(2), 1000, age);

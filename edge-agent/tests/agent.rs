@@ -13,5 +13,6 @@ mod agent {
     mod commands;
     mod crash;
     mod devices;
+    mod reload;
     mod uplink;
 }

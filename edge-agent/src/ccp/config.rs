@@ -12,7 +12,7 @@ use protocol::{
 use crate::config::{At, Names, Section, Tags};
 
 /// One critical control point.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Point {
     /// The limit.
     pub limit: CriticalLimit,

@@ -21,6 +21,7 @@ const SOURCE_CLOCK_US_MAX: Micros = 3_000_000;
 /// All control points of one agent.
 #[derive(Debug)]
 pub struct Engine {
+    edge: String,
     points: Vec<Watched>,
     new_id: fn() -> Uuid,
 }
@@ -77,21 +78,26 @@ pub struct PointStatus {
 impl Engine {
     /// Judges that have seen nothing.
     pub fn new(edge: &str, points: &[Point], new_id: fn() -> Uuid) -> Self {
-        let points = points.iter().map(|point| Watched {
-            judge: Judge::new(edge, point.limit.clone()),
-            detector: point
-                .stuck
-                .map(|stuck| StuckDetector::new(stuck.window.as_micros() as Micros, stuck.floor)),
-            point: point.clone(),
-            stuck: None,
-            diverted: None,
-            newest_us: Micros::MIN,
-            last: None,
-            flowing: None,
-        });
         Self {
-            points: points.collect(),
+            points: points.iter().map(|point| Watched::new(edge, point)).collect(),
+            edge: edge.to_owned(),
             new_id,
+        }
+    }
+
+    /// Judges these points from here on. A point that stays keeps its state, also when its limit changes.
+    pub fn follow(&mut self, points: &[Point]) {
+        let mut before = std::mem::take(&mut self.points);
+        for point in points {
+            let known = before
+                .iter()
+                .position(|watched| watched.point.limit.ccp == point.limit.ccp);
+            let mut watched = known.map_or_else(
+                || Watched::new(&self.edge, point),
+                |place| before.swap_remove(place),
+            );
+            watched.follow(point);
+            self.points.push(watched);
         }
     }
 
@@ -188,6 +194,29 @@ impl Engine {
 }
 
 impl Watched {
+    fn new(edge: &str, point: &Point) -> Self {
+        Self {
+            judge: Judge::new(edge, point.limit.clone()),
+            detector: point.stuck.map(detector),
+            point: point.clone(),
+            stuck: None,
+            diverted: None,
+            newest_us: Micros::MIN,
+            last: None,
+            flowing: None,
+        }
+    }
+
+    fn follow(&mut self, point: &Point) {
+        if self.point.stuck != point.stuck {
+            self.detector = point.stuck.map(detector);
+        }
+        if self.point.limit != point.limit {
+            self.judge.set_limit(point.limit.clone());
+        }
+        self.point = point.clone();
+    }
+
     /// How far this point's readings may lag behind the clock.
     fn lag_us(&self) -> Micros {
         (self.point.limit.period_us / 2).min(SOURCE_CLOCK_US_MAX)
@@ -339,6 +368,10 @@ impl Watched {
             stuck: self.stuck.is_some(),
         }
     }
+}
+
+fn detector(stuck: config::Stuck) -> StuckDetector {
+    StuckDetector::new(stuck.window.as_micros() as Micros, stuck.floor)
 }
 
 /// Whether an event is part of the legal record and goes to the journal too.

@@ -32,7 +32,7 @@ use crate::{
 pub const REFERENCE: &str = include_str!("../../config/default.toml");
 
 /// Everything the agent was told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Who it is.
     pub edge: Edge,
@@ -52,12 +52,12 @@ pub struct Config {
     pub cameras: Vec<Camera>,
     /// Critical control points.
     pub points: Vec<Point>,
-    /// Every tag, its alias being its index.
+    /// Every tag, by alias.
     pub dictionary: Dictionary,
 }
 
 /// Who the agent is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
     /// Name, unique in the tenant.
     pub name: String,
@@ -70,7 +70,7 @@ pub struct Edge {
 }
 
 /// Where the hub is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Hub {
     /// `host:port` of the MQTT front end.
     pub mqtt: String,
@@ -79,7 +79,7 @@ pub struct Hub {
 }
 
 /// How much is kept, and how frames are cut.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Spool {
     /// Most bytes on disk.
     pub quota_bytes: u64,
@@ -92,7 +92,7 @@ pub struct Spool {
 }
 
 /// The model that judges camera frames.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Vision {
     /// ONNX Runtime's library; searched for when absent.
     pub runtime: Option<PathBuf>,
@@ -140,11 +140,20 @@ fn list(path: &Path, faults: &[Fault]) -> String {
 /// # Errors
 /// [`ConfigError`], listing every fault found.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    load_after(path, &Dictionary::default())
+}
+
+/// Like [`load`], for an agent that runs: tags keep their aliases, and those no longer named stay in the dictionary
+/// until the next start, because readings of them may be under way.
+///
+/// # Errors
+/// [`ConfigError`], listing every fault found.
+pub fn load_after(path: &Path, running: &Dictionary) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
-    parse_with(&text, std::env::vars()).map_err(|faults| ConfigError::Faulty {
+    parse_after(&text, std::env::vars(), running).map_err(|faults| ConfigError::Faulty {
         path: path.to_owned(),
         faults,
     })
@@ -166,6 +175,18 @@ pub fn parse_with(
     text: &str,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, Vec<Fault>> {
+    parse_after(text, variables, &Dictionary::default())
+}
+
+/// Like [`parse_with`], for an agent that runs with `running`.
+///
+/// # Errors
+/// All faults, by line.
+pub fn parse_after(
+    text: &str,
+    variables: impl Iterator<Item = (String, String)>,
+    running: &Dictionary,
+) -> Result<Config, Vec<Fault>> {
     let overrides = environment::overrides(variables);
     let faults = Faults::new(text);
     let (table, errors) = toml::de::DeTable::parse_recoverable(text);
@@ -178,7 +199,11 @@ pub fn parse_with(
     if !errors.is_empty() {
         return Err(faults.into_sorted());
     }
-    let config = read(&Section::root(table.get_ref(), &overrides, &faults), &faults);
+    let config = read(
+        &Section::root(table.get_ref(), &overrides, &faults),
+        &faults,
+        running,
+    );
     let found = faults.into_sorted();
     match config {
         Some(config) if found.is_empty() => Ok(config),
@@ -186,7 +211,7 @@ pub fn parse_with(
     }
 }
 
-fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
+fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary) -> Option<Config> {
     let edge = read_edge(root);
     let hub = read_hub(root);
     let local = root.table("local");
@@ -200,7 +225,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
     let mut tags = Tags {
         simulated,
         faults: Some(faults),
-        ..Tags::default()
+        ..Tags::after(running)
     };
     let mut names = Names::default();
     let modbus = each(root, "modbus", |section| {
@@ -222,7 +247,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
         opcua,
         cameras,
         points,
-        dictionary: Dictionary { tags: tags.list },
+        dictionary: tags.into_dictionary(),
     })
 }
 
@@ -345,12 +370,58 @@ fn read_vision(root: &Section<'_>) -> Vision {
 #[derive(Debug, Default)]
 pub struct Tags<'a> {
     list: Vec<Tag>,
-    by_name: HashMap<String, Alias>,
+    /// Places in `list`.
+    by_name: HashMap<String, usize>,
     simulated: bool,
     faults: Option<&'a Faults<'a>>,
+    /// The tags of the running agent.
+    running: HashMap<&'a str, &'a Tag>,
+    next_alias: u32,
 }
 
-impl Tags<'_> {
+impl<'a> Tags<'a> {
+    /// No tag yet; those of a running agent keep their aliases.
+    fn after(running: &'a Dictionary) -> Self {
+        Self {
+            running: running.tags.iter().map(|tag| (tag.name.as_str(), tag)).collect(),
+            next_alias: running.tags.iter().map(|tag| tag.alias.0 + 1).max().unwrap_or(0),
+            ..Self::default()
+        }
+    }
+
+    /// All tags by alias, with those of the running agent that are no longer named.
+    fn into_dictionary(self) -> Dictionary {
+        let Self {
+            mut list,
+            by_name,
+            running,
+            ..
+        } = self;
+        let gone = running.values().filter(|tag| !by_name.contains_key(&tag.name));
+        list.extend(gone.map(|tag| (*tag).clone()));
+        list.sort_by_key(|tag| tag.alias);
+        Dictionary { tags: list }
+    }
+
+    /// The alias of a tag: the running agent's, else the next.
+    fn alias(&mut self, section: &Section<'_>, name: &At<String>, unit: &str) -> Alias {
+        if let Some(known) = self.running.get(name.value.as_str()) {
+            if known.unit != unit {
+                section.fault_at(
+                    &name.span,
+                    format!(
+                        "tag `{}` changes its unit from `{}` to `{unit}`: readings under way would be mislabelled; restart \
+                         the agent to change a unit",
+                        name.value, known.unit
+                    ),
+                );
+            }
+            return known.alias;
+        }
+        self.next_alias += 1;
+        Alias(self.next_alias - 1)
+    }
+
     /// Reads what every tag has, whatever its source, and gives it an alias.
     pub fn read(&mut self, section: &Section<'_>, period: Duration) -> Option<Alias> {
         let name = section.required_text("name");
@@ -367,8 +438,8 @@ impl Tags<'_> {
             );
             return None;
         }
-        let alias = Alias(self.list.len() as u32);
-        if self.by_name.insert(name.value.clone(), alias).is_some() {
+        let alias = self.alias(section, &name, &unit);
+        if self.by_name.insert(name.value.clone(), self.list.len()).is_some() {
             section.fault_at(
                 &name.span,
                 format!(
@@ -394,7 +465,7 @@ impl Tags<'_> {
         let found = self
             .by_name
             .get(&at.value)
-            .and_then(|alias| self.list.get(alias.0 as usize));
+            .and_then(|place| self.list.get(*place));
         if found.is_none()
             && let Some(faults) = self.faults
         {

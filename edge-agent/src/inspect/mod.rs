@@ -349,7 +349,7 @@ mod tests {
         times: std::ops::Range<Micros>,
         ready: impl Fn() -> Result<J, String> + Send + 'static,
     ) -> (Vec<Acquired>, Arc<Health>) {
-        let health = Arc::new(Health::new("akron-1", Uuid::nil(), 0, Vec::new()));
+        let health = Arc::new(Health::new("akron-1", Uuid::nil(), 0));
         let mailbox = Mailbox::default();
         let (tx, mut rx) = mpsc::channel(64);
         let mut made = Vec::new();

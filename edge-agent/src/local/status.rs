@@ -103,7 +103,7 @@ pub fn status(health: &Health) -> Status {
         lost: spool.lost_readings.load(Relaxed),
         spool_disk_bytes: spool.disk_bytes.load(Relaxed),
         spool_write_errors: spool.write_errors.load(Relaxed),
-        sources: health.sources.iter().map(|source| source.snapshot()).collect(),
+        sources: health.sources().iter().map(|source| source.snapshot()).collect(),
         ccps: health.points(),
         vision: VisionStatus {
             pass: vision.pass.load(Relaxed),

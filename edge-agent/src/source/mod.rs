@@ -5,6 +5,7 @@ pub mod camera;
 pub mod error;
 pub mod modbus;
 pub mod opcua;
+pub mod running;
 
 use std::sync::Arc;
 
@@ -14,12 +15,13 @@ use protocol::{
     event::{Alarm, Event, Inspection, NotRead},
     reading::{Alias, Micros},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::{
     clock,
     health::{SourceHealth, SourceState},
+    pipeline::Rules,
 };
 
 /// What a source acquired.
@@ -40,6 +42,8 @@ pub enum Acquired {
     Inspection(Box<Inspection>),
     /// A record that is complete as it is: a manual entry, the answer to a command.
     Record(Box<Event>),
+    /// The configuration changed: what comes after this is judged and sealed by it. Answered once that is so.
+    Rules(Box<Rules>, oneshot::Sender<()>),
     /// What a person does about an alarm.
     AlarmAction(Box<AlarmAction>),
 }

@@ -62,6 +62,7 @@ enum Request {
     Remove(Vec<(FrameId, Key)>),
     Dictionary(Uuid, oneshot::Sender<Option<Vec<u8>>>),
     Dictionaries(oneshot::Sender<Vec<Uuid>>),
+    Adopt(Box<Dictionary>, oneshot::Sender<bool>),
 }
 
 /// The pipeline's end: where batches go in.
@@ -102,7 +103,6 @@ impl Appender {
 pub struct Outbox {
     tx: mpsc::Sender<Request>,
     changed: watch::Receiver<Vec<Key>>,
-    current: Uuid,
 }
 
 impl Outbox {
@@ -138,11 +138,12 @@ impl Outbox {
 
     /// The current dictionary and those that waiting frames need.
     pub async fn dictionaries(&self) -> Vec<Uuid> {
-        let mut ids: Vec<Uuid> = self.ask(Request::Dictionaries).await;
-        if !ids.contains(&self.current) {
-            ids.push(self.current);
-        }
-        ids
+        self.ask(Request::Dictionaries).await
+    }
+
+    /// Makes another dictionary the current one; whether it is on disk. Frames that use it may be appended then.
+    pub async fn adopt(&self, dictionary: Dictionary) -> bool {
+        self.ask(|tx| Request::Adopt(Box::new(dictionary), tx)).await
     }
 
     /// Waits for the spool's thread to end.
@@ -229,7 +230,6 @@ pub fn start(
         outbox: Outbox {
             tx: requests_tx,
             changed,
-            current,
         },
         left,
         thread,
@@ -369,7 +369,17 @@ impl Keeper {
             }
             Request::Remove(frames) => self.remove(&frames),
             Request::Dictionary(id, reply) => reply.send(self.dictionaries.get(id)).unwrap_or_default(),
-            Request::Dictionaries(reply) => reply.send(self.store.dictionaries()).unwrap_or_default(),
+            Request::Dictionaries(reply) => {
+                reply.send(self.needed().into_iter().collect()).unwrap_or_default();
+            }
+            Request::Adopt(dictionary, reply) => {
+                let kept = self.dictionaries.keep(&dictionary);
+                match &kept {
+                    Ok(id) => self.current = *id,
+                    Err(error) => tracing::error!(%error, "the new dictionary cannot be kept"),
+                }
+                reply.send(kept.is_ok()).unwrap_or_default();
+            }
         }
     }
 
@@ -408,11 +418,16 @@ impl Keeper {
             .spool
             .disk_bytes
             .store(self.store.disk_bytes(), Relaxed);
-        let mut needed: BTreeSet<Uuid> = self.store.dictionaries().into_iter().collect();
-        needed.insert(self.current);
-        if let Err(error) = self.dictionaries.prune(&needed) {
+        if let Err(error) = self.dictionaries.prune(&self.needed()) {
             tracing::warn!(%error, "unneeded dictionaries not deleted");
         }
+    }
+
+    /// The current dictionary and those that waiting frames need.
+    fn needed(&self) -> BTreeSet<Uuid> {
+        let mut needed: BTreeSet<Uuid> = self.store.dictionaries().into_iter().collect();
+        needed.insert(self.current);
+        needed
     }
 
     fn gave_up(&mut self, gap: Gap) {

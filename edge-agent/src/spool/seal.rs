@@ -54,6 +54,11 @@ impl Sealer {
         }
     }
 
+    /// Frames sealed from here on are explained by another dictionary.
+    pub fn set_dictionary(&mut self, dictionary: Uuid) {
+        self.dictionary = dictionary;
+    }
+
     /// Number of readings that wait.
     pub fn waiting(&self) -> usize {
         self.readings.len()

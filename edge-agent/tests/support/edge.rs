@@ -18,6 +18,7 @@ const WITHIN: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Edge {
     pub data_dir: PathBuf,
+    config: PathBuf,
     child: Child,
     http: String,
 }
@@ -87,6 +88,7 @@ impl Edge {
         .expect("the agent never became ready");
         Self {
             data_dir,
+            config: file,
             child,
             http,
         }
@@ -122,6 +124,14 @@ impl Edge {
             return status;
         }
         panic!("the agent never showed {what}: {:#}", self.status().await)
+    }
+
+    /// Writes another configuration and tells the agent to read it.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(&self.config, config).unwrap();
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+        assert!(told.success());
     }
 
     /// SIGKILL.

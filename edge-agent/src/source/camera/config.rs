@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::config::{Names, Section};
 
 /// One camera.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Camera {
     /// Name, unique among sources.
     pub name: String,

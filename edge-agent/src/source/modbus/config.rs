@@ -11,7 +11,7 @@ use super::{
 use crate::config::{Names, Section, Tags, check_address};
 
 /// One Modbus TCP device, or one unit behind a gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Device {
     /// Name, unique among sources.
     pub name: String,
@@ -28,7 +28,7 @@ pub struct Device {
 }
 
 /// Tags that are read together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// How often.
     pub period: Duration,

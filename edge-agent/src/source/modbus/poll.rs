@@ -7,7 +7,7 @@ use std::{
 };
 
 use protocol::{Micros, Quality, Reading, event::NotRead, reading::Alias};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_modbus::ExceptionCode;
 
 use super::{
@@ -32,7 +32,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 const REPLAN_EVERY: Duration = Duration::from_mins(1);
 
 /// Polls one device until the agent shuts down.
-pub async fn run(device: Device, outlet: Outlet) -> Result<(), Closed> {
+pub async fn run(device: watch::Receiver<Device>, outlet: Outlet) -> Result<(), Closed> {
+    let device = device.borrow().clone();
     let mut link = Link::new(&device);
     let mut groups: Vec<GroupState> = device
         .groups

@@ -7,7 +7,7 @@ use protocol::reading::Alias;
 use crate::config::{At, Names, Section, Tags};
 
 /// One OPC UA server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// Name, unique among sources.
     pub name: String,

@@ -10,7 +10,7 @@ use std::{
 use opcua::{client::Session, types::NodeId};
 use protocol::{Micros, Quality, Reading, reading::Alias};
 use rand::Rng as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     client::{self, Report},
@@ -38,7 +38,8 @@ enum Message {
 }
 
 /// Watches one server until the agent shuts down.
-pub async fn run(server: Server, pki_dir: PathBuf, outlet: Outlet) -> Result<(), Closed> {
+pub async fn run(server: watch::Receiver<Server>, pki_dir: PathBuf, outlet: Outlet) -> Result<(), Closed> {
+    let server = server.borrow().clone();
     let (tx, mut rx) = mpsc::channel(REPORTS_WAITING_MAX);
     let keeper = tokio::spawn(keep(server.clone(), pki_dir, tx));
     let _stop_with_us = AbortOnDrop(keeper);
