@@ -1,6 +1,5 @@
 //! The edge agent: reads PLCs and cameras on a plant's floor, judges critical control points on the spot, and keeps
 //! every reading on disk until the hub has it.
-#![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod ccp;

@@ -1,14 +1,12 @@
 //! What happens to everything that is acquired? Judged, sealed, handed to the spool, in this order and in one
 //! place. It never waits for the disk or the uplink: a control point is judged whatever they do.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use protocol::{
     Micros,
-    event::{Alarm, Event, Gap, NotRead},
+    event::{Alarm, ClockStep, Event, Gap, NotRead},
+    frame::ClockState,
     tag::Dictionary,
 };
 use tokio::sync::mpsc;
@@ -55,8 +53,18 @@ pub struct Pipeline {
     events: Vec<Event>,
     /// What was given up because the spool took nothing.
     lost: Option<Gap>,
-    start: Instant,
-    set_back: clock::SetBack,
+    steps: clock::Steps,
+    clock: ClockState,
+    /// The time in which nothing ran, while the clock is too far back to say how long that was.
+    unknown_pause: Option<Pause>,
+}
+
+/// Since when nothing ran, and when this start was, by a clock that may be wrong.
+#[derive(Debug)]
+struct Pause {
+    dictionary: Dictionary,
+    from_us: Micros,
+    to_us: Micros,
 }
 
 impl Pipeline {
@@ -69,8 +77,9 @@ impl Pipeline {
             health,
             events: Vec::new(),
             lost: None,
-            start: Instant::now(),
-            set_back: clock::SetBack::default(),
+            steps: clock::Steps::default(),
+            clock: clock::state(),
+            unknown_pause: None,
         }
     }
 
@@ -83,7 +92,15 @@ impl Pipeline {
             }
         }
         if let Some(last_us) = left.store.last_sealed_us {
-            self.events.extend(not_running(dictionary, last_us, now_us));
+            if now_us < last_us {
+                self.unknown_pause = Some(Pause {
+                    dictionary: dictionary.clone(),
+                    from_us: last_us,
+                    to_us: now_us,
+                });
+            } else {
+                self.events.extend(not_running(dictionary, last_us, now_us));
+            }
         }
         for path in left.store.set_aside.iter().chain(&left.journal_set_aside) {
             let message = format!("set aside as {}; records in it need a person", path.display());
@@ -112,7 +129,7 @@ impl Pipeline {
         }
         if !left.unstored.is_empty() {
             // They are in the journal already and must not be written there again.
-            let records = self.sealer.seal_events(left.unstored, now_us, clock::state());
+            let records = self.sealer.seal_events(left.unstored, now_us, self.clock);
             self.hand_over(Batch {
                 records,
                 states: self.engine.snapshot(),
@@ -134,6 +151,7 @@ impl Pipeline {
                 biased;
                 () = stop.cancelled() => break,
                 _ = tick.tick() => {
+                    self.clock = clock::state();
                     let now_us = self.look_at_clock();
                     let events = self.engine.tick(now_us);
                     self.note(events);
@@ -161,25 +179,32 @@ impl Pipeline {
 
     fn look_at_clock(&mut self) -> Micros {
         let now_us = clock::now_us();
-        self.clock_says(now_us, self.start.elapsed());
+        if let Some(step) = self.steps.look(now_us, clock::since_boot(), self.clock.synced) {
+            self.clock_stepped(step);
+        }
         now_us
     }
 
-    /// Control points are judged on when the clock is set back: waiting until it is where it was would be a
-    /// silence that nobody notices.
-    fn clock_says(&mut self, now_us: Micros, steady: Duration) {
-        let Some(by_us) = self.set_back.look(now_us, steady) else {
-            return;
-        };
-        self.engine.set_back(by_us);
-        let message = format!("the clock was set back by {:.1} s", by_us as f64 / 1e6);
+    /// Control points are judged on when the clock is set: waiting until it is where it was would be a silence that
+    /// nobody notices, and an hour that never passed is no monitoring gap.
+    fn clock_stepped(&mut self, step: ClockStep) {
+        self.engine.set_back(-step.by_us);
+        let way = if step.by_us < 0 { "back" } else { "forward" };
+        let message = format!("the clock was set {way} by {:.1} s", step.by_us.abs() as f64 / 1e6);
+        let code = format!("clock.set_{way}");
         let edge = self.health.edge.clone();
-        self.note(vec![Event::Alarm(alarm(
-            "clock.set_back",
-            &edge,
-            &message,
-            now_us,
-        ))]);
+        if let Some(pause) = self
+            .unknown_pause
+            .take_if(|pause| pause.to_us + step.correction_us > pause.from_us)
+        {
+            let to_us = pause.to_us + step.correction_us;
+            self.events.extend(not_running(&pause.dictionary, pause.from_us, to_us));
+        }
+        let at_us = step.at_us;
+        self.note(vec![
+            Event::ClockStep(step),
+            Event::Alarm(alarm(&code, &edge, &message, at_us)),
+        ]);
     }
 
     fn take(&mut self, acquired: Acquired, now_us: Micros) {
@@ -192,6 +217,7 @@ impl Pipeline {
                 let received_us = received_us.min(now_us);
                 let events = self.engine.observe(&mut readings, received_us);
                 self.note(events);
+                clock::mark_times(&mut readings, received_us);
                 self.sealer.push(readings, received_us);
             }
             Acquired::NotRead(record) => self.note(vec![Event::NotRead(record)]),
@@ -244,7 +270,7 @@ impl Pipeline {
             self.hold_back(now_us, readings_due);
             return;
         }
-        let clock = clock::state();
+        let clock = self.clock;
         if let Some(gap) = self.lost.take() {
             self.events.push(Event::Gap(gap));
         }
@@ -400,7 +426,7 @@ mod tests {
             camera: "VS-306".to_owned(),
             line: None,
             taken_us: 0,
-            arrived: Instant::now(),
+            arrived: std::time::Instant::now(),
             jpeg: vec![1],
         }
     }
@@ -506,13 +532,76 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_is_alarmed() {
+    fn t21_a_clock_that_is_set_is_a_record_and_an_alarm() {
+        for (by_us, code) in [
+            (-3_600 * SECOND, "clock.set_back"),
+            (3_600 * SECOND, "clock.set_forward"),
+        ] {
+            let (mut pipeline, mut batches) = pipeline(8);
+            pipeline.clock_stepped(step(7_200 * SECOND, by_us, 0));
+            pipeline.flush(SECOND, false);
+            let told = events(&batches.try_recv().unwrap());
+            assert!(
+                matches!(&told[..], [Event::ClockStep(step), Event::Alarm(alarm)]
+                    if step.by_us == by_us && alarm.code == code),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn t21_a_boot_in_1970_tells_the_pause_before_it_once_the_clock_is_set() {
         let (mut pipeline, mut batches) = pipeline(8);
-        pipeline.clock_says(3_600 * SECOND, Duration::ZERO);
-        pipeline.clock_says(SECOND, Duration::from_secs(1));
-        pipeline.flush(SECOND, false);
+        let stopped_us = 1_764_000_000 * SECOND;
+        let left = Left {
+            store: crate::spool::store::Recovered {
+                last_sealed_us: Some(stopped_us),
+                ..crate::spool::store::Recovered::default()
+            },
+            ..Left::default()
+        };
+        pipeline.recover(left, &dictionary(), 5 * SECOND);
+        assert!(batches.try_recv().is_err(), "nobody knows yet how long nothing ran");
+        // Set at 9 s past 1970 to where the true time is: the start was 100 s after the stop.
+        let by_us = stopped_us + 95 * SECOND;
+        pipeline.clock_stepped(step(9 * SECOND + by_us, by_us, by_us));
+        pipeline.flush(9 * SECOND + by_us, false);
         let told = events(&batches.try_recv().unwrap());
-        assert!(matches!(&told[..], [Event::Alarm(alarm)] if alarm.code == "clock.set_back"));
+        let pause = told.iter().find_map(|event| match event {
+            Event::NotRead(record) => Some(record),
+            _ => None,
+        });
+        let pause = pause.expect("the pause is on record");
+        assert_eq!((pause.from_us, pause.to_us), (stopped_us, stopped_us + 100 * SECOND));
+        assert_eq!(pause.due, 100);
+    }
+
+    #[test]
+    fn t21_frames_keep_their_order_by_sequence_whatever_the_clock_does() {
+        let (mut pipeline, mut batches) = pipeline(64);
+        let times_us = [5 * SECOND, 9_000 * SECOND, SECOND, 20 * SECOND];
+        for now_us in times_us {
+            pipeline.take(readings(now_us), now_us);
+            pipeline.flush(now_us + SECOND, true);
+        }
+        let mut seqs = Vec::new();
+        while let Ok(batch) = batches.try_recv() {
+            for record in batch.records {
+                let frame = Frame::decode(&record.envelope).unwrap();
+                seqs.push((frame.header.id.seq, frame.readings[0].time_us));
+            }
+        }
+        let expected: Vec<_> = (0..).zip(times_us).collect();
+        assert_eq!(seqs, expected);
+    }
+
+    fn step(at_us: Micros, by_us: i64, correction_us: i64) -> ClockStep {
+        ClockStep {
+            at_us,
+            by_us,
+            is_synced: true,
+            correction_us,
+        }
     }
 
     #[test]

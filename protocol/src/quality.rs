@@ -57,6 +57,9 @@ sub_statuses! {
     UNCERTAIN_LAST_USABLE = 0x4090, "uncertain.last_usable";
     /// The sensor's own self-check doubts it.
     UNCERTAIN_SENSOR = 0x4093, "uncertain.sensor_not_accurate";
+    /// A good value whose source time cannot be right: far ahead of or far behind the receive time. Not in the
+    /// standard, which has no word for it.
+    UNCERTAIN_TIME = 0x40F0, "uncertain.time";
     /// No value, no stated reason.
     BAD = 0x8000, "bad";
     /// The transport failed in the middle of an exchange.
