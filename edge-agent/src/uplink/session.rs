@@ -2,7 +2,10 @@
 //!
 //! One task polls the connection and never publishes: publishing from there deadlocks once the channel is full.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use protocol::{ack, envelope::payload_crc, lane::Lane, topic::Channel};
 use rumqttc::v5::{
@@ -57,6 +60,7 @@ pub async fn hold(uplink: &Uplink, options: MqttOptions, stop: &CancellationToke
         window: Window::new(),
         start: Instant::now(),
         was_online: false,
+        said: HashSet::new(),
     };
     let reason = tokio::select! {
         reason = session.run(&mut messages) => reason,
@@ -103,6 +107,8 @@ struct Session<'a> {
     window: Window,
     start: Instant,
     was_online: bool,
+    /// Dictionaries sent on this connection.
+    said: HashSet<Uuid>,
 }
 
 impl Session<'_> {
@@ -183,9 +189,10 @@ impl Session<'_> {
     }
 
     /// Whether the dictionary is there and was sent.
-    async fn say_dictionary(&self, id: Uuid) -> Result<bool, Gone> {
+    async fn say_dictionary(&mut self, id: Uuid) -> Result<bool, Gone> {
         if let Some(dictionary) = self.uplink.outbox.dictionary(id).await {
             self.publish(Channel::Dictionary, dictionary).await?;
+            self.said.insert(id);
             return Ok(true);
         }
         tracing::error!(%id, "a dictionary that frames need is gone");
@@ -265,6 +272,10 @@ impl Session<'_> {
             _ if is_old => Lane::Backfill,
             lane => lane,
         };
+        // One that came into use on this connection; the hub asks for one that is gone.
+        if !self.said.contains(&record.meta.dictionary) {
+            self.say_dictionary(record.meta.dictionary).await?;
+        }
         let crc = payload_crc(&record.envelope);
         self.window.sent(
             record.meta.id,
