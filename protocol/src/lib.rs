@@ -9,6 +9,7 @@ pub mod command;
 pub mod envelope;
 pub mod event;
 pub mod frame;
+pub mod integrator;
 pub mod lane;
 pub mod limit;
 pub mod quality;
