@@ -24,6 +24,7 @@ use crate::{
     source::{
         camera::config::{Camera, read_camera},
         modbus::config::{Device, read_device},
+        mqtt::config::{Broker, read_broker},
         opcua::config::{Server, read_server},
     },
 };
@@ -48,6 +49,8 @@ pub struct Config {
     pub modbus: Vec<Device>,
     /// OPC UA servers.
     pub opcua: Vec<Server>,
+    /// Brokers on the floor.
+    pub mqtt: Vec<Broker>,
     /// Cameras.
     pub cameras: Vec<Camera>,
     /// Critical control points.
@@ -234,6 +237,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
     let opcua = each(root, "opcua", |section| {
         read_server(section, &mut tags, &mut names)
     });
+    let mqtt = each(root, "mqtt", |section| read_broker(section, &mut tags, &mut names));
     let cameras = each(root, "camera", |section| read_camera(section, &mut names));
     let points = each(root, "ccp", |section| read_point(section, &tags, &mut names));
     root.unknown_keys();
@@ -245,6 +249,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
         vision,
         modbus,
         opcua,
+        mqtt,
         cameras,
         points,
         dictionary: tags.into_dictionary(),

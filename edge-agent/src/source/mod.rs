@@ -4,6 +4,7 @@
 pub mod camera;
 pub mod error;
 pub mod modbus;
+pub mod mqtt;
 pub mod opcua;
 pub mod running;
 

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Acquired, Closed, Outlet, camera, modbus, opcua};
+use super::{Acquired, Closed, Outlet, camera, modbus, mqtt, opcua};
 use crate::{
     config::Config,
     health::{Health, SourceHealth},
@@ -24,6 +24,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 enum Settings {
     Modbus(modbus::config::Device),
     Opcua(opcua::config::Server),
+    Mqtt(mqtt::config::Broker),
     Camera(camera::config::Camera),
 }
 
@@ -32,14 +33,16 @@ impl Settings {
     fn all(config: &Config) -> Vec<Self> {
         let modbus = config.modbus.iter().cloned().map(Self::Modbus);
         let opcua = config.opcua.iter().cloned().map(Self::Opcua);
+        let mqtt = config.mqtt.iter().cloned().map(Self::Mqtt);
         let cameras = config.cameras.iter().cloned().map(Self::Camera);
-        modbus.chain(opcua).chain(cameras).collect()
+        modbus.chain(opcua).chain(mqtt).chain(cameras).collect()
     }
 
     fn key(&self) -> (&'static str, &str) {
         match self {
             Self::Modbus(device) => ("modbus", &device.name),
             Self::Opcua(server) => ("opcua", &server.name),
+            Self::Mqtt(broker) => ("mqtt", &broker.name),
             Self::Camera(camera) => ("camera", &camera.name),
         }
     }
@@ -50,6 +53,7 @@ impl Settings {
 enum Control {
     Modbus(watch::Sender<modbus::config::Device>),
     Opcua(watch::Sender<opcua::config::Server>),
+    Mqtt(watch::Sender<mqtt::config::Broker>),
     Camera(CancellationToken),
 }
 
@@ -172,7 +176,7 @@ impl Running {
         self.ending.insert(member.task.id());
         match &member.control {
             Control::Camera(stop) => stop.cancel(),
-            Control::Modbus(_) | Control::Opcua(_) => member.task.abort(),
+            Control::Modbus(_) | Control::Opcua(_) | Control::Mqtt(_) => member.task.abort(),
         }
     }
 
@@ -181,6 +185,7 @@ impl Running {
         match (&member.control, &settings) {
             (Control::Modbus(tx), Settings::Modbus(device)) => drop(tx.send_replace(device.clone())),
             (Control::Opcua(tx), Settings::Opcua(server)) => drop(tx.send_replace(server.clone())),
+            (Control::Mqtt(tx), Settings::Mqtt(broker)) => drop(tx.send_replace(broker.clone())),
             _ => {
                 self.end(&member);
                 let anew = self.begin(settings);
@@ -205,6 +210,10 @@ impl Running {
                 let (tx, rx) = watch::channel(server);
                 let pki_dir = self.surroundings.data_dir.join("opcua-pki");
                 (Control::Opcua(tx), self.tasks.spawn(opcua::run(rx, pki_dir, outlet)))
+            }
+            Settings::Mqtt(broker) => {
+                let (tx, rx) = watch::channel(broker);
+                (Control::Mqtt(tx), self.tasks.spawn(mqtt::run(rx, outlet)))
             }
             Settings::Camera(camera) => {
                 let stop = CancellationToken::new();
