@@ -20,6 +20,7 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ "$level" = test ]; then
     command -v chromium >/dev/null || missing+=(chromium)
     command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+    command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

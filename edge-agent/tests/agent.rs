@@ -8,6 +8,7 @@
 mod support;
 
 mod agent {
+    mod brokers;
     mod cameras;
     mod ccps;
     mod commands;
