@@ -52,6 +52,12 @@ if [ "$level" = test ] && [ ! -x "$cache/venv-test/bin/schemathesis" ]; then
     "$cache/venv-test/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-peers.txt >&2
 fi
 
+if [ "$level" = test ] && ! "$cache/venv-sparkplug/bin/python" -c 'import mqtt_spb_wrapper' 2>/dev/null; then
+    echo "Installing the Sparkplug peer of the tests …" >&2
+    python3 -m venv "$cache/venv-sparkplug"
+    "$cache/venv-sparkplug/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-peers-sparkplug.txt >&2
+fi
+
 # A certified OpenID provider: installed from its lock file beside a copy of it, anew when that changes.
 peer=$cache/peer-oidc
 if [ "$level" = test ] && ! cmp -s cloud-hub/tests/peers/oidc/package-lock.json "$peer/installed.json"; then

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use protocol::sparkplug::edge_node::EdgeNode;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -29,6 +30,7 @@ use crate::{
         Acquired,
         running::{Changes, Running as Sources, Surroundings},
     },
+    sparkplug::{self, Tap},
     spool::{self, Appender, Outbox, seal::Sealer, store::Limits},
     uplink::{self, Uplink, identity},
 };
@@ -148,6 +150,7 @@ struct Running {
     http: String,
     sources: Sources,
     mailbox: Mailbox,
+    node: Option<(JoinHandle<()>, CancellationToken)>,
     inspectors: Vec<std::thread::JoinHandle<()>>,
     acquired: mpsc::Sender<Acquired>,
     pipeline: JoinHandle<()>,
@@ -176,7 +179,8 @@ impl Running {
         let page = tokio::spawn(local::serve(listener, health.clone(), CancellationToken::new()));
 
         let (acquired_tx, acquired) = mpsc::channel(ACQUIRED_WAITING_MAX);
-        let mut pipeline = new_pipeline(&config, boot, spool.appender, health.clone());
+        let (tap, node) = start_node(&config, &health);
+        let mut pipeline = new_pipeline(&config, boot, spool.appender, health.clone()).with_tap(tap);
         pipeline.recover(spool.left, &config.dictionary, clock::now_us());
         let pipeline_stop = CancellationToken::new();
         let pipeline = tokio::spawn(pipeline.run(acquired, pipeline_stop.clone()));
@@ -218,6 +222,7 @@ impl Running {
             http,
             sources,
             mailbox,
+            node,
             inspectors,
             acquired: acquired_tx,
             pipeline,
@@ -246,6 +251,12 @@ impl Running {
     async fn stop(self) {
         self.sources.stop().await;
         stop_inspecting(&self.mailbox, self.inspectors, &self.acquired).await;
+        if let Some((node, stop)) = self.node {
+            stop.cancel();
+            if tokio::time::timeout(STOP_WITHIN, node).await.is_err() {
+                tracing::warn!("the Sparkplug node did not stop in time");
+            }
+        }
         self.uplink_stop.cancel();
         if let Some(uplink) = self.uplink
             && !uplink.is_finished()
@@ -284,7 +295,12 @@ impl Running {
                 dictionary: config.dictionary.id(),
             };
             let (done, is_done) = oneshot::channel();
-            if self.acquired.send(Acquired::Rules(Box::new(rules), done)).await.is_ok() {
+            if self
+                .acquired
+                .send(Acquired::Rules(Box::new(rules), done))
+                .await
+                .is_ok()
+            {
                 drop(is_done.await);
             }
         }
@@ -299,6 +315,28 @@ impl Running {
     }
 }
 
+/// The Sparkplug edge node, when one is configured.
+fn start_node(
+    config: &Config,
+    health: &Arc<Health>,
+) -> (Option<Tap>, Option<(JoinHandle<()>, CancellationToken)>) {
+    let Some(node) = &config.sparkplug else {
+        return (None, None);
+    };
+    let devices = sparkplug::config::devices(config);
+    let edge = match EdgeNode::new(&node.group_id, &node.node_id, devices) {
+        Ok(edge) => edge,
+        Err(error) => {
+            tracing::error!(%error, "no Sparkplug node: rename the source");
+            return (None, None);
+        }
+    };
+    let (tap, tapped) = sparkplug::tap();
+    let stop = CancellationToken::new();
+    let task = sparkplug::run(node.clone(), edge, tapped, health.clone(), stop.clone());
+    (Some(tap), Some((tokio::spawn(task), stop)))
+}
+
 /// The sections that changed and count from the next start only.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
     let changed = [
@@ -306,6 +344,11 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("hub", before.hub != after.hub),
         ("local", before.local_http != after.local_http),
         ("spool", before.spool != after.spool),
+        (
+            "sparkplug",
+            before.sparkplug != after.sparkplug
+                || after.sparkplug.is_some() && before.dictionary != after.dictionary,
+        ),
         (
             "vision",
             before.vision != after.vision || before.cameras.is_empty() && !after.cameras.is_empty(),
@@ -325,7 +368,11 @@ async fn stop_inspecting(
 ) {
     for shot in mailbox.close() {
         let record = inspect::not_performed(&shot, "the agent stopped before inspection");
-        if acquired.send(Acquired::Inspection(Box::new(record))).await.is_err() {
+        if acquired
+            .send(Acquired::Inspection(Box::new(record)))
+            .await
+            .is_err()
+        {
             tracing::error!(camera = %shot.camera, "a picture ends without a record");
         }
     }

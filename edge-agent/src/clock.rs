@@ -117,7 +117,10 @@ mod tests {
         assert_eq!(steps.look(101_000_300, SECOND, true), None);
         assert_eq!(by(steps.look(42_000_300, SECOND * 2, true)), Some(-60_000_000));
         assert_eq!(steps.look(43_000_300, SECOND * 3, true), None);
-        assert_eq!(by(steps.look(3_644_000_300, SECOND * 4, true)), Some(3_600_000_000));
+        assert_eq!(
+            by(steps.look(3_644_000_300, SECOND * 4, true)),
+            Some(3_600_000_000)
+        );
         // Asleep for an hour: time passed, nothing was set.
         assert_eq!(steps.look(7_245_000_300, SECOND * 3_605, true), None);
     }
@@ -166,7 +169,11 @@ mod tests {
         }
         let mut bad = [Reading::bad(Alias(0), 0, Quality::BAD_TIMEOUT)];
         mark_times(&mut bad, now_us);
-        assert_eq!(bad[0].quality, Quality::BAD_TIMEOUT, "why there is no value stays");
+        assert_eq!(
+            bad[0].quality,
+            Quality::BAD_TIMEOUT,
+            "why there is no value stays"
+        );
     }
 
     #[test]

@@ -12,5 +12,6 @@ pub mod local;
 pub mod pipeline;
 pub mod simulate;
 pub mod source;
+pub mod sparkplug;
 pub mod spool;
 pub mod uplink;

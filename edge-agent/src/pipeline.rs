@@ -19,6 +19,7 @@ use crate::{
     health::Health,
     inspect,
     source::Acquired,
+    sparkplug::Tap,
     spool::{self, Appender, Batch, Left, Refused, seal::Sealer},
 };
 
@@ -57,6 +58,8 @@ pub struct Pipeline {
     clock: ClockState,
     /// The time in which nothing ran, while the clock is too far back to say how long that was.
     unknown_pause: Option<Pause>,
+    /// Who follows what is acquired beside the hub.
+    tap: Option<Tap>,
 }
 
 /// Since when nothing ran, and when this start was, by a clock that may be wrong.
@@ -80,7 +83,15 @@ impl Pipeline {
             steps: clock::Steps::default(),
             clock: clock::state(),
             unknown_pause: None,
+            tap: None,
         }
+    }
+
+    /// Copies everything that is acquired to a tap too.
+    #[must_use]
+    pub fn with_tap(mut self, tap: Option<Tap>) -> Self {
+        self.tap = tap;
+        self
     }
 
     /// Takes up what an earlier start left: control points' states, events that reached only the journal, and the
@@ -190,7 +201,10 @@ impl Pipeline {
     fn clock_stepped(&mut self, step: ClockStep) {
         self.engine.set_back(-step.by_us);
         let way = if step.by_us < 0 { "back" } else { "forward" };
-        let message = format!("the clock was set {way} by {:.1} s", step.by_us.abs() as f64 / 1e6);
+        let message = format!(
+            "the clock was set {way} by {:.1} s",
+            step.by_us.abs() as f64 / 1e6
+        );
         let code = format!("clock.set_{way}");
         let edge = self.health.edge.clone();
         if let Some(pause) = self
@@ -198,7 +212,8 @@ impl Pipeline {
             .take_if(|pause| pause.to_us + step.correction_us > pause.from_us)
         {
             let to_us = pause.to_us + step.correction_us;
-            self.events.extend(not_running(&pause.dictionary, pause.from_us, to_us));
+            self.events
+                .extend(not_running(&pause.dictionary, pause.from_us, to_us));
         }
         let at_us = step.at_us;
         self.note(vec![
@@ -218,6 +233,9 @@ impl Pipeline {
                 let events = self.engine.observe(&mut readings, received_us);
                 self.note(events);
                 clock::mark_times(&mut readings, received_us);
+                if let Some(tap) = &self.tap {
+                    tap.give(&readings);
+                }
                 self.sealer.push(readings, received_us);
             }
             Acquired::NotRead(record) => self.note(vec![Event::NotRead(record)]),
@@ -561,7 +579,10 @@ mod tests {
             ..Left::default()
         };
         pipeline.recover(left, &dictionary(), 5 * SECOND);
-        assert!(batches.try_recv().is_err(), "nobody knows yet how long nothing ran");
+        assert!(
+            batches.try_recv().is_err(),
+            "nobody knows yet how long nothing ran"
+        );
         // Set at 9 s past 1970 to where the true time is: the start was 100 s after the stop.
         let by_us = stopped_us + 95 * SECOND;
         pipeline.clock_stepped(step(9 * SECOND + by_us, by_us, by_us));
@@ -572,7 +593,10 @@ mod tests {
             _ => None,
         });
         let pause = pause.expect("the pause is on record");
-        assert_eq!((pause.from_us, pause.to_us), (stopped_us, stopped_us + 100 * SECOND));
+        assert_eq!(
+            (pause.from_us, pause.to_us),
+            (stopped_us, stopped_us + 100 * SECOND)
+        );
         assert_eq!(pause.due, 100);
     }
 

@@ -15,5 +15,6 @@ mod agent {
     mod crash;
     mod devices;
     mod reload;
+    mod sparkplug;
     mod uplink;
 }

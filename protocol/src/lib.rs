@@ -14,6 +14,7 @@ pub mod lane;
 pub mod limit;
 pub mod quality;
 pub mod reading;
+pub mod sparkplug;
 pub mod tag;
 pub mod topic;
 

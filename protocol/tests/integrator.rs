@@ -27,9 +27,15 @@ fn read(topic: &str, payload: &[u8]) -> serde_json::Value {
 fn t29_every_message_is_read_as_its_golden_file_says() {
     let mut seen = 0;
     let mut dialects = std::collections::HashSet::new();
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(golden()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(golden())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.sort();
-    for path in paths.into_iter().filter(|path| path.extension().is_some_and(|end| end == "txt")) {
+    for path in paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "txt"))
+    {
         let text = std::fs::read_to_string(&path).unwrap();
         let (topic, payload) = text.split_once('\n').unwrap();
         let found = read(topic, payload.as_bytes());
@@ -44,12 +50,19 @@ fn t29_every_message_is_read_as_its_golden_file_says() {
         seen += 1;
     }
     assert!(seen >= 45, "{seen} golden files");
-    assert_eq!(dialects.len(), Dialect::ALL.len(), "every dialect has one: {dialects:?}");
+    assert_eq!(
+        dialects.len(),
+        Dialect::ALL.len(),
+        "every dialect has one: {dialects:?}"
+    );
 }
 
 fn numbers(payload: &str) -> Vec<(Option<f64>, Quality)> {
     match parse(Dialect::Native, "plant/oven/zone1", payload.as_bytes()) {
-        Ok(Message::Readings(items)) => items.iter().map(|item| (item.value.number(), item.quality)).collect(),
+        Ok(Message::Readings(items)) => items
+            .iter()
+            .map(|item| (item.value.number(), item.quality))
+            .collect(),
         other => panic!("{payload}: {other:?}"),
     }
 }
@@ -60,11 +73,18 @@ fn t23_strange_numbers_stay_what_they_are_or_are_refused() {
     let minus_zero = numbers("-0.0")[0].0.unwrap();
     assert!(minus_zero == 0.0 && minus_zero.is_sign_negative());
     assert_eq!(numbers("9007199254740992")[0].1, Quality::GOOD);
-    assert_eq!(numbers("9007199254740993")[0].1, Quality::UNCERTAIN, "an f64 rounds it, and says so");
+    assert_eq!(
+        numbers("9007199254740993")[0].1,
+        Quality::UNCERTAIN,
+        "an f64 rounds it, and says so"
+    );
     assert_eq!(numbers("18446744073709551615")[0].1, Quality::UNCERTAIN);
     assert_eq!(numbers("null"), [(None, Quality::BAD)]);
     for refused in ["NaN", "Infinity", "-Infinity", "1e999"] {
-        assert!(parse(Dialect::Native, "a/b", refused.as_bytes()).is_err(), "{refused}");
+        assert!(
+            parse(Dialect::Native, "a/b", refused.as_bytes()).is_err(),
+            "{refused}"
+        );
     }
 }
 
@@ -100,8 +120,17 @@ fn a_time_keeps_its_instant_in_every_unit() {
 
 fn any_topic() -> impl Strategy<Value = String> {
     let starts = prop::sample::select(vec![
-        "", "plant/a/", "v1/devices/me/telemetry", "v1/gateway/telemetry", "umh/v1/a/b/_historian/", "te/device/a///m/",
-        "te/", "homeassistant/sensor/a/config", "tele/a/SENSOR", "tc/a/b/o/mc_v3/ts", "azure-iot-operations/data/a",
+        "",
+        "plant/a/",
+        "v1/devices/me/telemetry",
+        "v1/gateway/telemetry",
+        "umh/v1/a/b/_historian/",
+        "te/device/a///m/",
+        "te/",
+        "homeassistant/sensor/a/config",
+        "tele/a/SENSOR",
+        "tc/a/b/o/mc_v3/ts",
+        "azure-iot-operations/data/a",
         "/neuron/a/upload",
     ]);
     (starts, "[a-z/_]{0,12}").prop_map(|(start, rest)| start.to_owned() + &rest)
@@ -117,9 +146,28 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
     ];
     let key = prop_oneof![
         prop::sample::select(vec![
-            "value", "v", "ts", "values", "timestamp", "q", "entries", "propertyAlias", "propertyValues", "Messages", "Payload",
-            "MessageType", "tags", "errors", "node", "group", "timeseries", "name", "StatusCode", "SourceTimestamp",
-        ]).prop_map(str::to_owned),
+            "value",
+            "v",
+            "ts",
+            "values",
+            "timestamp",
+            "q",
+            "entries",
+            "propertyAlias",
+            "propertyValues",
+            "Messages",
+            "Payload",
+            "MessageType",
+            "tags",
+            "errors",
+            "node",
+            "group",
+            "timeseries",
+            "name",
+            "StatusCode",
+            "SourceTimestamp",
+        ])
+        .prop_map(str::to_owned),
         "[a-z]{0,4}",
     ];
     leaf.prop_recursive(5, 40, 6, move |inner| {

@@ -188,7 +188,9 @@ async fn file(
         | Event::ManualEntry(_)
         | Event::ClockStep(_)
         | Event::CertificateRequest(_) => {
-            return Ok(Err("this hub does not keep such records yet; replay this letter later".to_owned()));
+            return Ok(Err(
+                "this hub does not keep such records yet; replay this letter later".to_owned(),
+            ));
         }
     }
     Ok(Ok(()))

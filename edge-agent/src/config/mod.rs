@@ -27,6 +27,7 @@ use crate::{
         mqtt::config::{Broker, read_broker},
         opcua::config::{Server, read_server},
     },
+    sparkplug::config::{Node, read_node},
 };
 
 /// The commented reference of every key; parses as a configuration.
@@ -53,6 +54,8 @@ pub struct Config {
     pub mqtt: Vec<Broker>,
     /// Cameras.
     pub cameras: Vec<Camera>,
+    /// The Sparkplug edge node, when there is one.
+    pub sparkplug: Option<Node>,
     /// Critical control points.
     pub points: Vec<Point>,
     /// Every tag, by alias.
@@ -237,9 +240,12 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
     let opcua = each(root, "opcua", |section| {
         read_server(section, &mut tags, &mut names)
     });
-    let mqtt = each(root, "mqtt", |section| read_broker(section, &mut tags, &mut names));
+    let mqtt = each(root, "mqtt", |section| {
+        read_broker(section, &mut tags, &mut names)
+    });
     let cameras = each(root, "camera", |section| read_camera(section, &mut names));
     let points = each(root, "ccp", |section| read_point(section, &tags, &mut names));
+    let sparkplug = read_node(root, edge.as_ref().map(|edge| edge.name.as_str()));
     root.unknown_keys();
     Some(Config {
         edge: edge?,
@@ -251,6 +257,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
         opcua,
         mqtt,
         cameras,
+        sparkplug,
         points,
         dictionary: tags.into_dictionary(),
     })

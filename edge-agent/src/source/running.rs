@@ -126,7 +126,9 @@ impl Running {
         }
         let mut kept: std::collections::VecDeque<Member> = kept.into();
         for settings in wanted {
-            let found = kept.iter().position(|member| member.settings.key() == settings.key());
+            let found = kept
+                .iter()
+                .position(|member| member.settings.key() == settings.key());
             let name = settings.key().1.to_owned();
             match found.and_then(|at| kept.remove(at)) {
                 Some(member) if member.settings == settings => self.members.push(member),
@@ -209,7 +211,10 @@ impl Running {
             Settings::Opcua(server) => {
                 let (tx, rx) = watch::channel(server);
                 let pki_dir = self.surroundings.data_dir.join("opcua-pki");
-                (Control::Opcua(tx), self.tasks.spawn(opcua::run(rx, pki_dir, outlet)))
+                (
+                    Control::Opcua(tx),
+                    self.tasks.spawn(opcua::run(rx, pki_dir, outlet)),
+                )
             }
             Settings::Mqtt(broker) => {
                 let (tx, rx) = watch::channel(broker);

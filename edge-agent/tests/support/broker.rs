@@ -16,10 +16,14 @@ pub struct Broker {
 
 /// Where Debian and others put the daemon.
 fn program() -> &'static str {
-    ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .expect("mosquitto is not installed; run scripts/setup.sh test")
+    [
+        "/usr/sbin/mosquitto",
+        "/usr/bin/mosquitto",
+        "/usr/local/sbin/mosquitto",
+    ]
+    .into_iter()
+    .find(|path| Path::new(path).exists())
+    .expect("mosquitto is not installed; run scripts/setup.sh test")
 }
 
 impl Broker {
@@ -30,7 +34,10 @@ impl Broker {
             listener.local_addr().unwrap()
         });
         let file = directory.join("mosquitto.conf");
-        let config = format!("listener {} 127.0.0.1\nallow_anonymous true\nmax_packet_size 4000000\n", address.port());
+        let config = format!(
+            "listener {} 127.0.0.1\nallow_anonymous true\nmax_packet_size 4000000\n",
+            address.port()
+        );
         std::fs::write(&file, config).unwrap();
         let child = Command::new(program())
             .arg("-c")
@@ -45,13 +52,22 @@ impl Broker {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), up).await.expect("mosquitto never listened");
+        tokio::time::timeout(Duration::from_secs(20), up)
+            .await
+            .expect("mosquitto never listened");
         broker
     }
 
     fn client(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(["-h", "127.0.0.1", "-p", &self.address.port().to_string(), "-V", "mqttv5"]);
+        command.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &self.address.port().to_string(),
+            "-V",
+            "mqttv5",
+        ]);
         command.args(arguments);
         command
     }
@@ -71,7 +87,11 @@ impl Broker {
     /// Starts collecting messages of a topic, one a line, into a file.
     pub fn collect(&self, topic: &str, file: &Path) -> Collector {
         let out = std::fs::File::create(file).unwrap();
-        let child = self.client("mosquitto_sub", &["-q", "1", "-t", topic]).stdout(out).spawn().unwrap();
+        let child = self
+            .client("mosquitto_sub", &["-q", "1", "-t", topic])
+            .stdout(out)
+            .spawn()
+            .unwrap();
         Collector(child)
     }
 }

@@ -33,7 +33,8 @@ pub(super) fn values(object: &Object, device: Option<&str>, items: &mut Vec<Item
             Some(value) => value,
             None => &Json::Null,
         };
-        let scalar = json::scalar(value).ok_or_else(|| json::wrong(name, "a number, a flag or text", value))?;
+        let scalar =
+            json::scalar(value).ok_or_else(|| json::wrong(name, "a number, a flag or text", value))?;
         items.push(context.item(name, scalar));
     }
     Ok(())

@@ -26,7 +26,9 @@ pub(super) fn parse(topic: &str, text: &str) -> Result<Message, Refused> {
     let unique_id = optional("unique_id", "uniq_id").unwrap_or_else(|| state_topic.clone());
     Ok(Message::Discovery(Discovery {
         name: optional("name", "name").unwrap_or_else(|| unique_id.clone()),
-        member: optional("value_template", "val_tpl").map(|template| path(&template)).transpose()?,
+        member: optional("value_template", "val_tpl")
+            .map(|template| path(&template))
+            .transpose()?,
         unit: optional("unit_of_measurement", "unit_of_meas"),
         expire_after_s: expire_after(object),
         unique_id,
@@ -46,13 +48,15 @@ fn path(template: &str) -> Result<String, Refused> {
         .strip_prefix("{{")
         .and_then(|rest| rest.strip_suffix("}}"))
         .map(str::trim);
-    let path = inner.and_then(|inner| inner.strip_prefix("value_json")).map(|rest| {
-        rest.replace("']['", ".")
-            .replace("['", ".")
-            .replace("[\"", ".")
-            .replace("']", "")
-            .replace("\"]", "")
-    });
+    let path = inner
+        .and_then(|inner| inner.strip_prefix("value_json"))
+        .map(|rest| {
+            rest.replace("']['", ".")
+                .replace("['", ".")
+                .replace("[\"", ".")
+                .replace("']", "")
+                .replace("\"]", "")
+        });
     let path = path.and_then(|path| path.strip_prefix('.').map(str::to_owned));
     let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | ' ');
     path.filter(|path| !path.is_empty() && path.chars().all(is_word) && !path.contains(" |"))

@@ -1,16 +1,15 @@
 //! InfluxDB line protocol: `measurement,tag=a,… field=1.0,… 1700000000000000000`. A value is named
 //! `measurement.field`; the tags name the device.
 
-use super::{
-    Code, Item, Message, Refused, TEXT_BYTES_MAX, Value, cut,
-    json::Context,
-    time_of_text,
-};
+use super::{Code, Item, Message, Refused, TEXT_BYTES_MAX, Value, cut, json::Context, time_of_text};
 use crate::Quality;
 
 /// Whether a text may be line protocol: no JSON, and a field on its first line.
 pub(super) fn looks_like(head: &str) -> bool {
-    let line = head.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
+    let line = head
+        .lines()
+        .find(|line| !line.starts_with('#'))
+        .unwrap_or_default();
     let starts = line.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
     starts && line.contains('=') && split(line, ' ').len() >= 2
 }
@@ -35,7 +34,10 @@ pub(super) fn parse(_topic: &str, text: &str) -> Result<Message, Refused> {
 }
 
 fn one(line: &str, items: &mut Vec<Item>) -> Result<(), Refused> {
-    let parts: Vec<&str> = split(line, ' ').into_iter().filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&str> = split(line, ' ')
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
     let (key, fields, time) = match parts.as_slice() {
         [key, fields] => (*key, *fields, None),
         [key, fields, time] => (*key, *fields, Some(*time)),
@@ -51,7 +53,8 @@ fn one(line: &str, items: &mut Vec<Item>) -> Result<(), Refused> {
     let mut context = Context::of(Some(&device));
     if let Some(time) = time {
         let read = time_of_text(time);
-        context.time = Some(read.ok_or_else(|| Refused::new(Code::BadTime, "the time must be a whole number", time))?);
+        context.time =
+            Some(read.ok_or_else(|| Refused::new(Code::BadTime, "the time must be a whole number", time))?);
     }
     for field in split(fields, ',') {
         let pair = split(field, '=');
@@ -82,11 +85,17 @@ fn value_of(text: &str) -> Option<(Value, Quality)> {
     if let Some(whole) = text.strip_suffix(['i', 'u']) {
         let number: i128 = whole.parse().ok()?;
         let is_exact = number.unsigned_abs() <= 1 << 53;
-        let quality = if is_exact { Quality::GOOD } else { Quality::UNCERTAIN };
+        let quality = if is_exact {
+            Quality::GOOD
+        } else {
+            Quality::UNCERTAIN
+        };
         return Some((Value::Number(number as f64), quality));
     }
     let number: f64 = text.parse().ok()?;
-    number.is_finite().then_some((Value::Number(number), Quality::GOOD))
+    number
+        .is_finite()
+        .then_some((Value::Number(number), Quality::GOOD))
 }
 
 /// Splits at a separator that is neither escaped nor in quotes.

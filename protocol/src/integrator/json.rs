@@ -118,7 +118,11 @@ pub(super) fn scalar(json: &Json) -> Option<(Value, Quality)> {
                 (None, Some(whole)) => whole.unsigned_abs() <= EXACT_MAX,
                 _ => true,
             };
-            let quality = if is_exact { Quality::GOOD } else { Quality::UNCERTAIN };
+            let quality = if is_exact {
+                Quality::GOOD
+            } else {
+                Quality::UNCERTAIN
+            };
             (Value::Number(number.as_f64()?), quality)
         }
         Json::String(text) => (Value::Text(cut(text, TEXT_BYTES_MAX).to_owned()), Quality::GOOD),
@@ -152,7 +156,11 @@ impl Context {
             value,
             time_us: self.time.map(|(time_us, _)| time_us),
             time_form: self.time.map_or(TimeForm::Absent, |(_, form)| form),
-            quality: if worse(quality) > worse(self.quality) { quality } else { self.quality },
+            quality: if worse(quality) > worse(self.quality) {
+                quality
+            } else {
+                self.quality
+            },
         }
     }
 
@@ -163,7 +171,11 @@ impl Context {
 
     fn nested(&self, prefix: &str, object: &Object, out: &mut Vec<Item>) {
         for (key, json) in object {
-            let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            let name = if prefix.is_empty() {
+                key.clone()
+            } else {
+                format!("{prefix}.{key}")
+            };
             self.any(&name, json, out);
         }
     }

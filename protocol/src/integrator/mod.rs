@@ -379,18 +379,24 @@ fn check(message: Message) -> Result<Message, Refused> {
         return Ok(message);
     };
     if items.len() > ITEMS_MAX {
-        let hint = format!("a message may hold {ITEMS_MAX} values, this one has {}", items.len());
+        let hint = format!(
+            "a message may hold {ITEMS_MAX} values, this one has {}",
+            items.len()
+        );
         return Err(Refused::new(Code::TooLarge, hint, ""));
     }
-    let is_name = |name: &str| {
-        !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
-    };
+    let is_name =
+        |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
     for item in items {
         let device = item.device.as_deref();
         for name in std::iter::once(item.name.as_str()).chain(device) {
             if !is_name(name) {
                 let hint = format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters");
-                return Err(Refused::new(Code::BadName, hint, &name.escape_debug().to_string()));
+                return Err(Refused::new(
+                    Code::BadName,
+                    hint,
+                    &name.escape_debug().to_string(),
+                ));
             }
         }
     }

@@ -33,7 +33,11 @@ fn message(topic: &str, json: &Json, items: &mut Vec<Item>) -> Result<(), Refuse
             other => Err(json::wrong("array element", "an object", other)),
         }),
         Json::Object(object) => {
-            let device = if ["telemetry", "data"].contains(&last) { before } else { Some(last) };
+            let device = if ["telemetry", "data"].contains(&last) {
+                before
+            } else {
+                Some(last)
+            };
             members(object, (before, last, device), items)
         }
         scalar => {

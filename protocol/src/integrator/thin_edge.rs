@@ -36,7 +36,13 @@ pub(super) fn parse(topic: &str, text: &str) -> Result<Message, Refused> {
             } else {
                 let json = json::read(text)?;
                 let object = json::object(&json, "message")?;
-                Some(object.get("text").and_then(|text| text.as_str()).unwrap_or_default().to_owned())
+                Some(
+                    object
+                        .get("text")
+                        .and_then(|text| text.as_str())
+                        .unwrap_or_default()
+                        .to_owned(),
+                )
             };
             Ok(Message::Alarm {
                 device: Some(device),

@@ -57,7 +57,13 @@ pub async fn run(mut broker: watch::Receiver<Broker>, outlet: Outlet) -> Result<
         };
         if was_up {
             backoff.reset();
-            outlet.bad(&follower.heard.lost(), clock::now_us(), Quality::BAD_NOT_CONNECTED).await?;
+            outlet
+                .bad(
+                    &follower.heard.lost(),
+                    clock::now_us(),
+                    Quality::BAD_NOT_CONNECTED,
+                )
+                .await?;
         }
         tracing::warn!(source = %settings.name, %reason, "broker not connected");
         outlet.state(SourceState::Down { reason }).await?;
@@ -69,7 +75,10 @@ pub async fn run(mut broker: watch::Receiver<Broker>, outlet: Outlet) -> Result<
 enum Ended {
     /// The settings changed.
     Changed,
-    Lost { reason: String, was_up: bool },
+    Lost {
+        reason: String,
+        was_up: bool,
+    },
 }
 
 struct Follower<'a> {
@@ -99,7 +108,10 @@ impl<'a> Follower<'a> {
             Ok(options) => options,
             Err(error) => {
                 let reason = error.to_string();
-                return Ok(Ended::Lost { reason, was_up: false });
+                return Ok(Ended::Lost {
+                    reason,
+                    was_up: false,
+                });
             }
         };
         let (client, mut event_loop) = AsyncClient::new(options, CHANNEL);
@@ -140,10 +152,16 @@ impl<'a> Follower<'a> {
 
     async fn look(&mut self, is_up: bool) -> Result<(), Closed> {
         let silent = self.heard.silent(self.start.elapsed());
-        let reason = if is_up { Quality::BAD_TIMEOUT } else { Quality::BAD_NOT_CONNECTED };
+        let reason = if is_up {
+            Quality::BAD_TIMEOUT
+        } else {
+            Quality::BAD_NOT_CONNECTED
+        };
         self.outlet.bad(&silent, clock::now_us(), reason).await?;
         if let Some((id, _)) = self.malformed.take_if(|(_, last)| last.elapsed() >= WELL_AFTER) {
-            self.outlet.alarm(self.alarm(id, "messages are readable again", false)).await?;
+            self.outlet
+                .alarm(self.alarm(id, "messages are readable again", false))
+                .await?;
         }
         Ok(())
     }
@@ -164,8 +182,14 @@ impl<'a> Follower<'a> {
             }
         }
         self.outlet.readings(readings).await?;
-        let gone: Vec<_> = decoded.gone.iter().filter_map(|place| self.heard.alias(*place)).collect();
-        self.outlet.bad(&gone, received_us, Quality::BAD_NOT_CONNECTED).await
+        let gone: Vec<_> = decoded
+            .gone
+            .iter()
+            .filter_map(|place| self.heard.alias(*place))
+            .collect();
+        self.outlet
+            .bad(&gone, received_us, Quality::BAD_NOT_CONNECTED)
+            .await
     }
 
     async fn refused(
@@ -174,7 +198,10 @@ impl<'a> Follower<'a> {
         topic: &str,
         refused: protocol::integrator::Refused,
     ) -> Result<(), Closed> {
-        if let Some(complaint) = self.complaints.add(topic, &refused, self.start.elapsed(), clock::now_us()) {
+        if let Some(complaint) = self
+            .complaints
+            .add(topic, &refused, self.start.elapsed(), clock::now_us())
+        {
             tracing::warn!(source = %self.broker.name, %topic, %refused, "message refused");
             let payload = serde_json::to_vec(&complaint).unwrap_or_default();
             let told = client.try_publish(&self.broker.error_topic, QoS::AtMostOnce, false, payload);
@@ -217,7 +244,10 @@ async fn poll(event_loop: &mut EventLoop) -> Result<Packet, String> {
     loop {
         match event_loop.poll().await {
             Ok(Event::Incoming(Packet::Disconnect(disconnect))) => {
-                return Err(format!("the broker closed the connection: {:?}", disconnect.reason_code));
+                return Err(format!(
+                    "the broker closed the connection: {:?}",
+                    disconnect.reason_code
+                ));
             }
             Ok(Event::Incoming(packet)) => return Ok(packet),
             Ok(Event::Outgoing(_)) => {}
@@ -228,7 +258,12 @@ async fn poll(event_loop: &mut EventLoop) -> Result<Packet, String> {
 
 /// Each filter once.
 fn filters(broker: &Broker) -> Vec<Filter> {
-    let topics: BTreeSet<&String> = broker.tags.iter().map(|tag| &tag.topic).chain(&broker.status_topic).collect();
+    let topics: BTreeSet<&String> = broker
+        .tags
+        .iter()
+        .map(|tag| &tag.topic)
+        .chain(&broker.status_topic)
+        .collect();
     topics
         .into_iter()
         .map(|topic| Filter::new(topic.clone(), QoS::AtLeastOnce))
@@ -236,7 +271,10 @@ fn filters(broker: &Broker) -> Vec<Filter> {
 }
 
 fn options(broker: &Broker) -> io::Result<MqttOptions> {
-    let (host, port) = broker.address.rsplit_once(':').unwrap_or((&broker.address, "1883"));
+    let (host, port) = broker
+        .address
+        .rsplit_once(':')
+        .unwrap_or((&broker.address, "1883"));
     let mut options = MqttOptions::new(&broker.client_id, host, port.parse().unwrap_or(1883));
     options
         .set_keep_alive(KEEP_ALIVE)
@@ -244,7 +282,11 @@ fn options(broker: &Broker) -> io::Result<MqttOptions> {
         .set_connection_timeout(CONNECT_WITHIN.as_secs())
         .set_max_packet_size(Some(PACKET_BYTES_MAX));
     if let Some(user) = &broker.user {
-        let password = broker.password_file.as_ref().map(fs::read_to_string).transpose()?;
+        let password = broker
+            .password_file
+            .as_ref()
+            .map(fs::read_to_string)
+            .transpose()?;
         options.set_credentials(user, password.unwrap_or_default().trim_end());
     }
     let mut network = options.network_options();

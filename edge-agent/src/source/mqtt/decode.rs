@@ -87,7 +87,11 @@ fn reading(tag: &TagPlan, item: &Item, received_us: Micros, is_retained: bool) -
     match (&item.value, item.value.number()) {
         (_, Some(value)) => {
             let is_old = is_retained && item.time_form == TimeForm::Absent && item.quality.is_good();
-            let quality = if is_old { Quality::UNCERTAIN_LAST_USABLE } else { item.quality };
+            let quality = if is_old {
+                Quality::UNCERTAIN_LAST_USABLE
+            } else {
+                item.quality
+            };
             Reading::new(tag.alias, time_us, value, quality)
         }
         (Value::Text(_), None) => Reading::bad(tag.alias, time_us, Quality::BAD_TYPE),
@@ -144,7 +148,10 @@ mod tests {
         ]);
         let said = br#"{"zone1":201.5,"zone2":null,"zone3":7}"#;
         let decoded = decode(&broker, "plant/oven", (said, false), 5).unwrap();
-        assert_eq!(values(&decoded), [(0, Some(201.5), Quality::GOOD), (1, None, Quality::BAD)]);
+        assert_eq!(
+            values(&decoded),
+            [(0, Some(201.5), Quality::GOOD), (1, None, Quality::BAD)]
+        );
         let decoded = decode(&broker, "plant/cold/t", (b"3.5", false), 5).unwrap();
         assert_eq!(values(&decoded), [(2, Some(3.5), Quality::GOOD)]);
         assert_eq!(decode(&broker, "other", (b"{", false), 5), Ok(Decoded::default()));
@@ -154,7 +161,11 @@ mod tests {
     fn t29_a_retained_value_without_a_time_is_only_the_last_one_known() {
         let broker = broker(vec![tag(0, "a/t", None)]);
         let quality = |payload: &[u8], is_retained| {
-            decode(&broker, "a/t", (payload, is_retained), 5).unwrap().readings[0].1.quality
+            decode(&broker, "a/t", (payload, is_retained), 5)
+                .unwrap()
+                .readings[0]
+                .1
+                .quality
         };
         assert_eq!(quality(b"3.5", true), Quality::UNCERTAIN_LAST_USABLE);
         assert_eq!(quality(b"{\"value\":3.5,\"ts\":1700000000}", true), Quality::GOOD);
@@ -165,7 +176,10 @@ mod tests {
     fn a_source_time_is_kept_and_text_is_no_number() {
         let broker = broker(vec![tag(0, "a/t", None)]);
         let read = |payload: &[u8]| decode(&broker, "a/t", (payload, false), 5).unwrap().readings[0].1;
-        assert_eq!(read(b"{\"value\":1,\"ts\":1700000000}").time_us, 1_700_000_000_000_000);
+        assert_eq!(
+            read(b"{\"value\":1,\"ts\":1700000000}").time_us,
+            1_700_000_000_000_000
+        );
         assert_eq!(read(b"\"hot\"").quality, Quality::BAD_TYPE);
     }
 

@@ -105,7 +105,13 @@ pub struct Complaints {
 
 impl Complaints {
     /// Counts a refused message; what to publish, unless that was said just now.
-    pub fn add(&mut self, topic: &str, refused: &Refused, now: Duration, now_us: Micros) -> Option<Complaint> {
+    pub fn add(
+        &mut self,
+        topic: &str,
+        refused: &Refused,
+        now: Duration,
+        now_us: Micros,
+    ) -> Option<Complaint> {
         if self.known.len() >= COMPLAINTS_MAX {
             self.known.clear();
         }
@@ -150,7 +156,9 @@ mod tests {
     #[test]
     fn a_silent_tag_is_named_after_two_periods_and_then_once_a_period() {
         let mut heard = Heard::new(&[tag(7, SECOND * 2), tag(8, Duration::ZERO)], Duration::ZERO);
-        let named: Vec<u32> = (0..=12).filter(|second| !heard.silent(SECOND * *second).is_empty()).collect();
+        let named: Vec<u32> = (0..=12)
+            .filter(|second| !heard.silent(SECOND * *second).is_empty())
+            .collect();
         assert_eq!(named, [4, 6, 8, 10, 12]);
         assert_eq!(heard.lost(), [Alias(8)]);
     }
@@ -161,13 +169,17 @@ mod tests {
         let reading = |time_us, value| Reading::new(Alias(0), time_us, value, Quality::GOOD);
         assert!(heard.take(0, &reading(5, 1.0), SECOND));
         assert!(!heard.take(0, &reading(5, 1.0), SECOND));
-        assert!(heard.take(0, &reading(5, 2.0), SECOND), "another value of the same time is kept");
+        assert!(
+            heard.take(0, &reading(5, 2.0), SECOND),
+            "another value of the same time is kept"
+        );
         assert!(heard.take(0, &reading(6, 2.0), SECOND));
     }
 
     #[test]
     fn t29_a_flood_of_refused_messages_makes_one_complaint_a_second_that_counts_them() {
-        let refused = protocol::integrator::parse(protocol::integrator::Dialect::Native, "a/b", b"{x").unwrap_err();
+        let refused =
+            protocol::integrator::parse(protocol::integrator::Dialect::Native, "a/b", b"{x").unwrap_err();
         let mut complaints = Complaints::default();
         let said: Vec<u64> = (0..2_500_u32)
             .filter_map(|ms| complaints.add("a/b", &refused, Duration::from_millis(u64::from(ms)), 0))
