@@ -445,6 +445,7 @@ mod tests {
             line: None,
             taken_us: 0,
             arrived: std::time::Instant::now(),
+            size_px: None,
             jpeg: vec![1],
         }
     }

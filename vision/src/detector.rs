@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::blank;
 use crate::decode::{FrameSize, decode};
 use crate::engine::{Engine, EngineError};
 use crate::golden::Golden;
@@ -123,6 +124,9 @@ impl Detector {
         inspection.decode_us = watch.lap_us();
         let size: FrameSize = decoded.map_err(|error| reason(&error))?;
         (inspection.width_px, inspection.height_px) = (size.width_px, size.height_px);
+        if let Some(reason) = blank::reason(&self.rgb) {
+            return Err(reason);
+        }
 
         let placed = self.preprocessor.run(&self.rgb, size);
         inspection.preprocess_us = watch.lap_us();

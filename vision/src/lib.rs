@@ -5,6 +5,7 @@
 //! the one that times its own stages.
 #![forbid(unsafe_code)]
 
+mod blank;
 pub mod decode;
 pub mod detector;
 pub mod engine;

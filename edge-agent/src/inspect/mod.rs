@@ -38,6 +38,8 @@ pub struct Shot {
     pub taken_us: Micros,
     /// When the agent got it.
     pub arrived: Instant,
+    /// Width and height that the camera is set to, when that was said.
+    pub size_px: Option<[u32; 2]>,
     /// The file.
     pub jpeg: Vec<u8>,
 }
@@ -153,7 +155,7 @@ fn judge_all(settings: &config::Vision, mailbox: &Mailbox, out: &mpsc::Sender<Ac
         let mut detector = load(settings.runtime.as_deref(), &settings.manifest)
             .map_err(|error| format!("vision is off: {error}"))?;
         let mut passes = 0;
-        Ok(move |shot: &Shot| judge(&mut detector, shot, &mut passes))
+        Ok(move |shot: &Shot| of_expected_size(shot, judge(&mut detector, shot, &mut passes)))
     };
     serve(mailbox, out, health, ready);
 }
@@ -286,6 +288,25 @@ fn judge(detector: &mut Detector, shot: &Shot, passes: &mut u64) -> Inspection {
     }
 }
 
+/// A picture of another size than the camera is set to shows something else than the model was taught: not inspected.
+fn of_expected_size(shot: &Shot, found: Inspection) -> Inspection {
+    let Some([width, height]) = shot.size_px.filter(|size_px| *size_px != found.size_px) else {
+        return found;
+    };
+    if found.size_px == [0, 0] {
+        return found;
+    }
+    let [found_width, found_height] = found.size_px;
+    Inspection {
+        verdict: event::Verdict::Unknown,
+        reason: Some(format!(
+            "the picture has {found_width} × {found_height} pixels, the camera is set to {width} × {height}; not inspected"
+        )),
+        defects: Vec::new(),
+        ..found
+    }
+}
+
 /// Counts a verdict.
 pub fn count(health: &Health, inspection: &Inspection) {
     let counter = match inspection.verdict {
@@ -319,8 +340,25 @@ mod tests {
             line: None,
             taken_us,
             arrived: Instant::now(),
+            size_px: None,
             jpeg: vec![1],
         }
+    }
+
+    #[test]
+    fn t28_a_picture_of_another_size_is_not_inspected() {
+        let mut shot = shot("a", 1);
+        let found = Inspection {
+            size_px: [640, 480],
+            ..inspected(&shot)
+        };
+        assert_eq!(of_expected_size(&shot, found.clone()), found);
+        shot.size_px = Some([640, 480]);
+        assert_eq!(of_expected_size(&shot, found.clone()), found);
+        shot.size_px = Some([1280, 960]);
+        let doubted = of_expected_size(&shot, found);
+        assert_eq!(doubted.verdict, event::Verdict::Unknown);
+        assert!(doubted.reason.unwrap().contains("1280 × 960"));
     }
 
     #[test]
@@ -391,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_costs_the_frame_its_verdict_and_is_alarmed_and_the_next_frame_is_judged() {
+    fn t28_a_panic_costs_the_frame_its_verdict_and_is_alarmed_and_the_next_frame_is_judged() {
         let ready = || {
             Ok(|shot: &Shot| {
                 assert!(shot.taken_us != 1, "a broken model");
@@ -413,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detector_that_panics_again_and_again_is_off_and_every_frame_is_unknown() {
+    fn t28_a_detector_that_panics_again_and_again_is_off_and_every_frame_is_unknown() {
         let (made, health) = served(0..6, || Ok(|_: &Shot| -> Inspection { panic!("a broken model") }));
         let found = verdicts(&made);
         assert_eq!(found.len(), 6);

@@ -209,6 +209,7 @@ fn pictured(seq: u64) -> Record {
         line: None,
         taken_us: 0,
         arrived: std::time::Instant::now(),
+        size_px: None,
         jpeg: Vec::new(),
     };
     let inspection = protocol::event::Inspection {

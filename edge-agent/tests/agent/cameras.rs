@@ -35,7 +35,7 @@ fn config(hub: &Hub, pictures: &Path) -> String {
 }
 
 #[tokio::test]
-async fn without_a_runtime_every_picture_is_unknown_with_the_reason_and_the_agent_runs() {
+async fn t28_without_a_runtime_every_picture_is_unknown_with_the_reason_and_the_agent_runs() {
     let directory = tempfile::tempdir().unwrap();
     let pictures = directory.path().join("pictures");
     fs::create_dir(&pictures).unwrap();
@@ -72,7 +72,7 @@ async fn without_a_runtime_every_picture_is_unknown_with_the_reason_and_the_agen
 }
 
 #[tokio::test]
-async fn a_camera_that_falls_silent_is_alarmed() {
+async fn t28_a_camera_that_falls_silent_is_alarmed() {
     let directory = tempfile::tempdir().unwrap();
     let pictures = directory.path().join("pictures");
     fs::create_dir(&pictures).unwrap();
@@ -107,4 +107,36 @@ async fn of_many_pictures_at_once_the_newest_is_looked_at_and_the_others_are_on_
             .starts_with("superseded")
     });
     assert_eq!(superseded.count(), 4);
+}
+
+#[tokio::test]
+async fn t28_each_picture_of_a_frozen_camera_is_on_record_as_not_inspected() {
+    let directory = tempfile::tempdir().unwrap();
+    let pictures = directory.path().join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    let hub = Hub::start(Policy::Store).await;
+    let config = config(&hub, &pictures) + "frozen_after = \"0s\"\n";
+    let _edge = Edge::start(directory.path(), &config).await;
+    for number in 1..=3 {
+        put(&pictures, &format!("{number}.jpg"), b"the same");
+        hub.until("its record", |stored| inspections(stored).len() == number)
+            .await;
+    }
+    put(&pictures, "4.jpg", b"another");
+    hub.until("four records", |stored| inspections(stored).len() == 4)
+        .await;
+    hub.until("the alarm and its end", |stored| {
+        let alarms = stored.events().into_iter().filter_map(|event| match event {
+            Event::Alarm(alarm) if alarm.code == "camera.frozen" => Some(alarm.active),
+            _ => None,
+        });
+        alarms.eq([true, false])
+    })
+    .await;
+    let stored = hub.stored.lock().unwrap();
+    let frozen = inspections(&stored).into_iter().filter(|record| {
+        assert_eq!(record.verdict, Verdict::Unknown);
+        record.reason.as_deref().unwrap_or_default().contains("frozen")
+    });
+    assert_eq!(frozen.count(), 2);
 }

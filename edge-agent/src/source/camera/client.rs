@@ -11,12 +11,13 @@ use protocol::{
     Micros,
     event::{Alarm, Inspection},
 };
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     config::Camera,
-    plan::{self, Picture, Silence},
+    plan::{self, Frozen, Picture, Silence},
 };
 use crate::{
     clock,
@@ -39,6 +40,11 @@ pub async fn run(
     let start = Instant::now();
     let mut silence = Silence::new(camera.silent_after);
     let mut alarm_id = Uuid::now_v7();
+    let mut watch = FrozenWatch {
+        frozen: Frozen::new(camera.frozen_after),
+        alarm: None,
+        start,
+    };
     let mut seen = HashSet::new();
     if !camera.delete_after {
         // Pictures that lie there from before are not this start's to judge.
@@ -73,7 +79,7 @@ pub async fn run(
         }
         // The newest first: the record of those it replaces may take a while after an outage.
         if let Some(picture) = choice.take {
-            take(&camera, &picture, &mailbox, &outlet).await?;
+            take(&camera, &picture, &mailbox, (&outlet, &mut watch)).await?;
         }
         for picture in choice.passed_over {
             let record = passed_over(&camera, &picture);
@@ -105,7 +111,40 @@ fn list(directory: &Path) -> io::Result<Vec<Picture>> {
     Ok(pictures)
 }
 
-async fn take(camera: &Camera, picture: &Picture, mailbox: &Mailbox, outlet: &Outlet) -> Result<(), Closed> {
+/// Whether the camera shows the same picture again and again, and the open `camera.frozen` alarm.
+struct FrozenWatch {
+    frozen: Frozen,
+    alarm: Option<Uuid>,
+    start: Instant,
+}
+
+impl FrozenWatch {
+    /// Takes a picture; whether it is one of a frozen camera. The alarm follows.
+    async fn look(&mut self, camera: &Camera, jpeg: &[u8], outlet: &Outlet) -> Result<bool, Closed> {
+        let is_frozen = self
+            .frozen
+            .observe(Sha256::digest(jpeg).into(), self.start.elapsed());
+        if is_frozen != self.alarm.is_some() {
+            let id = self.alarm.take().unwrap_or_else(Uuid::now_v7);
+            self.alarm = is_frozen.then_some(id);
+            let message = if is_frozen {
+                "the same picture to the byte again and again: nothing is inspected"
+            } else {
+                "pictures change again"
+            };
+            let alarm = camera_alarm(camera, id, "camera.frozen", is_frozen, message.to_owned());
+            outlet.alarm(alarm).await?;
+        }
+        Ok(is_frozen)
+    }
+}
+
+async fn take(
+    camera: &Camera,
+    picture: &Picture,
+    mailbox: &Mailbox,
+    (outlet, watch): (&Outlet, &mut FrozenWatch),
+) -> Result<(), Closed> {
     let read = read(picture).await;
     remove(camera, picture).await;
     let shot = |jpeg: Vec<u8>| Shot {
@@ -113,9 +152,17 @@ async fn take(camera: &Camera, picture: &Picture, mailbox: &Mailbox, outlet: &Ou
         line: camera.line.clone(),
         taken_us: micros(picture.written),
         arrived: Instant::now(),
+        size_px: camera.size_px,
         jpeg,
     };
     match read {
+        Ok(jpeg) if watch.look(camera, &jpeg, outlet).await? => {
+            let record = inspect::not_performed(
+                &shot(jpeg),
+                "the camera is frozen: the same picture as before; not inspected",
+            );
+            outlet.inspection(record).await
+        }
         Ok(jpeg) => {
             if let Some(superseded) = mailbox.put(shot(jpeg)) {
                 let record =
@@ -157,24 +204,30 @@ fn passed_over(camera: &Camera, picture: &Picture) -> Inspection {
         line: camera.line.clone(),
         taken_us: micros(picture.written),
         arrived: Instant::now(),
+        size_px: camera.size_px,
         jpeg: Vec::new(),
     };
     inspect::not_performed(&shot, "superseded by a newer frame before it was read")
 }
 
 fn silence_alarm(camera: &Camera, id: Uuid, active: bool) -> Alarm {
+    let message = if active {
+        format!("no picture for more than {} s", camera.silent_after.as_secs())
+    } else {
+        "pictures are coming again".to_owned()
+    };
+    camera_alarm(camera, id, "camera.silent", active, message)
+}
+
+fn camera_alarm(camera: &Camera, id: Uuid, code: &str, active: bool, message: String) -> Alarm {
     Alarm {
         id,
         at_us: clock::now_us(),
-        code: "camera.silent".to_owned(),
+        code: code.to_owned(),
         subject: camera.name.clone(),
         line: camera.line.clone(),
         active,
-        message: if active {
-            format!("no picture for more than {} s", camera.silent_after.as_secs())
-        } else {
-            "pictures are coming again".to_owned()
-        },
+        message,
     }
 }
 

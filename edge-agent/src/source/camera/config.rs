@@ -19,6 +19,10 @@ pub struct Camera {
     pub delete_after: bool,
     /// No picture for longer than this raises an alarm.
     pub silent_after: Duration,
+    /// The same picture to the byte for longer than this: the camera is frozen.
+    pub frozen_after: Duration,
+    /// Width and height of its pictures, when that was said.
+    pub size_px: Option<[u32; 2]>,
 }
 
 /// Reads one `[[camera]]`.
@@ -37,7 +41,17 @@ pub fn read_camera(section: &Section<'_>, names: &mut Names) -> Option<Camera> {
     let silent_after = section
         .duration("silent_after", Duration::from_secs(1)..=HOUR * 24)
         .unwrap_or(Duration::from_secs(30));
+    let frozen_after = section
+        .duration("frozen_after", Duration::ZERO..=HOUR)
+        .unwrap_or(Duration::from_secs(2));
+    let side = |key| section.integer(key, 1..=65_535).map(|px| px as u32);
+    let (width_px, height_px) = (side("width_px"), side("height_px"));
+    if width_px.is_some() != height_px.is_some() {
+        section.fault("`width_px` and `height_px` go together: give both or neither");
+    }
     Some(Camera {
+        frozen_after,
+        size_px: width_px.zip(height_px).map(|(width, height)| [width, height]),
         name: name?.value,
         line,
         directory: PathBuf::from(directory?.value),

@@ -58,6 +58,32 @@ pub fn is_picture(name: &str) -> bool {
     !name.starts_with('.') && extension.is_some_and(is_jpeg)
 }
 
+/// Notices when a camera shows the same picture again and again: its sensor's noise makes every true picture another
+/// one, to the byte.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    limit: Duration,
+    last: Option<([u8; 32], Duration)>,
+}
+
+impl Frozen {
+    /// Nothing seen yet; frozen after `limit`.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, last: None }
+    }
+
+    /// Takes a picture's hash and the time since any fixed moment; whether the camera is frozen.
+    pub fn observe(&mut self, hash: [u8; 32], now: Duration) -> bool {
+        match self.last {
+            Some((known, since)) if known == hash => now.saturating_sub(since) >= self.limit,
+            _ => {
+                self.last = Some((hash, now));
+                false
+            }
+        }
+    }
+}
+
 /// Notices when a camera falls silent and when it is back.
 #[derive(Clone, Debug)]
 pub struct Silence {
@@ -97,6 +123,20 @@ mod tests {
             written: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
             path: PathBuf::from(format!("{second}.jpg")),
         }
+    }
+
+    #[test]
+    fn t28_the_same_picture_for_too_long_is_a_frozen_camera_until_another_comes() {
+        let mut frozen = Frozen::new(Duration::from_secs(2));
+        let seconds = |hash: u8, second: u64, frozen: &mut Frozen| {
+            frozen.observe([hash; 32], Duration::from_secs(second))
+        };
+        assert!(!seconds(1, 0, &mut frozen));
+        assert!(!seconds(1, 1, &mut frozen));
+        assert!(seconds(1, 2, &mut frozen));
+        assert!(seconds(1, 9, &mut frozen));
+        assert!(!seconds(2, 10, &mut frozen));
+        assert!(!seconds(1, 11, &mut frozen));
     }
 
     #[test]
