@@ -11,6 +11,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use cloud_hub::{
     broker::{BrokerError, Device, Settled, Uplink},
+    edges::authority::DeviceAuthority,
     ingest::{self, Publish},
     kernel::{bulk::BulkConnection, clock::Clock},
     series::bus::LiveBus,
@@ -127,6 +128,10 @@ async fn measure_ingest(test: &TestDatabase, maker: &FrameMaker, frames: &[Frame
         target: test.databases.login.clone(),
         publish: Arc::new(Nowhere),
         live: LiveBus::new(),
+        authority: {
+            let dir = tempfile::tempdir().expect("there is room for two small files");
+            DeviceAuthority::load_or_create(dir.path(), Clock::system().now()).expect("a key can be made")
+        },
         clock: Clock::system(),
         settings: ingest::Settings {
             rows_max: 10_000,

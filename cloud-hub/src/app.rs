@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     config::Config,
+    edges::authority::DeviceAuthority,
     identity::mail::Bell,
     integrity::key::AuditKey,
     kernel::{
@@ -35,6 +36,8 @@ pub struct App {
     pub key_use: KeyUse,
     /// Signs the audit chain's daily roots.
     pub audit_key: AuditKey,
+    /// Signs the keys of edges.
+    pub device_authority: DeviceAuthority,
     /// The owner of the database, where known: makes, migrates and removes tenants.
     pub owner: Option<Target>,
     /// Rung when a tenant has mail to be sent.

@@ -16,7 +16,9 @@ use crate::{
     app::App,
     broker::{self, Broker, BrokerConfig, TlsListener},
     config::{Config, ConfigError},
-    edges::{credential::Gate, directory::EdgeDirectory},
+    edges::{
+        authority::DeviceAuthority, clock as edge_clock, credential::Gate, directory::EdgeDirectory, dispatch,
+    },
     embedded::{self, Address, Cluster, DATABASE},
     identity::{
         mail::Bell,
@@ -208,6 +210,8 @@ impl Hub {
             sealing_key: SealingKey::load_or_create(&config.data_dir).context("reading the sealing key")?,
             key_use: KeyUse::default(),
             audit_key: AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?,
+            device_authority: DeviceAuthority::load_or_create(&config.data_dir, Clock::system().now())
+                .context("reading the device authority")?,
             owner: databases.owner.clone(),
             mail: Bell::default(),
             exports: Exports::default(),
@@ -231,6 +235,7 @@ impl Hub {
             target: databases.login.clone(),
             publish: Arc::new(broker.downlink.clone()),
             live: app.live.clone(),
+            authority: app.device_authority.clone(),
             clock: app.clock.clone(),
             settings: ingest::Settings {
                 rows_max: app.config.ingest.rows_max,
@@ -250,6 +255,10 @@ impl Hub {
         tasks.spawn(watched(&ended, sign_days::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, projection::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, edge_clock::run(app.clone(), stop.clone())));
+        let post = Arc::new(broker.downlink.clone());
+        let sending = dispatch::run(app.clone(), post, broker.sessions.clone(), stop.clone());
+        tasks.spawn(watched(&ended, sending));
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await

@@ -38,6 +38,9 @@ const PUBLIC: &[&str] = &[
 
 const SCHEME: &str = "bearer";
 
+/// What an edge presents: its MQTT user name and password, as HTTP Basic.
+const DEVICE_SCHEME: &str = "device";
+
 /// What an operator of the platform presents: `foodflow-hub token --platform`.
 const PLATFORM_SCHEME: &str = "platform";
 
@@ -67,6 +70,8 @@ pub fn complete(mut document: Document) -> Document {
     let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme(SCHEME, scheme.clone());
     components.add_security_scheme(PLATFORM_SCHEME, scheme);
+    let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
+    components.add_security_scheme(DEVICE_SCHEME, basic);
     for item in document.paths.paths.values_mut() {
         for (method, operation) in operations(item) {
             share(&method, operation);

@@ -135,7 +135,8 @@ async fn measure(request: Request, next: Next) -> Response {
 }
 
 fn answer_timeout(route: &str) -> Duration {
-    if route.ends_with("/export") || route.ends_with("/attachments") {
+    let is_upload = route.ends_with("/attachments") || route.ends_with("/edge-artefacts");
+    if route.ends_with("/export") || is_upload {
         LONG_ANSWER_TIMEOUT
     } else {
         ANSWER_TIMEOUT

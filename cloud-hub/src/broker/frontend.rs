@@ -365,6 +365,16 @@ impl Clients {
         }
     }
 
+    /// The devices that have a seat, each with its newest number.
+    pub(super) fn connected(&self) -> HashMap<Device, u64> {
+        let mut found = HashMap::new();
+        for (key, occupant) in &self.seats().taken {
+            let newest = found.entry(key.device.clone()).or_insert(occupant.number);
+            *newest = occupant.number.max(*newest);
+        }
+        found
+    }
+
     /// Takes the client's seat, and waits until the one who sat there has left its will. None when the device was
     /// expelled after its credentials were looked at.
     async fn take(&self, key: ClientKey, asked: u64) -> Option<Seat> {

@@ -13,7 +13,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -156,6 +156,12 @@ impl Sessions {
     /// Ends every session of a device at once. It may come back with credentials that are good then.
     pub fn expel(&self, device: &Device) {
         self.0.expel(device);
+    }
+
+    /// Which devices are connected here, each with the number of its newest session: a device that came again has a
+    /// greater one.
+    pub fn connected(&self) -> HashMap<Device, u64> {
+        self.0.connected()
     }
 }
 

@@ -13,7 +13,11 @@ use protocol::{
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{dictionary::Mapping, frame::Resolved};
+use super::{
+    dictionary::Mapping,
+    fleet::{self, Issuing, Place},
+    frame::Resolved,
+};
 use crate::{
     fsq::workflow::deviation::{self, ControlPoint},
     kernel::{
@@ -52,21 +56,23 @@ pub(super) async fn store(
     tx: &mut BulkTx<'_>,
     frames: &[Resolved<'_>],
     events: Events,
+    issuing: Issuing<'_>,
 ) -> Result<Filed, BulkError> {
     let mut filed = Filed::default();
     if frames.iter().all(|resolved| resolved.frame.events.is_empty()) {
         return Ok(filed);
     }
-    let plant = Plant::load(tx).await?;
-    for resolved in frames {
-        for event in &resolved.frame.events {
+    let plant = Plant::load(tx, issuing).await?;
+    for from in frames {
+        for (number, event) in (0..).zip(&from.frame.events) {
+            let place = Place { from, number };
             let outcome = match events {
-                Events::Together => file(tx, &plant, resolved, event, &mut filed.live).await?,
-                Events::OneByOne => file_apart(tx, &plant, resolved, event, &mut filed.live).await?,
+                Events::Together => file(tx, &plant, place, event, &mut filed.live).await?,
+                Events::OneByOne => file_apart(tx, &plant, place, event, &mut filed.live).await?,
             };
             if let Err(reason) = outcome {
                 filed.unfiled.push(Unfiled {
-                    index: resolved.index,
+                    index: from.index,
                     bytes: serde_json::to_vec(event).unwrap_or_default(),
                     reason,
                 });
@@ -79,14 +85,14 @@ pub(super) async fn store(
 /// Files an event so that its refusal leaves no trace but a reason.
 async fn file_apart(
     tx: &mut BulkTx<'_>,
-    plant: &Plant,
-    from: &Resolved<'_>,
+    plant: &Plant<'_>,
+    place: Place<'_>,
     event: &Event,
     live: &mut Vec<LiveKind>,
 ) -> Result<Result<(), String>, BulkError> {
     tx.mark().await?;
     let told = live.len();
-    match file(tx, plant, from, event, live).await {
+    match file(tx, plant, place, event, live).await {
         Ok(outcome) => {
             tx.leave_mark(true).await?;
             Ok(outcome)
@@ -100,19 +106,21 @@ async fn file_apart(
     }
 }
 
-/// What events name by code.
-struct Plant {
+/// What events name by code, and what answers them.
+struct Plant<'a> {
     lines: HashMap<String, Uuid>,
     points: HashMap<String, ControlPoint>,
+    issuing: Issuing<'a>,
 }
 
-impl Plant {
-    async fn load(tx: &mut BulkTx<'_>) -> Result<Self, BulkError> {
+impl<'a> Plant<'a> {
+    async fn load(tx: &mut BulkTx<'_>, issuing: Issuing<'a>) -> Result<Self, BulkError> {
         let lines = tx.query("SELECT code, id FROM line", &[]).await?;
         let points = tx
             .query("SELECT code, id, line_id, equipment_id FROM ccp", &[])
             .await?;
         Ok(Self {
+            issuing,
             lines: lines.iter().map(|row| (row.get(0), row.get(1))).collect(),
             points: points
                 .iter()
@@ -142,11 +150,12 @@ impl Plant {
 
 async fn file(
     tx: &mut BulkTx<'_>,
-    plant: &Plant,
-    from: &Resolved<'_>,
+    plant: &Plant<'_>,
+    place: Place<'_>,
     event: &Event,
     live: &mut Vec<LiveKind>,
 ) -> Result<Result<(), String>, BulkError> {
+    let from = place.from;
     match event {
         Event::CcpCheck(check) => match plant.point(&check.ccp) {
             Ok(point) => store_check(tx, point, from.edge_id, check).await?,
@@ -183,17 +192,35 @@ async fn file(
         }
         Event::NotRead(not_read) => return store_not_read(tx, from.edge_id, &from.mapping, not_read).await,
         Event::Gap(gap) => store_gap(tx, from.edge_id, gap).await?,
-        Event::CommandResult(_)
-        | Event::AlarmChange(_)
-        | Event::ManualEntry(_)
-        | Event::ClockStep(_)
-        | Event::CertificateRequest(_) => {
-            return Ok(Err(
-                "this hub does not keep such records yet; replay this letter later".to_owned(),
-            ));
+        Event::AlarmChange(change) => {
+            let line_id = plant.line(change.line.as_ref());
+            live.extend(line_id.map(|id| LiveKind::Line { id }));
+            return fleet::store_change(tx, place, line_id, change).await;
+        }
+        Event::ManualEntry(entry) => return fleet::store_entry(tx, place, entry).await,
+        Event::ClockStep(step) => return fleet::store_step(tx, place, step).await,
+        Event::CommandResult(_) | Event::CertificateRequest(_) => {
+            live.push(LiveKind::Edge {
+                name: from.edge.to_owned(),
+            });
+            return file_of_edge(tx, plant, place, event).await;
         }
     }
     Ok(Ok(()))
+}
+
+/// What is between the hub and the edge itself.
+async fn file_of_edge(
+    tx: &mut BulkTx<'_>,
+    plant: &Plant<'_>,
+    place: Place<'_>,
+    event: &Event,
+) -> Result<Result<(), String>, BulkError> {
+    match event {
+        Event::CommandResult(result) => fleet::store_result(tx, place, result).await,
+        Event::CertificateRequest(asked) => fleet::answer_request(tx, place, asked, plant.issuing).await,
+        _ => Ok(Ok(())),
+    }
 }
 
 async fn store_check(

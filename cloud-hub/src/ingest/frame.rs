@@ -39,6 +39,19 @@ pub(super) struct Resolved<'a> {
     pub(super) mapping: Arc<Mapping>,
 }
 
+impl Resolved<'_> {
+    /// Whether the edge's clock was synchronised when the frame was sealed.
+    fn is_synced(&self) -> bool {
+        self.frame.header.clock.synced
+    }
+
+    /// Readings that wait for the correction of their clock: they are neither stored nor refused.
+    fn waiting(&self) -> i32 {
+        let settled = self.frame.readings.len() + self.misdated.len();
+        (self.frame.header.readings as usize).saturating_sub(settled) as i32
+    }
+}
+
 /// Whether every reading's alias stands for a tag; else the one that does not.
 pub(super) fn unknown_alias(frame: &Frame, mapping: &Mapping) -> Option<u32> {
     frame
@@ -92,6 +105,41 @@ pub(super) async fn claim<'a>(
         .into_iter()
         .filter(|resolved| claimed.remove(&identity(resolved.edge_id, &resolved.frame.header.id)))
         .collect())
+}
+
+const UNSYNCED: &str = "
+INSERT INTO unsynced_frame (edge_id, boot, lane, seq, sealed_at, misdated, payload)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int2[], $4::int8[], $5::timestamptz[], $6::int4[], $7::bytea[])
+ON CONFLICT DO NOTHING";
+
+/// Keeps frames that were sealed by a clock that may be wrong as they came, three bytes a reading: when the edge says
+/// what the times truly were, exactly their rows can be told from all others.
+pub(super) async fn keep_unsynced<'i>(
+    tx: &mut BulkTx<'_>,
+    frames: &[Resolved<'_>],
+    payload: impl Fn(usize) -> &'i [u8],
+) -> Result<(), BulkError> {
+    let unsynced: Vec<Resolved<'_>> = frames.iter().filter(|it| !it.is_synced()).cloned().collect();
+    if unsynced.is_empty() {
+        return Ok(());
+    }
+    let edges: Vec<Uuid> = unsynced.iter().map(|resolved| resolved.edge_id).collect();
+    let misdated: Vec<i32> = unsynced.iter().map(Resolved::waiting).collect();
+    let payloads: Vec<&[u8]> = unsynced.iter().map(|resolved| payload(resolved.index)).collect();
+    tx.execute(
+        UNSYNCED,
+        &[
+            &edges,
+            &column(&unsynced, |frame| frame.header.id.boot),
+            &column(&unsynced, |frame| i16::from(frame.header.id.lane.number())),
+            &column(&unsynced, |frame| frame.header.id.seq.cast_signed()),
+            &column(&unsynced, |frame| time_from_us(frame.header.sealed_us)),
+            &misdated,
+            &payloads,
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 fn identity(edge_id: Uuid, id: &FrameId) -> (Uuid, Uuid, i16, i64) {

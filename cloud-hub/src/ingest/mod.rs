@@ -7,6 +7,7 @@ mod acknowledge;
 mod copy;
 mod dictionary;
 mod event;
+mod fleet;
 mod frame;
 mod gather;
 mod read;
@@ -18,9 +19,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use acknowledge::Publish;
+pub(crate) use read::{is_possible, is_stamped_here};
 
 use crate::{
     broker::Uplink,
+    edges::authority::DeviceAuthority,
     kernel::{clock::Clock, database::Target},
     series::bus::LiveBus,
 };
@@ -43,6 +46,8 @@ pub struct Context {
     pub publish: Arc<dyn Publish>,
     /// Who is told after a commit.
     pub live: LiveBus,
+    /// Signs the keys of edges.
+    pub authority: DeviceAuthority,
     /// Now.
     pub clock: Clock,
     /// How ingest batches.

@@ -153,15 +153,35 @@ fn checked(mut frame: Frame, edge: &str, now_us: Micros) -> Content {
         return unusable(Subject::Frame(header.id), reason);
     }
     // One source with a wrong clock takes neither the other sources' readings nor the frame's events with it.
-    let possible = OLDEST_US..now_us.saturating_add(AHEAD_US_MAX);
     let (timely, misdated): (Vec<_>, Vec<_>) = std::mem::take(&mut frame.readings)
         .into_iter()
-        .partition(|reading| possible.contains(&reading.time_us));
-    if timely.is_empty() && frame.events.is_empty() && !misdated.is_empty() {
+        .partition(|reading| is_possible(reading.time_us, now_us));
+    // What a clock that was never set stamped is not refused: it waits for the edge to say what the times were.
+    let header = &frame.header;
+    let may_be_corrected =
+        |reading: &Reading| !header.clock.synced && is_stamped_here(reading.time_us, header.sealed_us);
+    let (waiting, misdated): (Vec<_>, Vec<_>) = misdated.into_iter().partition(may_be_corrected);
+    let is_empty = timely.is_empty() && frame.events.is_empty() && waiting.is_empty();
+    if is_empty && !misdated.is_empty() {
         return unusable(Subject::Frame(frame.header.id), misdating(&misdated));
     }
     frame.readings = timely;
     Content::Frame(Box::new(frame), misdated)
+}
+
+/// A frame holds what was taken shortly before it was sealed, by the same clock.
+const STAMPED_BEFORE_US_MAX: Micros = 60_000_000;
+const STAMPED_AFTER_US_MAX: Micros = 1_000_000;
+
+/// Whether a time was given by the clock that sealed the frame, and not by a source of its own.
+pub(crate) fn is_stamped_here(time_us: Micros, sealed_us: Micros) -> bool {
+    let from_us = sealed_us.saturating_sub(STAMPED_BEFORE_US_MAX);
+    (from_us..=sealed_us.saturating_add(STAMPED_AFTER_US_MAX)).contains(&time_us)
+}
+
+/// Whether anything can have been measured then.
+pub(crate) fn is_possible(time_us: Micros, now_us: Micros) -> bool {
+    (OLDEST_US..now_us.saturating_add(AHEAD_US_MAX)).contains(&time_us)
 }
 
 /// Why these readings are not stored: names the first of them.
@@ -198,7 +218,10 @@ mod tests {
                 edge: edge.to_owned(),
                 dictionary: Uuid::nil(),
                 sealed_us: time_us,
-                clock: protocol::frame::ClockState::default(),
+                clock: protocol::frame::ClockState {
+                    synced: true,
+                    error_us_max: None,
+                },
                 readings: 0,
                 events: 0,
             },
@@ -234,6 +257,40 @@ mod tests {
                 panic!("{topic}")
             };
             assert_eq!(subject, Some(id));
+        }
+    }
+
+    #[test]
+    fn t21_a_frame_of_a_clock_that_was_never_set_is_kept_for_its_correction() {
+        let mut booted = frame("e1", Lane::Live, 5_000_000);
+        booted.header.clock.synced = false;
+        let Content::Frame(kept, misdated) = read("ff/v1/a/e1/up/live", &booted) else {
+            panic!("refused")
+        };
+        assert_eq!((kept.readings.len(), misdated.len()), (0, 0));
+        assert_eq!(kept.header.readings, 1, "the one that waits");
+        // What a source dated itself is its own fault, whatever the edge's clock.
+        booted.readings = vec![Reading::new(Alias(0), 1, 1.0, Quality::GOOD)];
+        booted.header.sealed_us = NOW_US;
+        assert!(matches!(
+            read("ff/v1/a/e1/up/live", &booted),
+            Content::Unusable { .. }
+        ));
+    }
+
+    #[test]
+    fn only_what_the_sealing_clock_stamped_is_its_own() {
+        let sealed_us = 10_000_000_000;
+        for ours in [sealed_us, sealed_us - 250_000, sealed_us + 1_000] {
+            assert!(is_stamped_here(ours, sealed_us));
+        }
+        // A server's own time, an hour and half a century from the edge's.
+        for theirs in [
+            sealed_us - 3_600_000_000,
+            sealed_us + 3_600_000_000,
+            1_700_000_000_000_000,
+        ] {
+            assert!(!is_stamped_here(theirs, sealed_us));
         }
     }
 

@@ -24,6 +24,7 @@ use super::{
     acknowledge::Acks,
     dictionary::{Dictionaries, Mapping},
     event::{self, Events, bury},
+    fleet::Issuing,
     frame::{self, Resolved},
     gather::Batch,
     read::{Content, Item, Status, misdating},
@@ -204,7 +205,12 @@ impl Writer {
         };
         let known = self.known.entry(tenant.clone()).or_default();
         let mut tx = connection.begin(tenant).await?;
-        let stored = store_items(&mut tx, known, items, events, &self.context.clock).await?;
+        let issuing = Issuing {
+            tenant,
+            authority: &self.context.authority,
+            now: self.context.clock.now(),
+        };
+        let stored = store_items(&mut tx, known, items, events, (&self.context.clock, issuing)).await?;
         tx.commit().await?;
         known.dictionaries.committed();
         Ok(stored)
@@ -307,7 +313,7 @@ async fn store_items(
     known: &mut Known,
     items: &[Item],
     events: Events,
-    clock: &Clock,
+    (clock, issuing): (&Clock, Issuing<'_>),
 ) -> Result<Stored, BulkError> {
     let mut verdicts = Vec::with_capacity(items.len());
     let (mut live, mut frames) = (Vec::new(), Vec::new());
@@ -331,6 +337,7 @@ async fn store_items(
     for (lane, samples) in frame::store_readings(tx, &claimed).await? {
         live.push(LiveKind::Samples { lane, samples });
     }
+    frame::keep_unsynced(tx, &claimed, |index| items[index].payload.as_ref()).await?;
     for resolved in claimed.iter().filter(|resolved| !resolved.misdated.is_empty()) {
         let item = &items[resolved.index];
         let (bytes, reason) = (
@@ -340,7 +347,7 @@ async fn store_items(
         tracing::warn!(edge = %item.edge, %reason, "kept as a dead letter");
         bury(tx, &item.edge, &item.topic, &bytes, &reason).await?;
     }
-    let filed = event::store(tx, &claimed, events).await?;
+    let filed = event::store(tx, &claimed, events, issuing).await?;
     for unfiled in filed.unfiled {
         let item = &items[unfiled.index];
         bury(tx, &item.edge, &item.topic, &unfiled.bytes, &unfiled.reason).await?;

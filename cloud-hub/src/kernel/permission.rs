@@ -64,6 +64,8 @@ permissions! {
     LotRead = "lot.read";
     /// Critical control points and their checks.
     CcpRead = "ccp.read";
+    /// Change critical limits.
+    CcpConfigure = "ccp.configure";
     /// Deviations.
     DeviationRead = "deviation.read";
     /// Take responsibility for a deviation.
@@ -76,6 +78,12 @@ permissions! {
     EdgeRead = "edge.read";
     /// Enrol, rename and revoke edges.
     EdgeEnroll = "edge.enroll";
+    /// Read and replace the configuration of edges, which may hold passwords of the plant's devices.
+    EdgeConfigure = "edge.configure";
+    /// Have edges send again, and act on their alarms.
+    EdgeCommand = "edge.command";
+    /// Give edges another version of their program.
+    EdgeUpdate = "edge.update";
     /// The live stream.
     LiveRead = "live.read";
     /// Locations, contacts, addresses, notes, labels and attachments.
@@ -213,10 +221,13 @@ const SUPERVISE: &[Permission] = &[
     P::SignatureReview,
     P::AuditRead,
     P::EdgeEnroll,
+    P::EdgeCommand,
     P::UserRead,
 ];
 
 const ASSURE_SAFETY: &[Permission] = &[
+    P::CcpConfigure,
+    P::EdgeCommand,
     P::DeviationAcknowledge,
     P::CoreWrite,
     P::SupplierWrite,

@@ -12,7 +12,7 @@ use crate::kernel::{
     audit::{self, Actor, Deed},
     clock::Clock,
     context,
-    tenancy::{LOGIN_ROLE, TenantSlug},
+    tenancy::{Db, LOGIN_ROLE, TenancyError, TenantSlug},
 };
 
 /// How long a change of a schema waits for those who use it. While it waits, everybody else waits behind it.
@@ -251,6 +251,10 @@ fn grants(schema: &str) -> String {
         "dead_letter",
         "signature",
         "webhook_attempt",
+        "alarm_change",
+        "manual_entry",
+        "clock_step",
+        "ccp_limit",
     ];
     const KEPT: &[&str] = &["deviation", "hold", "lot"];
     const WRITTEN_BY_FUNCTIONS: &[&str] = &["schema_migration", "audit_event", "audit_root", "domain_event"];
@@ -428,6 +432,16 @@ pub async fn tenants(conn: &mut PgConnection) -> Result<Vec<Tenant>, sqlx::Error
         })
     });
     Ok(known.collect())
+}
+
+/// The slugs of every active tenant.
+///
+/// # Errors
+/// [`TenancyError`](crate::kernel::tenancy::TenancyError).
+pub async fn tenant_slugs(db: &Db) -> Result<Vec<TenantSlug>, TenancyError> {
+    let mut tx = db.platform().await?;
+    let tenants = tenants(tx.conn()).await?;
+    Ok(tenants.into_iter().map(|tenant| tenant.slug).collect())
 }
 
 /// Roles belong to the cluster, not to the database: one may be there already.

@@ -148,6 +148,11 @@ impl World {
                 ("meaning", json!("performed")),
                 ("password", json!(PASSWORD)),
             ]),
+            "create_edge_update" => {
+                let sha256 = &self.rows["edge_artefact"][0]["sha256"];
+                let manifest = json!({ "version": "1", "sha256": sha256 });
+                given(&[("manifest", json!(manifest.to_string()))])
+            }
             "enroll_edge" => {
                 let now = self.hub.hub.app.clock.now();
                 let code = cloud_hub::tenant::enrolment::create_code(&self.hub.db, &akron(), "audited", now)

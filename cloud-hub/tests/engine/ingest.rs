@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use cloud_hub::{
     broker::{BrokerError, Device, Settled, Uplink},
+    edges::authority::DeviceAuthority,
     ingest::{self, Publish},
     kernel::clock::Clock,
     series::bus::{LiveBus, LiveKind},
@@ -50,6 +51,12 @@ impl Publish for Acked {
     }
 }
 
+/// A device authority whose files are gone at once: it is in memory.
+fn authority() -> DeviceAuthority {
+    let dir = tempfile::tempdir().unwrap();
+    DeviceAuthority::load_or_create(dir.path(), Clock::system().now()).unwrap()
+}
+
 /// Ingest without a broker.
 pub(crate) struct Intake {
     uplinks: mpsc::Sender<Uplink>,
@@ -65,6 +72,7 @@ impl Intake {
             target: test.databases.login.clone(),
             publish: Arc::new(acked.clone()),
             live: live.clone(),
+            authority: authority(),
             clock: Clock::system(),
             settings: ingest::Settings {
                 rows_max: 10_000,

@@ -8,6 +8,7 @@ mod support;
 mod archive;
 mod chain;
 mod command;
+mod edge_records;
 mod events;
 mod fleet;
 mod hold;

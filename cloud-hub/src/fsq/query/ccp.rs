@@ -74,8 +74,8 @@ fn ccp_state(evidence: Evidence<'_>, now_us: Micros) -> CcpState {
         .filter(|(_, to_us)| is_within(*to_us, CHECK_AGE_US_MAX, now_us));
     let was_ever_judged = evidence.check.is_some();
     match (evidence.open_kind, evidence.line) {
-        (Some("limit"), _) => CcpState::Deviation,
-        (Some(_), _) => CcpState::MonitoringGap,
+        (Some("monitoring_gap" | "sensor_stuck" | "missed_check"), _) => CcpState::MonitoringGap,
+        (Some(_), _) => CcpState::Deviation,
         (None, LineState::Stopped) => CcpState::NotRunning,
         _ if evidence.is_diverted && is_monitored => CcpState::Diverted,
         _ if is_monitored && recent.is_some_and(|(verdict, _)| verdict != "not_monitored") => {
@@ -199,7 +199,7 @@ LEFT JOIN tag_last r ON r.tag_id = t.id
 LEFT JOIN tag rt ON rt.name = l.rate_tag
 LEFT JOIN tag_last rr ON rr.tag_id = rt.id
 LEFT JOIN LATERAL (SELECT x.id, x.kind FROM deviation x WHERE x.ccp_id = c.id AND x.status = 'open'
-    ORDER BY x.kind = 'limit' DESC, x.detected_at DESC LIMIT 1) d ON true
+    ORDER BY x.kind IN ('monitoring_gap', 'sensor_stuck', 'missed_check'), x.detected_at DESC LIMIT 1) d ON true
 LEFT JOIN LATERAL (SELECT x.* FROM ccp_check x WHERE x.ccp_id = c.id AND x.from_time < now() + interval '1 minute'
     ORDER BY x.from_time DESC LIMIT 1) k ON true";
 

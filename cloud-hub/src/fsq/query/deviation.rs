@@ -55,7 +55,7 @@ pub struct Deviation {
     pub ccp_code: String,
     /// Its line.
     pub line_id: Uuid,
-    /// `limit`, `monitoring_gap` or `sensor_stuck`.
+    /// `limit`, `monitoring_gap`, `sensor_stuck`, `hold_time`, `cooling`, `challenge` or `missed_check`.
     pub kind: String,
     /// `open` or `closed`.
     #[schema(value_type = OpenStatus)]
@@ -168,6 +168,10 @@ fn detail(row: &Row) -> String {
         }
         ("limit", ..) => format!("{tag} was beyond its limit"),
         ("sensor_stuck", ..) => format!("{tag} did not move while its reference did"),
+        ("hold_time", ..) => format!("{tag} was not held at its limit for long enough"),
+        ("cooling", ..) => format!("{tag} did not fall fast enough"),
+        ("challenge", ..) => format!("{tag}: a challenge was passed that should have been rejected"),
+        ("missed_check", ..) => format!("{tag}: a check that was due was not made"),
         _ => format!("{tag} was not monitored"),
     }
 }

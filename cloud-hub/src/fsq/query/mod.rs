@@ -3,6 +3,7 @@
 pub mod ccp;
 pub mod deviation;
 pub mod hold;
+pub mod limit;
 pub mod lot;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -20,6 +21,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(lot::read_lot))
         .routes(routes!(ccp::list_ccps))
         .routes(routes!(ccp::read_ccp))
+        .routes(routes!(limit::put_ccp_limit))
+        .routes(routes!(limit::list_ccp_limits))
         .routes(routes!(deviation::list_deviations))
         .routes(routes!(deviation::read_deviation))
         .routes(routes!(deviation::acknowledge_deviation))
