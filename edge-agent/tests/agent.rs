@@ -13,5 +13,7 @@ mod agent {
     mod commands;
     mod crash;
     mod devices;
+    mod scenarios;
+    mod sparkplug_fault;
     mod uplink;
 }

@@ -44,7 +44,7 @@ pub struct SimulateArgs {
     /// Where frames appear; DATA_DIR/camera unless given.
     #[arg(long)]
     pub camera_dir: Option<PathBuf>,
-    /// Plant seconds a wall second, 0.01 to 100000.
+    /// Plant seconds a wall second, 0.1 to 100000.
     #[arg(long, default_value = "1", value_parser = speed)]
     pub speed: f64,
     /// Plant time from frame to frame.
@@ -252,7 +252,7 @@ fn tick(text: &str) -> Result<Duration, String> {
 }
 
 fn speed(text: &str) -> Result<f64, String> {
-    within(text, 0.01, 100_000.0)
+    within(text, 0.1, 100_000.0)
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -144,6 +144,9 @@ impl Toml {
 
     fn plant_modbus(&mut self, address: SocketAddr) -> &mut Self {
         self.modbus("akron-plc", address, UNIT_ID);
+        if config_ccp::HAS_NEW_KINDS {
+            self.line(format_args!("writes_enabled = true"));
+        }
         let mut periods: Vec<u32> = modbus_tags().map(|tag| tag.period_ms).collect();
         periods.sort_unstable();
         periods.dedup();
@@ -165,6 +168,7 @@ impl Toml {
         };
         self.line(format_args!("    [[modbus.group.tag]]"));
         self.tag_head("    ", tag);
+        config_ccp::tag_keys(self, "    ", tag.name);
         self.line(format_args!("    kind = \"{}\"", table.name()));
         self.line(format_args!("    address = {address}"));
         if let Port::Register { digits, signed, .. } = tag.port {

@@ -11,7 +11,7 @@ use opcua::{
         diagnostics::NamespaceMetadata,
         node_manager::memory::{SimpleNodeManager, simple_node_manager},
     },
-    types::{DataTypeId, DataValue, DateTime, NodeId, NumericRange},
+    types::{DataTypeId, DataValue, DateTime, NodeId, NumericRange, StatusCode},
 };
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(250);
 const WALL_TICK_MIN: Duration = Duration::from_millis(50);
 /// F10: the clock of line 3's PLC is ahead by so much. A clock is wrong by wall time, however fast the plant runs.
 pub const SKEW_S: i64 = 540;
+/// Refreshes without a source time after F10: long enough for every noisy tag to change.
+const TIMELESS_TICKS: u32 = 8;
 /// F11: the tag that is kept back, and how often a value of it is kept.
 const BUFFERED: &str = "TT-310";
 const BUFFERED_EVERY_US: i64 = MINUTE_US;
@@ -51,6 +53,8 @@ struct Variables {
     nodes: Vec<(&'static SimTag, NodeId)>,
     plant: PlantState,
     buffer: Buffer,
+    /// So many more refreshes carry no source time of line 3.
+    timeless_ticks: u32,
 }
 
 /// What line 3's PLC keeps back.
@@ -66,7 +70,7 @@ struct Buffer {
 #[derive(Debug, PartialEq)]
 enum Publish {
     Live,
-    /// These old values; nothing while values are only being kept.
+    /// These old values; none while values are only being kept.
     Late(Vec<i64>),
 }
 
@@ -150,6 +154,7 @@ pub fn build(
         nodes,
         plant,
         buffer: Buffer::default(),
+        timeless_ticks: 0,
     };
     variables.add_to_space(namespace);
     Ok(PlantOpcUa { server, variables })
@@ -193,11 +198,16 @@ impl Variables {
         DataValue::new_at((moment.value(tag) * 1_000.0).round() / 1_000.0, source)
     }
 
-    /// Sets every variable to what the plant shows now and notifies subscribers. `was_ahead`: the clock was wrong
-    /// until now; the first values after that carry no source time, because the library holds back values that
-    /// are older than the last.
-    fn refresh(&mut self, was_ahead: bool) {
+    /// Sets every variable to what the plant shows now and notifies subscribers. For a moment after the clock was
+    /// wrong values carry no source time: the library holds back values that are older than the last.
+    fn refresh(&mut self) {
         let moment = self.plant.now();
+        if moment.since_us(Fault::F10).is_some() {
+            self.timeless_ticks = TIMELESS_TICKS;
+        } else {
+            self.timeless_ticks = self.timeless_ticks.saturating_sub(1);
+        }
+        let is_timeless = self.timeless_ticks > 0;
         let publish = self.buffer.step(moment.since_us(Fault::F11), moment.at_us());
         let is_live = publish == Publish::Live;
         let live = self
@@ -206,7 +216,7 @@ impl Variables {
             .filter(|(tag, _)| is_live || tag.name != BUFFERED);
         let values = live.map(|(tag, id)| {
             let mut value = self.data_value(tag, &moment);
-            if was_ahead && !is_ahead(tag, &moment) {
+            if is_timeless && tag.line == "L3" && !is_ahead(tag, &moment) {
                 value.source_timestamp = None;
             }
             (id, None, value)
@@ -216,6 +226,14 @@ impl Variables {
         let Some((tag, id)) = self.nodes.iter().find(|(tag, _)| tag.name == BUFFERED) else {
             return;
         };
+        if times.is_empty() {
+            // To a subscriber silence means that a value has not changed: a server that lost its device says so.
+            let lost = DataValue {
+                status: Some(StatusCode::BadNoCommunication),
+                ..self.data_value(tag, &moment)
+            };
+            self.set(std::iter::once((id, None, lost)));
+        }
         for at_us in times {
             let value = self.data_value(tag, &self.plant.at(at_us));
             self.set(std::iter::once((id, None, value)));
@@ -246,16 +264,12 @@ impl PlantOpcUa {
         let stop = variables.handle.token().clone();
         let mut run = std::pin::pin!(server.run_with(listener));
         let period = variables.plant.clock.wall(TICK).max(WALL_TICK_MIN);
-        let mut was_ahead = false;
         let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 ended = &mut run => return ended.map_err(SimulateError::OpcUa),
-                _ = tick.tick(), if !stop.is_cancelled() => {
-                    variables.refresh(was_ahead);
-                    was_ahead = variables.plant.now().since_us(Fault::F10).is_some();
-                }
+                _ = tick.tick(), if !stop.is_cancelled() => variables.refresh(),
             }
         }
     }
