@@ -16,5 +16,7 @@ mod agent {
     mod devices;
     mod reload;
     mod sparkplug;
+    mod scenarios;
+    mod sparkplug_fault;
     mod uplink;
 }

@@ -1,4 +1,4 @@
-//! `foodflow-edge simulate`: which plant, where and how fast?
+//! `foodflow-edge simulate`: which plant, where and how fast? `simulate score`: how well did an agent do?
 //! Arguments in, exit when told; everything else is `crate::simulate`.
 #![expect(
     clippy::print_stdout,
@@ -7,18 +7,28 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
-use clap::Args;
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::simulate::{Options, Simulator, config_out::AgentSettings, load::Load};
+use crate::simulate::{
+    Options, Ready, Simulator,
+    config_out::AgentSettings,
+    fault::Fault,
+    load::Load,
+    score::{self, Timing},
+    truth::Truth,
+};
 
 /// Serves a simulated plant: Modbus TCP, OPC UA, camera frames and faults on command.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct SimulateArgs {
+    #[command(subcommand)]
+    command: Option<SimulateCommand>,
     /// Directory for ready.json, edge.toml, certificates and frames.
-    #[arg(long)]
-    pub data_dir: PathBuf,
+    #[arg(long, required = true)]
+    pub data_dir: Option<PathBuf>,
     /// The same seed gives the same plant.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -34,7 +44,7 @@ pub struct SimulateArgs {
     /// Where frames appear; DATA_DIR/camera unless given.
     #[arg(long)]
     pub camera_dir: Option<PathBuf>,
-    /// Plant seconds a wall second, 0.01 to 1000.
+    /// Plant seconds a wall second, 0.1 to 100000.
     #[arg(long, default_value = "1", value_parser = speed)]
     pub speed: f64,
     /// Plant time from frame to frame.
@@ -43,7 +53,20 @@ pub struct SimulateArgs {
     /// Share of trays, 0 to 1, with a defect outside bursts.
     #[arg(long, default_value = "0", value_parser = share)]
     pub defect_rate: f64,
-    /// Serve counters instead of the plant: devices=N,tags=M[,advance=tick|read].
+    /// A fault ordered ahead in plant time, like f2@60s; may be given several times.
+    #[arg(long = "fault", value_parser = ordered)]
+    pub faults: Vec<(Fault, Duration)>,
+    /// Where the ground truth is written at the end, a line of JSON an entry.
+    #[arg(long)]
+    pub truth: Option<PathBuf>,
+    /// MQTT broker, host:port, to which line 4's Sparkplug node publishes.
+    #[arg(long, value_parser = broker)]
+    pub broker: Option<(String, u16)>,
+    /// Make no camera frames, and write none into edge.toml.
+    #[arg(long)]
+    pub no_camera: bool,
+    /// Serve counters instead of the plant:
+    /// devices=N,tags=M[,advance=tick|read][,period=1s][,ports=own][,dead=N][,refuse=N][,late=1.2s:N][,exception=6:N].
     #[arg(long)]
     pub load: Option<Load>,
     /// Period of the counters of a load, and of the polls in its edge.toml; an agent takes 10ms or more.
@@ -63,21 +86,86 @@ pub struct SimulateArgs {
     pub vision_runtime: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Subcommand)]
+enum SimulateCommand {
+    /// Compare an agent's records with the ground truth.
+    Score(ScoreArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+struct ScoreArgs {
+    /// The ground truth: what `simulate --truth` wrote, or `GET /truth`.
+    #[arg(long)]
+    truth: PathBuf,
+    /// The agent's records, a line of JSON each: an event, or an object with an `event`.
+    #[arg(long)]
+    records: PathBuf,
+    /// The simulator's ready.json: when the plant started and how fast it ran.
+    #[arg(long)]
+    plant: PathBuf,
+    /// What polling and scheduling may cost on top of what is expected, wall time.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    slack: Duration,
+}
+
+/// Scores and prints the report as JSON.
+fn run_score(args: &ScoreArgs) -> anyhow::Result<()> {
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    let ready: Ready = serde_json::from_str(&read(&args.plant)?)
+        .with_context(|| format!("{} is no ready.json of a simulator", args.plant.display()))?;
+    let text = read(&args.truth)?;
+    let lines = text.lines().enumerate();
+    let truth: Vec<Truth> = lines
+        .map(|(n, line)| {
+            serde_json::from_str(line).with_context(|| {
+                format!(
+                    "{}:{}: not an entry of a ground truth",
+                    args.truth.display(),
+                    n + 1
+                )
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let events = score::read_events(&read(&args.records)?)
+        .with_context(|| format!("reading {}", args.records.display()))?;
+    let timing = Timing {
+        epoch_us: ready.epoch_us,
+        speed: ready.speed,
+        slack_s: args.slack.as_secs_f64(),
+    };
+    let ended_us = truth
+        .iter()
+        .filter_map(|truth| truth.to_us.or(Some(truth.from_us)))
+        .max();
+    let report = score::score(&truth, &events, timing, ended_us.unwrap_or_default());
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    if !report.is_passed() {
+        bail!("the records are not what the ground truth says");
+    }
+    Ok(())
+}
+
 /// Serves until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// When a server cannot start or fails.
 pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
-    let data_dir = args.data_dir.clone();
+    if let Some(SimulateCommand::Score(score)) = &args.command {
+        return run_score(score);
+    }
+    let data_dir = args.data_dir.clone().unwrap_or_default();
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
     let simulator = Simulator::start(&args.into())
         .await
         .context("starting the simulated plant")?;
     let ready = simulator.ready();
     println!("modbus   {}", ready.modbus);
-    if let (Some(opcua), Some(control)) = (&ready.opcua, &ready.control) {
-        println!("opc ua   {opcua}");
+    if let Some(control) = &ready.control {
         println!("control  http://{control}/scenario");
+    }
+    if let Some(opcua) = &ready.opcua {
+        println!("opc ua   {opcua}");
     }
     if let Some(camera_dir) = &ready.camera_dir {
         println!("frames   {}", camera_dir.display());
@@ -99,7 +187,7 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
 impl From<SimulateArgs> for Options {
     fn from(args: SimulateArgs) -> Self {
         Self {
-            data_dir: args.data_dir,
+            data_dir: args.data_dir.unwrap_or_default(),
             seed: args.seed,
             speed: args.speed,
             modbus: args.modbus,
@@ -108,6 +196,9 @@ impl From<SimulateArgs> for Options {
             camera_dir: args.camera_dir,
             frame_period: args.frame_period,
             defect_rate: args.defect_rate,
+            faults: args.faults,
+            truth: args.truth,
+            broker: args.broker,
             load: args.load,
             tick: args.tick,
             agent: AgentSettings {
@@ -115,6 +206,7 @@ impl From<SimulateArgs> for Options {
                 local_http: args.local_http,
                 vision_manifest: args.vision_manifest,
                 vision_runtime: args.vision_runtime,
+                has_camera: !args.no_camera,
             },
         }
     }
@@ -134,6 +226,22 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `f2@60s`: which fault, and from when on.
+fn ordered(text: &str) -> Result<(Fault, Duration), String> {
+    let parts = text.split_once('@');
+    let (fault, after) = parts.ok_or("a fault is ordered like f2@60s")?;
+    let fault = fault
+        .parse()
+        .map_err(|()| format!("no fault `{fault}`: there are f1 to f20"))?;
+    Ok((fault, duration(after)?))
+}
+
+fn broker(text: &str) -> Result<(String, u16), String> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let port = parts.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+    port.ok_or_else(|| "a broker is host:port, like 127.0.0.1:1883".to_owned())
+}
+
 fn tick(text: &str) -> Result<Duration, String> {
     let tick = duration(text)?;
     if tick < Duration::from_millis(10) {
@@ -144,7 +252,7 @@ fn tick(text: &str) -> Result<Duration, String> {
 }
 
 fn speed(text: &str) -> Result<f64, String> {
-    within(text, 0.01, 1_000.0)
+    within(text, 0.1, 100_000.0)
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -188,6 +296,43 @@ mod tests {
     }
 
     #[test]
+    fn faults_are_ordered_by_plant_time() {
+        let line = [
+            "simulate",
+            "--data-dir",
+            "d",
+            "--fault",
+            "f2@60s",
+            "--fault",
+            "f19@1.5s",
+        ];
+        let args = Command::try_parse_from(line).unwrap().args;
+        assert_eq!(
+            args.faults,
+            [
+                (Fault::F2, Duration::from_mins(1)),
+                (Fault::F19, Duration::from_millis(1_500))
+            ]
+        );
+    }
+
+    #[test]
+    fn scoring_needs_no_plant_to_serve_and_serving_needs_a_directory() {
+        let line = [
+            "simulate",
+            "score",
+            "--truth",
+            "t",
+            "--records",
+            "r",
+            "--plant",
+            "p",
+        ];
+        assert!(Command::try_parse_from(line).unwrap().args.command.is_some());
+        assert!(Command::try_parse_from(["simulate"]).is_err());
+    }
+
+    #[test]
     fn impossible_arguments_are_refused() {
         for bad in [
             ["--speed", "0"],
@@ -199,6 +344,9 @@ mod tests {
             ["--frame-period", "-1s"],
             ["--load", "devices=0,tags=1"],
             ["--modbus", "nowhere"],
+            ["--fault", "f21@1s"],
+            ["--fault", "f2"],
+            ["--broker", "1883"],
         ] {
             let all = ["simulate", "--data-dir", "d", bad[0], bad[1]];
             assert!(Command::try_parse_from(all).is_err(), "{bad:?}");

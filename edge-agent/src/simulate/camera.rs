@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use vision::synthetic::{DefectKind, TraySpec, encode_jpeg, render};
 
-use super::{SimulateError, plant, state::PlantState};
+use super::{SimulateError, fault::Fault, plant, state::PlantState};
 
 const WIDTH_PX: u32 = 640;
 const HEIGHT_PX: u32 = 480;
@@ -21,6 +21,8 @@ const JPEG_QUALITY: u8 = 85;
 /// Frames left in the directory when no agent takes them away.
 const FRAMES_KEPT: usize = 300;
 const PREFIX: &str = "VS-306-";
+/// F8: share of trays with a defect.
+const BURST_RATE: f64 = 0.045;
 
 /// One camera writing into one directory.
 #[derive(Debug)]
@@ -92,7 +94,9 @@ impl Camera {
 
     async fn take(&self, n: u64) -> io::Result<PathBuf> {
         let in_burst = self.plant.scenario().take_burst_tray();
-        let by_chance = plant::uniform(self.plant.seed, "spoiled", n) < self.defect_rate;
+        let is_burst = self.plant.now().since_us(Fault::F8).is_some();
+        let rate = if is_burst { BURST_RATE } else { self.defect_rate };
+        let by_chance = plant::uniform(self.plant.seed, "spoiled", n) < rate;
         let spec = tray(self.plant.seed, n, in_burst || by_chance);
         let class = spec.defects.first().map(|kind| kind.class());
         let jpeg = tokio::task::spawn_blocking(move || encode_jpeg(&render(&spec).rgb, JPEG_QUALITY)).await?;
@@ -171,7 +175,7 @@ mod tests {
             let name = name.to_string_lossy();
             name.starts_with(PREFIX) && name.ends_with(".jpg")
         }));
-        assert_eq!(camera.plant.scenario().journal().count(), 0);
+        assert_eq!(camera.plant.scenario().journal().len(), 0);
     }
 
     #[tokio::test]
@@ -190,7 +194,8 @@ mod tests {
         let scenario = camera.plant.scenario();
         let details: Vec<_> = scenario
             .journal()
-            .filter_map(|truth| truth.detail.clone())
+            .into_iter()
+            .filter_map(|truth| truth.detail)
             .collect();
         assert_eq!(details.len(), 2);
         assert!(

@@ -21,6 +21,11 @@ impl SimClock {
         }
     }
 
+    /// Plant seconds a wall second.
+    pub fn speed(&self) -> f64 {
+        self.speed
+    }
+
     /// Plant time now, microseconds.
     pub fn plant_us(&self) -> i64 {
         (self.started.elapsed().as_micros() as f64 * self.speed) as i64

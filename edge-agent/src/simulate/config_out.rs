@@ -1,5 +1,9 @@
 //! Which agent configuration matches this simulator?
 //! Prints a complete `edge.toml` for what is being served, so that a demo or a test needs no hand-written one.
+//!
+//! A plant that runs faster than the wall's clock is judged in wall time: what it serves carries the wall's times,
+//! and every period, delay and window in the configuration is divided by the speed, down to the least that the
+//! agent takes. A clock that is wrong stays wrong by wall time.
 
 use std::{
     fmt::{self, Write},
@@ -9,9 +13,15 @@ use std::{
 };
 
 use super::{
+    config_ccp,
     load::Load,
     tags::{NAMESPACE_URI, Port, SimTag, TAGS, UNIT_ID},
 };
+
+/// Polls faster than this would measure the machine, not the agent.
+const MODBUS_PERIOD_MIN: Duration = Duration::from_millis(50);
+/// The OPC UA server samples no faster.
+const OPCUA_PERIOD_MIN: Duration = Duration::from_millis(100);
 
 /// What the agent is to be told about itself, beyond the simulator's own servers.
 #[derive(Debug, Clone)]
@@ -24,28 +34,48 @@ pub struct AgentSettings {
     pub vision_manifest: PathBuf,
     /// ONNX Runtime library, when it is not where the agent looks by itself.
     pub vision_runtime: Option<PathBuf>,
+    /// Whether the agent looks at the camera's frames.
+    pub has_camera: bool,
 }
 
-/// The configuration for the plant's servers.
-pub fn plant_config(agent: &AgentSettings, modbus: SocketAddr, opcua_url: &str, camera_dir: &Path) -> String {
-    let mut out = Toml::new(agent);
-    out.plant_modbus(modbus)
-        .plant_opcua(opcua_url)
-        .camera(camera_dir)
-        .ccps();
-    out.0
+/// Where the plant answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// Modbus.
+    pub modbus: SocketAddr,
+    /// OPC UA.
+    pub opcua_url: &'a str,
+    /// Frames.
+    pub camera_dir: &'a Path,
 }
 
-/// The configuration for a load: a Modbus source a device, polled once a tick.
-pub fn load_config(agent: &AgentSettings, modbus: SocketAddr, load: Load, tick: Duration) -> String {
-    let mut out = Toml::new(agent);
-    for unit in 1..=load.devices {
-        out.modbus(&format!("load-{unit:03}"), modbus, unit);
+/// The configuration for the plant's servers, for a plant that runs `speed` times as fast as the wall's clock.
+pub fn plant_config(agent: &AgentSettings, speed: f64, places: Places<'_>) -> String {
+    let mut out = Toml::new(agent, speed);
+    out.plant_modbus(places.modbus).plant_opcua(places.opcua_url);
+    if agent.has_camera {
+        out.camera(places.camera_dir);
+    }
+    config_ccp::points(&mut out);
+    out.text
+}
+
+/// The configuration for a load: a Modbus source a device, polled once a period.
+pub fn load_config(agent: &AgentSettings, devices: &[SocketAddr], load: Load, tick: Duration) -> String {
+    let mut out = Toml::new(agent, 1.0);
+    let period_ms = load.period.unwrap_or(tick).as_millis();
+    for number in 1..=load.devices {
+        // One address: all devices are units behind it.
+        let (address, unit) = match devices {
+            [shared] => (*shared, number as u8),
+            own => (own[usize::from(number) - 1], 1),
+        };
+        out.modbus(&format!("load-{number:03}"), address, unit);
         out.line(format_args!("  [[modbus.group]]"));
-        out.line(format_args!("  period = \"{}ms\"", tick.as_millis()));
+        out.line(format_args!("  period = \"{period_ms}ms\""));
         for address in 0..load.tags {
             out.line(format_args!("    [[modbus.group.tag]]"));
-            out.line(format_args!("    name = \"LD-{unit:03}-{address:04}\""));
+            out.line(format_args!("    name = \"LD-{number:03}-{address:04}\""));
             out.line(format_args!("    line = \"L1\""));
             out.line(format_args!("    unit = \"\""));
             out.line(format_args!("    description = \"Load counter\""));
@@ -55,14 +85,22 @@ pub fn load_config(agent: &AgentSettings, modbus: SocketAddr, load: Load, tick: 
             out.line(format_args!("    scale_digits = 0"));
         }
     }
-    out.0
+    out.text
 }
 
-struct Toml(String);
+/// A configuration being written.
+#[derive(Debug)]
+pub(super) struct Toml {
+    text: String,
+    speed: f64,
+}
 
 impl Toml {
-    fn new(agent: &AgentSettings) -> Self {
-        let mut out = Self(String::new());
+    fn new(agent: &AgentSettings, speed: f64) -> Self {
+        let mut out = Self {
+            text: String::new(),
+            speed,
+        };
         out.line(format_args!(
             "# Written by `foodflow-edge simulate`; it is overwritten at each start.\n"
         ));
@@ -83,8 +121,16 @@ impl Toml {
         out
     }
 
-    fn line(&mut self, text: fmt::Arguments<'_>) {
-        writeln!(self.0, "{text}").expect("writing to a String cannot fail");
+    /// Adds a line.
+    pub(super) fn line(&mut self, text: fmt::Arguments<'_>) {
+        writeln!(self.text, "{text}").expect("writing to a String cannot fail");
+    }
+
+    /// A duration of the plant in wall time, as the configuration says it; never shorter than `least`.
+    pub(super) fn wall(&self, plant: Duration, least: Duration) -> String {
+        let wall = plant.div_f64(self.speed).max(least);
+        let ms = format!("{:.3}", wall.as_secs_f64() * 1_000.0);
+        format!("{}ms", ms.trim_end_matches('0').trim_end_matches('.'))
     }
 
     fn modbus(&mut self, name: &str, address: SocketAddr, unit: u8) {
@@ -98,49 +144,55 @@ impl Toml {
 
     fn plant_modbus(&mut self, address: SocketAddr) -> &mut Self {
         self.modbus("akron-plc", address, UNIT_ID);
-        let mut periods: Vec<u32> = holding_tags().map(|tag| tag.period_ms).collect();
+        if config_ccp::HAS_NEW_KINDS {
+            self.line(format_args!("writes_enabled = true"));
+        }
+        let mut periods: Vec<u32> = modbus_tags().map(|tag| tag.period_ms).collect();
         periods.sort_unstable();
         periods.dedup();
         for period_ms in periods {
-            self.line(format_args!("  [[modbus.group]]\n  period = \"{period_ms}ms\""));
-            holding_tags()
+            let period = self.wall(Duration::from_millis(period_ms.into()), MODBUS_PERIOD_MIN);
+            self.line(format_args!("  [[modbus.group]]\n  period = \"{period}\""));
+            modbus_tags()
                 .filter(|tag| tag.period_ms == period_ms)
-                .for_each(|tag| self.holding_tag(tag));
+                .for_each(|tag| self.modbus_tag(tag));
         }
         self.line(format_args!(""));
         self
     }
 
-    fn holding_tag(&mut self, tag: &SimTag) {
-        let Port::Holding {
-            address,
-            digits,
-            signed,
-        } = tag.port
-        else {
-            return;
+    fn modbus_tag(&mut self, tag: &SimTag) {
+        let (table, address) = match tag.port {
+            Port::Register { table, address, .. } | Port::Bit { table, address } => (table, address),
+            Port::OpcUa { .. } => return,
         };
-        let kind = if signed { "i16" } else { "u16" };
         self.line(format_args!("    [[modbus.group.tag]]"));
         self.tag_head("    ", tag);
-        self.line(format_args!("    kind = \"holding\"\n    address = {address}"));
-        self.line(format_args!("    type = \"{kind}\"\n    scale_digits = {digits}"));
+        config_ccp::tag_keys(self, "    ", tag.name);
+        self.line(format_args!("    kind = \"{}\"", table.name()));
+        self.line(format_args!("    address = {address}"));
+        if let Port::Register { digits, signed, .. } = tag.port {
+            let kind = if signed { "i16" } else { "u16" };
+            self.line(format_args!("    type = \"{kind}\"\n    scale_digits = {digits}"));
+        }
     }
 
     fn plant_opcua(&mut self, url: &str) -> &mut Self {
+        let publish = self.wall(Duration::from_secs(1), OPCUA_PERIOD_MIN);
         self.line(format_args!(
             "[[opcua]]\nname = \"akron-opcua\"\nurl = {}",
             quoted(url)
         ));
         self.line(format_args!(
-            "namespace_uri = \"{NAMESPACE_URI}\"\npublish = \"1s\""
+            "namespace_uri = \"{NAMESPACE_URI}\"\npublish = \"{publish}\""
         ));
-        for tag in &TAGS {
+        for tag in TAGS.iter() {
             let Port::OpcUa { node } = tag.port else { continue };
+            let period = self.wall(Duration::from_millis(tag.period_ms.into()), OPCUA_PERIOD_MIN);
             self.line(format_args!("  [[opcua.tag]]"));
             self.tag_head("  ", tag);
-            self.line(format_args!("  node = \"s={node}\"\n  sampling = \"1s\""));
-            self.line(format_args!("  period = \"{}ms\"", tag.period_ms));
+            self.line(format_args!("  node = \"s={node}\"\n  sampling = \"{publish}\""));
+            self.line(format_args!("  period = \"{period}\""));
         }
         self.line(format_args!(""));
         self
@@ -155,38 +207,16 @@ impl Toml {
         self.line(format_args!("{indent}description = {}", quoted(tag.description)));
     }
 
-    fn camera(&mut self, directory: &Path) -> &mut Self {
+    fn camera(&mut self, directory: &Path) {
         self.line(format_args!("[[camera]]\nname = \"VS-306\"\nline = \"L3\""));
         self.line(format_args!("directory = {}", quoted_path(directory)));
         self.line(format_args!("poll = \"100ms\"\ndelete_after = true\n"));
-        self
-    }
-
-    fn ccps(&mut self) -> &mut Self {
-        self.line(format_args!(
-            "[[ccp]]\ncode = \"CCP-1\"\ntag = \"TT-101\"\nlow = 72.0\nunit = \"degC\""
-        ));
-        self.line(format_args!(
-            "clear_margin = 0.2\ndelay = \"1s\"\ngap_max = \"5s\"\nversion = 1"
-        ));
-        self.line(format_args!("gate = {{ tag = \"ZS-106\", value = 1.0 }}"));
-        self.line(format_args!(
-            "stuck = {{ reference = \"TT-102\", window = \"30s\", floor = 0.005 }}"
-        ));
-        self.line(format_args!("check_every = \"60s\"\n"));
-        self.line(format_args!(
-            "[[ccp]]\ncode = \"CCP-4\"\ntag = \"TT-310\"\nlow = 74.0\nunit = \"degC\""
-        ));
-        self.line(format_args!(
-            "clear_margin = 0.2\ndelay = \"1s\"\ngap_max = \"10s\"\nversion = 1"
-        ));
-        self.line(format_args!("check_every = \"60s\""));
-        self
     }
 }
 
-fn holding_tags() -> impl Iterator<Item = &'static SimTag> {
-    TAGS.iter().filter(|tag| matches!(tag.port, Port::Holding { .. }))
+fn modbus_tags() -> impl Iterator<Item = &'static SimTag> {
+    TAGS.iter()
+        .filter(|tag| matches!(tag.port, Port::Register { .. } | Port::Bit { .. }))
 }
 
 fn quoted(text: &str) -> String {
@@ -198,66 +228,5 @@ fn quoted_path(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> AgentSettings {
-        AgentSettings {
-            hub_mqtt: "127.0.0.1:1883".into(),
-            local_http: "127.0.0.1:0".into(),
-            vision_manifest: "vision/models/tray-defects/manifest.json".into(),
-            vision_runtime: None,
-        }
-    }
-
-    fn address() -> SocketAddr {
-        ([127, 0, 0, 1], 1502).into()
-    }
-
-    #[test]
-    fn the_plant_config_is_toml_and_names_every_tag_once() {
-        let directory = Path::new("/tmp/odd \"name\"\\here");
-        let text = plant_config(&settings(), address(), "opc.tcp://127.0.0.1:4840/", directory);
-        let config: toml::Table = text.parse().unwrap();
-        let groups = config["modbus"][0]["group"].as_array().unwrap();
-        let of_groups = groups.iter().flat_map(|group| group["tag"].as_array().unwrap());
-        let tags = of_groups.chain(config["opcua"][0]["tag"].as_array().unwrap());
-        let mut names: Vec<_> = tags.map(|tag| tag["name"].as_str().unwrap()).collect();
-        names.sort_unstable();
-        let mut expected: Vec<_> = TAGS.iter().map(|tag| tag.name).collect();
-        expected.sort_unstable();
-        assert_eq!(names, expected);
-        assert_eq!(config["camera"][0]["directory"].as_str(), directory.to_str());
-    }
-
-    #[test]
-    fn critical_control_points_name_tags_that_exist() {
-        let text = plant_config(&settings(), address(), "opc.tcp://127.0.0.1:1/", Path::new("c"));
-        let config: toml::Table = text.parse().unwrap();
-        for ccp in config["ccp"].as_array().unwrap() {
-            let gate = ccp.get("gate").map(|gate| &gate["tag"]);
-            let reference = ccp.get("stuck").map(|stuck| &stuck["reference"]);
-            for tag in [Some(&ccp["tag"]), gate, reference].into_iter().flatten() {
-                assert!(
-                    crate::simulate::tags::find(tag.as_str().unwrap()).is_some(),
-                    "{tag}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn the_load_config_has_a_source_a_device_and_a_tag_a_register() {
-        let load = "devices=3,tags=130".parse().unwrap();
-        let text = load_config(&settings(), address(), load, Duration::from_millis(100));
-        let config: toml::Table = text.parse().unwrap();
-        let sources = config["modbus"].as_array().unwrap();
-        assert_eq!(sources.len(), 3);
-        assert_eq!(sources[2]["unit_id"].as_integer(), Some(3));
-        assert_eq!(sources[2]["group"][0]["tag"].as_array().unwrap().len(), 130);
-        assert_eq!(
-            sources[2]["group"][0]["tag"][129]["address"].as_integer(),
-            Some(129)
-        );
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

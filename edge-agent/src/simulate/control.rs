@@ -1,8 +1,10 @@
 //! How does a test or a demo start a fault, and read the ground truth?
-//! `POST /scenario/{f1|f2|f4}?seconds=`, `POST /scenario/defect-burst?count=`, `POST /scenario/normal`,
-//! `GET /scenario`. Loopback only by default and without a login: it simulates a plant, it guards nothing.
+//! `POST /scenario/{f1…f20}?seconds=`, `POST /scenario/defect-burst?count=`, `POST /scenario/normal`,
+//! `GET /scenario`, `GET /truth` (lines of JSON in plant time), `GET /writes`, and for a load
+//! `POST /device/{n}/{normal|silent|refuse|late|exception}?ms=&code=`. Loopback only by default and without a
+//! login: it simulates a plant, it guards nothing.
 
-use std::io;
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -16,21 +18,32 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    scenario::{BURST_MAX, Command, Fault, Truth},
+    fault::Fault,
+    load::LoadRegisters,
+    modbus::{Exception, Manner},
+    scenario::{BURST_MAX, Command},
     state::PlantState,
+    truth::{Span, Truth},
+    writes::{WriteLog, Written},
 };
 
 /// Trays spoiled by a burst that names no count.
 const BURST_DEFAULT: u32 = 5;
-/// A fault lasts a day at most; longer ones are open-ended F4.
-const SECONDS_MAX: u32 = 86_400;
+/// A fault lasts 30 days at most; longer ones are open-ended F4.
+const SECONDS_MAX: u32 = 30 * 86_400;
+/// Latest reply of a device, milliseconds.
+const LATE_MS_MAX: u32 = 60_000;
 
 /// What the plant is going through, all times in UTC microseconds.
 #[derive(Debug, Serialize)]
 struct Status {
     seed: u64,
+    speed: f64,
+    /// When plant time was 0.
+    epoch_us: i64,
     now_us: i64,
     fault: Option<Fault>,
+    faults: Vec<Fault>,
     burst_left: u32,
     journal: Vec<Truth>,
 }
@@ -42,11 +55,22 @@ struct Parameters {
     count: Option<u32>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MannerParameters {
+    ms: Option<u32>,
+    code: Option<u32>,
+}
+
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("no scenario `{0}`: there are f1, f2, f4, defect-burst and normal")]
+    #[error("no scenario `{0}`: there are f1 to f20, defect-burst and normal")]
     Unknown(String),
+    #[error("no manner `{0}`: there are normal, silent, refuse, late and exception")]
+    UnknownManner(String),
+    #[error("there is no device {0}")]
+    NoDevice(u16),
     #[error("{name} must be 1 to {max}")]
     OutOfRange { name: &'static str, max: u32 },
     #[error("`{0}` does not apply to this scenario")]
@@ -58,7 +82,7 @@ enum Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Unknown(_) => StatusCode::NOT_FOUND,
+            Self::Unknown(_) | Self::UnknownManner(_) | Self::NoDevice(_) => StatusCode::NOT_FOUND,
             Self::OutOfRange { .. } | Self::Foreign(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Query(_) => StatusCode::BAD_REQUEST,
         };
@@ -79,10 +103,7 @@ impl IntoResponse for Refusal {
 
 /// The command a request stands for.
 fn command(name: &str, parameters: &Parameters) -> Result<Command, Refusal> {
-    let fault = match name {
-        "f1" => Fault::F1,
-        "f2" => Fault::F2,
-        "f4" => Fault::F4,
+    match name {
         "defect-burst" => {
             refuse("seconds", parameters.seconds)?;
             let count = within("count", BURST_MAX, parameters.count)?.unwrap_or(BURST_DEFAULT);
@@ -93,13 +114,32 @@ fn command(name: &str, parameters: &Parameters) -> Result<Command, Refusal> {
             refuse("count", parameters.count)?;
             return Ok(Command::Normal);
         }
-        other => return Err(Refusal::Unknown(other.to_owned())),
-    };
+        _ => {}
+    }
+    let fault = name.parse().map_err(|()| Refusal::Unknown(name.to_owned()))?;
     refuse("count", parameters.count)?;
     Ok(Command::Start {
         fault,
         seconds: within("seconds", SECONDS_MAX, parameters.seconds)?,
     })
+}
+
+fn manner(name: &str, parameters: &MannerParameters) -> Result<Manner, Refusal> {
+    let manner = match name {
+        "late" => {
+            let ms = within("ms", LATE_MS_MAX, parameters.ms)?.unwrap_or(1_200);
+            Manner::Late(Duration::from_millis(ms.into()))
+        }
+        "exception" => {
+            let code = within("code", 0x7F, parameters.code)?.unwrap_or(6);
+            Manner::Refusal(Exception(code as u8))
+        }
+        "normal" => Manner::Normal,
+        "silent" => Manner::Silent,
+        "refuse" => Manner::Refuse,
+        other => return Err(Refusal::UnknownManner(other.to_owned())),
+    };
+    Ok(manner)
 }
 
 fn refuse(name: &'static str, given: Option<u32>) -> Result<(), Refusal> {
@@ -120,22 +160,40 @@ fn within(name: &'static str, max: u32, given: Option<u32>) -> Result<Option<u32
 fn status(plant: &PlantState) -> Status {
     let now_us = plant.clock.plant_us();
     let scenario = plant.scenario();
-    let in_utc = |truth: &Truth| Truth {
-        from_us: plant.clock.utc_us(truth.from_us),
-        to_us: truth.to_us.map(|to_us| plant.clock.utc_us(to_us)),
-        ..truth.clone()
+    let utc = |plant_us: i64| plant.clock.utc_us(plant_us);
+    let in_utc = |mut truth: Truth| {
+        truth.from_us = utc(truth.from_us);
+        truth.to_us = truth.to_us.map(utc);
+        truth.suspect = truth.suspect.map(|span| Span {
+            from_us: utc(span.from_us),
+            to_us: span.to_us.map(utc),
+        });
+        for expect in &mut truth.expect {
+            expect.after_us = utc(expect.after_us);
+        }
+        // Its times are plant time, for tests that read the truth file.
+        truth.script = None;
+        truth
     };
     Status {
         seed: plant.seed,
-        now_us: plant.clock.utc_us(now_us),
+        speed: plant.clock.speed(),
+        epoch_us: utc(0),
+        now_us: utc(now_us),
         fault: scenario.fault_at(now_us),
+        faults: scenario.acting(now_us),
         burst_left: scenario.burst_left(),
-        journal: scenario.journal().map(in_utc).collect(),
+        journal: scenario.journal().into_iter().map(in_utc).collect(),
     }
 }
 
 async fn read_scenario(State(plant): State<PlantState>) -> Json<Status> {
     Json(status(&plant))
+}
+
+async fn read_truth(State(plant): State<PlantState>) -> Response {
+    let lines = plant.scenario().truth_lines();
+    ([("content-type", "application/x-ndjson")], lines).into_response()
 }
 
 async fn start_scenario(
@@ -150,102 +208,61 @@ async fn start_scenario(
     Ok(Json(status(&plant)))
 }
 
-fn router(plant: PlantState) -> Router {
+async fn read_writes(State(writes): State<Arc<WriteLog>>) -> Json<Vec<Written>> {
+    Json(writes.list())
+}
+
+async fn behave(
+    State(bank): State<Arc<LoadRegisters>>,
+    Path((device, name)): Path<(u16, String)>,
+    parameters: Result<Query<MannerParameters>, QueryRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Query(parameters) = parameters?;
+    let manner = manner(&name, &parameters)?;
+    if !bank.behave(device, manner) {
+        return Err(Refusal::NoDevice(device));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The control of a plant.
+pub fn of_plant(plant: PlantState) -> Router {
+    let writes = plant.writes.clone();
     Router::new()
         .route("/scenario", get(read_scenario))
         .route("/scenario/{name}", post(start_scenario))
+        .route("/truth", get(read_truth))
         .with_state(plant)
+        .merge(
+            Router::new()
+                .route("/writes", get(read_writes))
+                .with_state(writes),
+        )
 }
 
-/// Serves the control on `listener` until `stop`.
+/// The control of a load.
+pub fn of_load(bank: Arc<LoadRegisters>) -> Router {
+    let writes = bank.writes.clone();
+    Router::new()
+        .route("/device/{device}/{manner}", post(behave))
+        .with_state(bank)
+        .merge(
+            Router::new()
+                .route("/writes", get(read_writes))
+                .with_state(writes),
+        )
+}
+
+/// Serves a control on `listener` until `stop`.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(plant: PlantState, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router(plant))
+pub async fn serve(router: Router, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn control() -> (PlantState, String, tokio_util::sync::DropGuard) {
-        let plant = PlantState::start(5, 1.0);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let stop = CancellationToken::new();
-        tokio::spawn(serve(plant.clone(), listener, stop.clone()));
-        (plant, url, stop.drop_guard())
-    }
-
-    /// A plain HTTP/1.0 exchange: status code and body.
-    async fn ask(url: &str, method: &str, path: &str) -> (u16, serde_json::Value) {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let address = url.strip_prefix("http://").unwrap();
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
-        (code, serde_json::from_str(body).unwrap_or_default())
-    }
-
-    #[tokio::test]
-    async fn a_fault_is_started_shown_and_ended_over_http() {
-        let (plant, url, _stop) = control().await;
-        let (code, body) = ask(&url, "POST", "/scenario/f2?seconds=20").await;
-        assert_eq!((code, body["fault"].as_str()), (200, Some("f2")));
-        assert!(plant.now().register(0).unwrap() < 7_200);
-        let entry = &body["journal"][0];
-        let length_us = entry["to_us"].as_i64().unwrap() - entry["from_us"].as_i64().unwrap();
-        assert_eq!((entry["what"].as_str(), length_us), (Some("f2"), 20_000_000));
-        assert!(
-            (entry["from_us"].as_i64().unwrap() - chrono::Utc::now().timestamp_micros()).abs() < 60_000_000
-        );
-
-        let (code, body) = ask(&url, "POST", "/scenario/normal").await;
-        assert_eq!((code, &body["fault"]), (200, &serde_json::Value::Null));
-        let (code, body) = ask(&url, "GET", "/scenario").await;
-        assert_eq!((code, body["seed"].as_u64()), (200, Some(5)));
-        assert!(plant.now().register(0).unwrap() > 7_200);
-    }
-
-    #[tokio::test]
-    async fn a_burst_takes_a_count() {
-        let (plant, url, _stop) = control().await;
-        assert_eq!(ask(&url, "POST", "/scenario/defect-burst?count=7").await.0, 200);
-        assert_eq!(plant.scenario().burst_left(), 7);
-        assert_eq!(
-            ask(&url, "POST", "/scenario/defect-burst").await.1["burst_left"],
-            5
-        );
-    }
-
-    #[tokio::test]
-    async fn nonsense_is_refused_with_a_reason_and_changes_nothing() {
-        let (plant, url, _stop) = control().await;
-        for (path, expected) in [
-            ("/scenario/f99", 404),
-            ("/scenario/f1?seconds=0", 422),
-            ("/scenario/f1?seconds=86401", 422),
-            ("/scenario/f1?count=2", 422),
-            ("/scenario/normal?seconds=2", 422),
-            ("/scenario/defect-burst?count=10001", 422),
-            ("/scenario/f1?seconds=soon", 400),
-            ("/scenario/f1?minutes=1", 400),
-        ] {
-            let (code, body) = ask(&url, "POST", path).await;
-            assert_eq!(
-                (code, body["status"].as_u64()),
-                (expected, Some(u64::from(expected))),
-                "{path}"
-            );
-        }
-        assert_eq!(plant.scenario().journal().count(), 0);
-        assert_eq!(ask(&url, "GET", "/scenario/f1").await.0, 405);
-    }
-}
+#[path = "control_tests.rs"]
+mod tests;

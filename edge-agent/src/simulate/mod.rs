@@ -4,35 +4,30 @@
 
 pub mod camera;
 pub mod clock;
+pub mod config_ccp;
 pub mod config_out;
 pub mod control;
+pub mod fault;
 pub mod load;
 pub mod modbus;
 pub mod opcua;
 pub mod plant;
 pub mod scenario;
+pub mod score;
+mod server;
+pub mod sparkplug;
 pub mod state;
 pub mod tags;
+pub mod truth;
+pub mod writes;
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use serde::Serialize;
-use tokio::{net::TcpListener, task::JoinSet};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    camera::Camera,
-    config_out::AgentSettings,
-    load::{Load, LoadRegisters},
-    modbus::{PlantRegisters, RegisterBank},
-    state::PlantState,
-};
+use self::{config_out::AgentSettings, fault::Fault, load::Load, state::PlantState};
 
 /// How long servers may take to say goodbye to their clients.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
@@ -58,6 +53,12 @@ pub struct Options {
     pub frame_period: Duration,
     /// Share of trays, 0 to 1, with a defect outside bursts.
     pub defect_rate: f64,
+    /// Faults ordered ahead: which, from when on in plant time.
+    pub faults: Vec<(Fault, Duration)>,
+    /// Where the ground truth is written at the end.
+    pub truth: Option<PathBuf>,
+    /// The MQTT broker to which line 4's Sparkplug node publishes, if there is one.
+    pub broker: Option<(String, u16)>,
     /// Serve counters for a throughput test instead of the plant.
     pub load: Option<Load>,
     /// Period of the counters of a load.
@@ -100,17 +101,26 @@ pub enum SimulateError {
     OpcUa(String),
 }
 
-/// Where a running simulator answers: the content of `ready.json`. A load has only Modbus.
-#[derive(Debug, Clone, Serialize)]
+/// Where a running simulator answers: the content of `ready.json`. A load has only Modbus and its control.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ready {
-    /// `host:port`.
+    /// `host:port`; of the first device of a load.
     pub modbus: SocketAddr,
+    /// Every device's address, where each has one of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<SocketAddr>,
     /// `opc.tcp://host:port/`.
     pub opcua: Option<String>,
     /// `host:port`.
     pub control: Option<SocketAddr>,
     /// Where frames appear.
     pub camera_dir: Option<PathBuf>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Plant seconds a wall second.
+    pub speed: f64,
+    /// When plant time was 0, UTC microseconds.
+    pub epoch_us: i64,
     /// Process id.
     pub pid: u32,
 }
@@ -119,6 +129,8 @@ pub struct Ready {
 #[derive(Debug)]
 pub struct Simulator {
     ready: Ready,
+    plant: Option<PlantState>,
+    truth: Option<PathBuf>,
     stop: CancellationToken,
     servers: JoinSet<Result<(), SimulateError>>,
 }
@@ -133,14 +145,14 @@ impl Simulator {
             path: options.data_dir.clone(),
             source,
         })?;
-        remove_stale(&options.data_dir.join("ready.json"))?;
+        server::remove_stale(&options.data_dir.join("ready.json"))?;
         let (simulator, config) = match options.load {
-            Some(load) => Self::start_load(options, load).await?,
-            None => Self::start_plant(options).await?,
+            Some(load) => server::start_load(options, load).await?,
+            None => server::start_plant(options).await?,
         };
-        write_whole(&options.data_dir.join("edge.toml"), config.as_bytes())?;
+        server::write_whole(&options.data_dir.join("edge.toml"), config.as_bytes())?;
         let ready = serde_json::to_vec_pretty(&simulator.ready).expect("a struct of strings is JSON");
-        write_whole(&options.data_dir.join("ready.json"), &ready)?;
+        server::write_whole(&options.data_dir.join("ready.json"), &ready)?;
         Ok(simulator)
     }
 
@@ -149,7 +161,12 @@ impl Simulator {
         &self.ready
     }
 
-    /// Serves until `shutdown`, or until a server fails.
+    /// The plant behind it; a load has none.
+    pub fn plant(&self) -> Option<&PlantState> {
+        self.plant.as_ref()
+    }
+
+    /// Serves until `shutdown`, or until a server fails; then writes the ground truth where it was asked for.
     ///
     /// # Errors
     /// The failure that ended it.
@@ -165,153 +182,12 @@ impl Simulator {
         if tokio::time::timeout(SHUTDOWN_MAX, farewell).await.is_err() {
             tracing::debug!("clients did not leave in time");
         }
+        if let (Some(path), Some(plant)) = (&self.truth, &self.plant) {
+            let lines = plant.scenario().truth_lines();
+            server::write_whole(path, lines.as_bytes())?;
+        }
         ended
     }
-
-    async fn start_plant(options: &Options) -> Result<(Self, String), SimulateError> {
-        let modbus = bind("modbus", options.modbus).await?;
-        let opcua = bind("opc ua", options.opcua).await?;
-        let control = bind("control", options.control).await?;
-        let opcua_at = local("opc ua", &opcua)?;
-        let plant = PlantState::start(options.seed, options.speed);
-        let stop = CancellationToken::new();
-        let host = opcua_at.ip().to_string();
-        let lines = opcua::build(
-            plant.clone(),
-            &host,
-            opcua_at.port(),
-            &options.data_dir,
-            stop.clone(),
-        )?;
-        let camera = Camera {
-            plant: plant.clone(),
-            directory: camera_directory(options)?,
-            period: options.frame_period,
-            defect_rate: options.defect_rate,
-        };
-        camera.prepare()?;
-        let ready = Ready {
-            modbus: local("modbus", &modbus)?,
-            opcua: Some(format!("opc.tcp://{opcua_at}/")),
-            control: Some(local("control", &control)?),
-            camera_dir: Some(camera.directory.clone()),
-            pid: std::process::id(),
-        };
-        let config = config_out::plant_config(
-            &options.agent,
-            ready.modbus,
-            &format!("opc.tcp://{opcua_at}/"),
-            &camera.directory,
-        );
-        let mut servers = JoinSet::new();
-        serve_modbus(
-            &mut servers,
-            modbus,
-            Arc::new(PlantRegisters(plant.clone())),
-            &stop,
-        );
-        servers.spawn(lines.serve(opcua));
-        let (control_stop, camera_stop) = (stop.clone(), stop.clone());
-        servers.spawn(async move {
-            let served = control::serve(plant, control, control_stop).await;
-            served.map_err(|source| SimulateError::Stopped {
-                server: "control",
-                source,
-            })
-        });
-        servers.spawn(async move {
-            camera.serve(camera_stop).await;
-            Ok(())
-        });
-        Ok((Self { ready, stop, servers }, config))
-    }
-
-    async fn start_load(options: &Options, load: Load) -> Result<(Self, String), SimulateError> {
-        let modbus = bind("modbus", options.modbus).await?;
-        let address = local("modbus", &modbus)?;
-        let stop = CancellationToken::new();
-        let mut servers = JoinSet::new();
-        serve_modbus(
-            &mut servers,
-            modbus,
-            Arc::new(LoadRegisters::new(load, options.tick)),
-            &stop,
-        );
-        let pid = std::process::id();
-        let ready = Ready {
-            modbus: address,
-            opcua: None,
-            control: None,
-            camera_dir: None,
-            pid,
-        };
-        let config = config_out::load_config(&options.agent, address, load, options.tick);
-        Ok((Self { ready, stop, servers }, config))
-    }
-}
-
-fn serve_modbus(
-    servers: &mut JoinSet<Result<(), SimulateError>>,
-    listener: TcpListener,
-    bank: Arc<dyn RegisterBank>,
-    stop: &CancellationToken,
-) {
-    let stop = stop.clone();
-    servers.spawn(async move {
-        let served = modbus::serve(listener, bank, stop).await;
-        served.map_err(|source| SimulateError::Stopped {
-            server: "modbus",
-            source,
-        })
-    });
-}
-
-async fn bind(server: &'static str, address: SocketAddr) -> Result<TcpListener, SimulateError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| SimulateError::Bind {
-            server,
-            address,
-            source,
-        })
-}
-
-fn local(server: &'static str, listener: &TcpListener) -> Result<SocketAddr, SimulateError> {
-    listener
-        .local_addr()
-        .map_err(|source| SimulateError::Stopped { server, source })
-}
-
-/// Absolute, because the agent that reads the configuration may run elsewhere.
-fn camera_directory(options: &Options) -> Result<PathBuf, SimulateError> {
-    let directory = options
-        .camera_dir
-        .clone()
-        .unwrap_or_else(|| options.data_dir.join("camera"));
-    std::path::absolute(&directory).map_err(|source| SimulateError::Write {
-        path: directory,
-        source,
-    })
-}
-
-fn remove_stale(path: &Path) -> Result<(), SimulateError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SimulateError::Write {
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// The file appears with its whole content or not at all.
-fn write_whole(path: &Path, content: &[u8]) -> Result<(), SimulateError> {
-    let partial = path.with_extension("tmp");
-    let written = std::fs::write(&partial, content).and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|source| SimulateError::Write {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How are the lines that speak OPC UA served?
-//! One server with security policy None for anonymous clients: it simulates a plant, it guards nothing.
+//! Line 3's PLC may have a wrong clock (F10), or keep readings back and hand them over late (F11). One server with security policy None for anonymous clients: it simulates a plant, it guards nothing.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
 
 use opcua::{
     nodes::{AccessLevel, VariableBuilder},
@@ -11,19 +11,32 @@ use opcua::{
         diagnostics::NamespaceMetadata,
         node_manager::memory::{SimpleNodeManager, simple_node_manager},
     },
-    types::{DataTypeId, DataValue, DateTime, NodeId},
+    types::{DataTypeId, DataValue, DateTime, NodeId, NumericRange, StatusCode},
 };
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     SimulateError,
+    fault::Fault,
+    plant::MINUTE_US,
     state::{Moment, PlantState},
     tags::{NAMESPACE_URI, Port, SimTag, TAGS},
 };
 
-/// How often the variables are set, in wall time.
+/// How often the variables are set, in plant time,
 const TICK: Duration = Duration::from_millis(250);
+/// but not more often than this in wall time.
+const WALL_TICK_MIN: Duration = Duration::from_millis(50);
+/// F10: the clock of line 3's PLC is ahead by so much. A clock is wrong by wall time, however fast the plant runs.
+pub const SKEW_S: i64 = 540;
+/// Refreshes without a source time after F10: long enough for every noisy tag to change.
+const TIMELESS_TICKS: u32 = 8;
+/// F11: the tag that is kept back, and how often a value of it is kept.
+const BUFFERED: &str = "TT-310";
+const BUFFERED_EVERY_US: i64 = MINUTE_US;
+/// Values handed over in one go after F11: what a subscription's queue takes.
+const HANDED_OVER_AT_ONCE: usize = 2;
 
 /// Items and arrays an agent may ask for at once; the library's 1,000 breaks the transport at 1,000 items.
 const ARRAY_LENGTH_MAX: usize = 65_536;
@@ -39,6 +52,44 @@ struct Variables {
     manager: Arc<SimpleNodeManager>,
     nodes: Vec<(&'static SimTag, NodeId)>,
     plant: PlantState,
+    buffer: Buffer,
+    /// So many more refreshes carry no source time of line 3.
+    timeless_ticks: u32,
+}
+
+/// What line 3's PLC keeps back.
+#[derive(Debug, Default, PartialEq)]
+struct Buffer {
+    /// Since when it keeps values back.
+    since_us: Option<i64>,
+    /// Times of values that it has still to hand over.
+    pending: VecDeque<i64>,
+}
+
+/// What is to be published of the buffered tag now.
+#[derive(Debug, PartialEq)]
+enum Publish {
+    Live,
+    /// These old values; none while values are only being kept.
+    Late(Vec<i64>),
+}
+
+impl Buffer {
+    fn step(&mut self, kept_since_us: Option<i64>, now_us: i64) -> Publish {
+        if kept_since_us.is_some() {
+            self.since_us = kept_since_us;
+            return Publish::Late(Vec::new());
+        }
+        if let Some(since_us) = self.since_us.take() {
+            let times = (1..).map(|n| since_us + n * BUFFERED_EVERY_US);
+            self.pending.extend(times.take_while(|at_us| *at_us <= now_us));
+        }
+        if self.pending.is_empty() {
+            return Publish::Live;
+        }
+        let count = HANDED_OVER_AT_ONCE.min(self.pending.len());
+        Publish::Late(self.pending.drain(..count).collect())
+    }
 }
 
 impl std::fmt::Debug for PlantOpcUa {
@@ -94,7 +145,7 @@ pub fn build(
         .iter()
         .filter_map(|tag| match tag.port {
             Port::OpcUa { node } => Some((tag, NodeId::new(namespace, node))),
-            Port::Holding { .. } => None,
+            _ => None,
         })
         .collect();
     let variables = Variables {
@@ -102,6 +153,8 @@ pub fn build(
         manager,
         nodes,
         plant,
+        buffer: Buffer::default(),
+        timeless_ticks: 0,
     };
     variables.add_to_space(namespace);
     Ok(PlantOpcUa { server, variables })
@@ -134,23 +187,68 @@ impl Variables {
 
     /// Instruments resolve thousandths; the plant's arithmetic would show seventeen digits.
     fn data_value(&self, tag: &SimTag, moment: &Moment) -> DataValue {
-        let source_us = self.plant.clock.utc_us(moment.at_us());
+        let ahead_us = if is_ahead(tag, moment) {
+            SKEW_S * 1_000_000
+        } else {
+            0
+        };
+        let source_us = self.plant.clock.utc_us(moment.at_us()) + ahead_us;
         let source =
             chrono::DateTime::from_timestamp_micros(source_us).map_or_else(DateTime::now, DateTime::from);
         DataValue::new_at((moment.value(tag) * 1_000.0).round() / 1_000.0, source)
     }
 
-    /// Sets every variable to what the plant shows now and notifies subscribers.
-    fn refresh(&self) {
+    /// Sets every variable to what the plant shows now and notifies subscribers. For a moment after the clock was
+    /// wrong values carry no source time: the library holds back values that are older than the last.
+    fn refresh(&mut self) {
         let moment = self.plant.now();
-        let values = self
+        if moment.since_us(Fault::F10).is_some() {
+            self.timeless_ticks = TIMELESS_TICKS;
+        } else {
+            self.timeless_ticks = self.timeless_ticks.saturating_sub(1);
+        }
+        let is_timeless = self.timeless_ticks > 0;
+        let publish = self.buffer.step(moment.since_us(Fault::F11), moment.at_us());
+        let is_live = publish == Publish::Live;
+        let live = self
             .nodes
             .iter()
-            .map(|(tag, id)| (id, None, self.data_value(tag, &moment)));
+            .filter(|(tag, _)| is_live || tag.name != BUFFERED);
+        let values = live.map(|(tag, id)| {
+            let mut value = self.data_value(tag, &moment);
+            if is_timeless && tag.line == "L3" && !is_ahead(tag, &moment) {
+                value.source_timestamp = None;
+            }
+            (id, None, value)
+        });
+        self.set(values);
+        let Publish::Late(times) = publish else { return };
+        let Some((tag, id)) = self.nodes.iter().find(|(tag, _)| tag.name == BUFFERED) else {
+            return;
+        };
+        if times.is_empty() {
+            // To a subscriber silence means that a value has not changed: a server that lost its device says so.
+            let lost = DataValue {
+                status: Some(StatusCode::BadNoCommunication),
+                ..self.data_value(tag, &moment)
+            };
+            self.set(std::iter::once((id, None, lost)));
+        }
+        for at_us in times {
+            let value = self.data_value(tag, &self.plant.at(at_us));
+            self.set(std::iter::once((id, None, value)));
+        }
+    }
+
+    fn set<'a>(&self, values: impl Iterator<Item = (&'a NodeId, Option<&'a NumericRange>, DataValue)>) {
         if let Err(status) = self.manager.set_values(self.handle.subscriptions(), values) {
             tracing::error!(%status, "opc ua variables not updated");
         }
     }
+}
+
+fn is_ahead(tag: &SimTag, moment: &Moment) -> bool {
+    tag.line == "L3" && moment.since_us(Fault::F10).is_some()
 }
 
 impl PlantOpcUa {
@@ -159,10 +257,14 @@ impl PlantOpcUa {
     /// # Errors
     /// [`SimulateError::OpcUa`] when the server stops by itself.
     pub async fn serve(self, listener: TcpListener) -> Result<(), SimulateError> {
-        let Self { server, variables } = self;
+        let Self {
+            server,
+            mut variables,
+        } = self;
         let stop = variables.handle.token().clone();
         let mut run = std::pin::pin!(server.run_with(listener));
-        let mut tick = tokio::time::interval(TICK);
+        let period = variables.plant.clock.wall(TICK).max(WALL_TICK_MIN);
+        let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
@@ -170,5 +272,26 @@ impl PlantOpcUa {
                 _ = tick.tick(), if !stop.is_cancelled() => variables.refresh(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_back_is_handed_over_in_order_and_then_the_tag_is_live_again() {
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.step(None, 0), Publish::Live);
+        let since_us = Some(5 * MINUTE_US);
+        assert_eq!(buffer.step(since_us, 7 * MINUTE_US), Publish::Late(Vec::new()));
+        let now_us = 8 * MINUTE_US + 30_000_000;
+        let minutes = |buffer: &mut Buffer| match buffer.step(None, now_us) {
+            Publish::Late(times) => times.iter().map(|us| us / MINUTE_US).collect(),
+            Publish::Live => Vec::new(),
+        };
+        assert_eq!(minutes(&mut buffer), [6, 7]);
+        assert_eq!(minutes(&mut buffer), [8]);
+        assert_eq!(buffer.step(None, now_us), Publish::Live);
     }
 }

@@ -2,33 +2,96 @@
 //! A pure function of (seed, plant time, active faults): no clock, no state, so the same seed gives the same
 //! values however often and in whatever order they are asked for.
 
-use super::tags::{Port, Process, SimTag};
+use super::{
+    fault::Fault,
+    tags::{Port, Process, SimTag},
+};
 
 /// One second of plant time in the unit of [`Plant::value`].
 pub const SECOND_US: i64 = 1_000_000;
+/// One minute of plant time.
+pub const MINUTE_US: i64 = 60 * SECOND_US;
 
 /// Normal product temperature in the HTST holding tube, °C.
 pub const HOLDING_TUBE_C: f64 = 73.2;
 /// Product temperature during an HTST dip (faults F1 and F2), °C.
 pub const HOLDING_TUBE_DIP_C: f64 = 71.1;
+/// Length of the HTST dip unless a command says otherwise, seconds.
+pub const DIP_S: i64 = 75;
+/// F9: the dip comes so long after the hub went away.
+pub const OUTAGE_DIP_AFTER_US: i64 = 10 * MINUTE_US;
+/// F11: so long after the PLC began to buffer, one tray is cold.
+pub const LATE_TRAY_AFTER_US: i64 = 30 * MINUTE_US;
+/// Core of that tray, °C.
+pub const LATE_TRAY_C: f64 = 72.4;
+/// A core is probed so often.
+pub const TRAY_PERIOD_US: i64 = 120 * SECOND_US;
+/// F3: drift of `TT-302`, °C a day.
+pub const DRIFT_C_PER_DAY: f64 = 0.15;
+/// F7: cooling constant of the overloaded chiller, 1/min: a slow load (0.011) less 35 %.
+pub const OVERLOAD_RATE_PER_MIN: f64 = 0.011 * 0.65;
+/// F13: what the checkweigher's tare is off by, grams.
+pub const TARE_SHIFT_G: f64 = -6.0;
+/// Air of a blast chiller, °C.
+pub const CHILLER_AIR_C: f64 = -2.0;
+/// A load enters the chiller at this core temperature, °C.
+pub const CHILLER_LOAD_C: f64 = 60.0;
+/// A challenge shows for so long.
+pub const CHALLENGE_US: i64 = MINUTE_US;
+/// What line 1's counter shows when the plant starts: it rolls over two minutes later.
+pub const COUNT_START: i64 = 65_536 - 312;
 
+const HOUR_US: i64 = 60 * MINUTE_US;
 const HOLDING_TUBE_NOISE_C: f64 = 0.12;
-const TRAY_PERIOD_US: i64 = 120 * SECOND_US;
 const TRAY_PROBE_NOISE_C: f64 = 0.05;
-const CHILLER_AIR_C: f64 = -2.0;
-const CHILLER_LOAD_C: f64 = 60.0;
 const CHILLER_CYCLE_MIN: f64 = 200.0;
 const KETTLE_CYCLE_MIN: f64 = 45.0;
+/// Ten hours of production, one of cleaning.
+const CIP_CYCLE_MIN: f64 = 660.0;
+/// The end of each step in the cycle, its conductivity (mS/cm) and temperature (°C).
+const CIP_STEPS: [(f64, f64, f64); 6] = [
+    (600.0, 0.2, 21.0),
+    (610.0, 0.4, 20.0),
+    (630.0, 48.0, 78.0),
+    (640.0, 1.0, 25.0),
+    (650.0, 22.0, 65.0),
+    (660.0, 0.5, 85.0),
+];
 
-/// Which faults act on the plant at the moment of asking.
+/// Which faults act on the plant at the moment of asking, and what earlier ones left behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Faults {
-    /// The holding tube runs at [`HOLDING_TUBE_DIP_C`].
-    pub dip: bool,
+    since_us: [Option<i64>; 20],
     /// The flow-diversion valve stands in divert.
     pub diverted: bool,
-    /// `TT-101` repeats what it showed at this plant time.
-    pub frozen_since_us: Option<i64>,
+    /// F16 reset line 1's counter at this plant time.
+    pub counter_reset_us: Option<i64>,
+    /// F5 or F6 ended at this plant time with a challenge that passed.
+    pub made_up_us: Option<i64>,
+}
+
+impl Faults {
+    /// Since when the fault acts, if it does.
+    pub fn since_us(&self, fault: Fault) -> Option<i64> {
+        self.since_us[fault.index()]
+    }
+
+    /// The same with one fault more.
+    #[must_use]
+    pub fn with(mut self, fault: Fault, since_us: i64) -> Self {
+        self.since_us[fault.index()] = Some(since_us);
+        self
+    }
+
+    /// Whether the holding tube is too cold.
+    fn is_dip(&self, at_us: i64) -> bool {
+        let outage = self
+            .since_us(Fault::F9)
+            .map(|since| at_us - since - OUTAGE_DIP_AFTER_US);
+        self.since_us(Fault::F1).is_some()
+            || self.since_us(Fault::F2).is_some()
+            || outage.is_some_and(|us| (0..DIP_S * SECOND_US).contains(&us))
+    }
 }
 
 /// The plant: a seed and nothing else.
@@ -45,7 +108,7 @@ impl Plant {
 
     /// The value `tag` shows at plant time `at_us` (microseconds since the plant started).
     pub fn value(self, tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
-        let value = match (tag.name, faults.frozen_since_us) {
+        let value = match (tag.name, faults.since_us(Fault::F4)) {
             ("TT-101", Some(since_us)) => self.process(tag, since_us, &Faults::default()),
             _ => self.process(tag, at_us, faults),
         };
@@ -54,45 +117,106 @@ impl Plant {
 
     /// The register word for `tag`, or `None` when it is not served as a register.
     pub fn register(self, tag: &SimTag, at_us: i64, faults: &Faults) -> Option<u16> {
-        let Port::Holding { digits, signed, .. } = tag.port else {
-            return None;
-        };
-        let raw = (self.value(tag, at_us, faults) * 10f64.powi(i32::from(digits))).round();
-        Some(if signed {
-            (raw as i16).cast_unsigned()
-        } else {
-            raw as u16
-        })
+        let value = self.value(tag, at_us, faults);
+        match tag.port {
+            Port::Register { digits, signed, .. } => {
+                let raw = (value * 10f64.powi(i32::from(digits))).round();
+                Some(if signed {
+                    (raw as i16).cast_unsigned()
+                } else {
+                    raw as u16
+                })
+            }
+            Port::Bit { .. } => Some(u16::from(value > 0.5)),
+            Port::OpcUa { .. } => None,
+        }
     }
 
     fn process(self, tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
-        let step = at_us.div_euclid(noise_step_us(tag));
-        let noise = self.noise(tag.name, step);
+        let noise = self.noise(tag.name, at_us.div_euclid(noise_step_us(tag)));
         match tag.process {
             Process::Steady { mean, noise: sd } => {
-                mean + sd * (0.8 * noise + 0.5 * self.wander(tag.name, at_us))
+                self.steady(tag, at_us, (mean, sd), noise) + drift_c(tag, at_us, faults)
             }
             Process::HoldingTube { bias } => {
-                let product = if faults.dip {
-                    HOLDING_TUBE_DIP_C
-                } else {
-                    HOLDING_TUBE_C
+                let product = match cip_step(at_us) {
+                    0 if faults.is_dip(at_us) => HOLDING_TUBE_DIP_C,
+                    0 => HOLDING_TUBE_C,
+                    step => CIP_STEPS[step].2,
                 };
-                product
-                    + bias
-                    + HOLDING_TUBE_NOISE_C * (0.8 * noise + 0.5 * self.wander("holding tube", at_us))
+                let wander = self.wander("holding tube", at_us);
+                product + bias + HOLDING_TUBE_NOISE_C * (0.8 * noise + 0.5 * wander)
             }
-            Process::DiversionValve => f64::from(u8::from(!faults.diverted)),
+            Process::DiversionValve => f64::from(u8::from(!faults.diverted && cip_step(at_us) == 0)),
             Process::Kettle { offset_min } => kettle_c(minutes(at_us) + offset_min) + 0.3 * noise,
             Process::Chiller {
                 offset_min,
                 rate_per_min,
-            } => chiller_c(minutes(at_us) + offset_min, rate_per_min) + 0.2 * noise,
-            Process::Tray { mean, spread } => {
-                let tray = at_us.div_euclid(TRAY_PERIOD_US);
-                mean + spread * self.noise("tray", tray) + TRAY_PROBE_NOISE_C * noise
+            } => {
+                let overload = faults.since_us(Fault::F7).filter(|_| tag.name == "TT-204");
+                let core = overload.map_or_else(
+                    || {
+                        chiller_c(
+                            (minutes(at_us) + offset_min).rem_euclid(CHILLER_CYCLE_MIN),
+                            rate_per_min,
+                        )
+                    },
+                    |since_us| chiller_c(minutes(at_us - since_us), OVERLOAD_RATE_PER_MIN),
+                );
+                core + 0.2 * noise
             }
+            Process::Tray { mean, spread } => self.tray_c(at_us, (mean, spread), noise, faults),
+            Process::Motor {
+                place,
+                mean,
+                noise: sd,
+            } => {
+                let dip = faults
+                    .since_us(Fault::F20)
+                    .map(|since| since + i64::from(place) * SECOND_US);
+                if dip.is_some_and(|dip_us| at_us >= dip_us) {
+                    0.0
+                } else {
+                    self.steady(tag, at_us, (mean, sd), noise)
+                }
+            }
+            Process::Weight {
+                label,
+                spread,
+                per_min,
+            } => {
+                let pack = counted(at_us, per_min);
+                let shift = faults.since_us(Fault::F13).filter(|_| tag.name == "WT-302");
+                label + 4.1 + spread * self.noise(tag.name, pack) + shift.map_or(0.0, |_| TARE_SHIFT_G)
+            }
+            Process::CipConductivity => CIP_STEPS[cip_step(at_us)].1 * (1.0 + 0.02 * noise),
+            Process::CipTemperature => CIP_STEPS[cip_step(at_us)].2 + 0.3 * noise,
+            Process::CipFlow => f64::from(u8::from(cip_step(at_us) > 0)) * (12_000.0 + 60.0 * noise),
+            Process::ColdStore { number } => {
+                let (door_min, frost_min) = peaks_min(number, at_us, faults);
+                let usual = self.steady(tag, at_us, (2.5, 0.4), noise);
+                let warmed = door_min.map_or(0.0, |min| warmth(min, 12.0, (9.0, 15.0, 6.0)));
+                usual + warmed + frost_min.map_or(0.0, |min| warmth(min, 20.0, (7.0, 10.0, 8.0)))
+            }
+            _ => discrete(tag, at_us, faults),
         }
+    }
+
+    /// Set point, slow wander and white noise.
+    fn steady(self, tag: &SimTag, at_us: i64, (mean, sd): (f64, f64), noise: f64) -> f64 {
+        mean + sd * (0.8 * noise + 0.5 * self.wander(tag.name, at_us))
+    }
+
+    fn tray_c(self, at_us: i64, (mean, spread): (f64, f64), noise: f64, faults: &Faults) -> f64 {
+        let cold = faults
+            .since_us(Fault::F11)
+            .map(|since| at_us - since - LATE_TRAY_AFTER_US);
+        let core = if cold.is_some_and(|us| (0..TRAY_PERIOD_US).contains(&us)) {
+            LATE_TRAY_C
+        } else {
+            mean + spread * self.noise("tray", at_us.div_euclid(TRAY_PERIOD_US))
+        };
+        core + TRAY_PROBE_NOISE_C * noise
     }
 
     /// Bounded bell-shaped noise, mean 0, standard deviation 1, never beyond ±3.5: the sum of four uniforms.
@@ -134,6 +258,99 @@ fn noise_step_us(tag: &SimTag) -> i64 {
     i64::from((tag.period_ms / 4).clamp(250, 1_000)) * 1_000
 }
 
+/// States, counters and contacts: what has no noise.
+fn discrete(tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
+    match tag.process {
+        Process::Counter { per_min } => {
+            let total = match faults.counter_reset_us.filter(|_| tag.name == "L1-COUNT") {
+                Some(reset_us) => counted(at_us, per_min) - counted(reset_us, per_min),
+                None if tag.name == "L1-COUNT" => COUNT_START + counted(at_us, per_min),
+                None => counted(at_us, per_min),
+            };
+            total.rem_euclid(65_536) as f64
+        }
+        Process::Challenge { offset_min } => challenge(tag, at_us, offset_min, faults),
+        Process::Door { number } => {
+            let usual = (minutes(at_us) + 5.0 * f64::from(number)).rem_euclid(23.0) < 1.0;
+            let held = peaks_min(number, at_us, faults).0.is_some_and(|min| min < 12.0);
+            f64::from(u8::from(usual || held))
+        }
+        Process::Defrost { number } => {
+            let frost_min = peaks_min(number, at_us, faults).1;
+            f64::from(u8::from(frost_min.is_some_and(|min| min < 20.0)))
+        }
+        Process::Cip => cip_step(at_us) as f64,
+        Process::State if faults.since_us(Fault::F20).is_some() => 3.0,
+        Process::State if tag.line == "L1" && cip_step(at_us) > 0 => 2.0,
+        Process::Sku => faults.since_us(Fault::F14).map_or(4.0, |_| 3.0),
+        Process::Swab => faults.since_us(Fault::F14).map_or(1.0, |_| 0.0),
+        _ => 1.0,
+    }
+}
+
+/// Result of the challenge that shows now: made every hour, but not while F5 or F6 keeps it from being made.
+fn challenge(tag: &SimTag, at_us: i64, offset_min: f64, faults: &Faults) -> f64 {
+    let shows = |from_us: i64| (0..CHALLENGE_US).contains(&(at_us - from_us));
+    let due_us = last_challenge_us(at_us, offset_min);
+    if tag.name != "MD-401-CHALLENGE" {
+        return f64::from(u8::from(shows(due_us)));
+    }
+    let (missed, failed) = (faults.since_us(Fault::F5), faults.since_us(Fault::F6));
+    if failed.is_some_and(shows) {
+        return 2.0;
+    }
+    let prevented = missed.or(failed).is_some_and(|since_us| due_us >= since_us);
+    f64::from(u8::from(
+        faults.made_up_us.is_some_and(shows) || shows(due_us) && !prevented,
+    ))
+}
+
+/// When the last challenge by schedule was due at `at_us`.
+pub fn last_challenge_us(at_us: i64, offset_min: f64) -> i64 {
+    let offset_us = (offset_min * MINUTE_US as f64) as i64;
+    (at_us - offset_us).div_euclid(HOUR_US) * HOUR_US + offset_us
+}
+
+/// Whole things counted since the plant started.
+pub fn counted(at_us: i64, per_min: f64) -> i64 {
+    (minutes(at_us) * per_min).floor() as i64
+}
+
+/// How long ago, minutes, the door of a cold store was opened for long and its defrost began. F19 acts on store 2.
+fn peaks_min(number: u8, at_us: i64, faults: &Faults) -> (Option<f64>, Option<f64>) {
+    let since = faults.since_us(Fault::F19).filter(|_| number == 2);
+    let after = |delay_min: f64| {
+        since
+            .map(|us| minutes(at_us - us) - delay_min)
+            .filter(|min| *min >= 0.0)
+    };
+    (after(0.0), after(20.0))
+}
+
+/// By how much a room is warmer `min` minutes after a disturbance of `lasts_min` began, °C: it heads for
+/// `rise` with one time constant and comes back with another.
+fn warmth(min: f64, lasts_min: f64, (rise, up_min, down_min): (f64, f64, f64)) -> f64 {
+    let peak = rise * (1.0 - (-min.min(lasts_min) / up_min).exp());
+    peak * (-(min - lasts_min).max(0.0) / down_min).exp()
+}
+
+/// F3 adds to zone 2 what passed since it began.
+fn drift_c(tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
+    let since = faults.since_us(Fault::F3).filter(|_| tag.name == "TT-302");
+    since.map_or(0.0, |since_us| {
+        DRIFT_C_PER_DAY * minutes(at_us - since_us) / 1_440.0
+    })
+}
+
+/// The step of cleaning line 1, 0 in production.
+fn cip_step(at_us: i64) -> usize {
+    let min = minutes(at_us).rem_euclid(CIP_CYCLE_MIN);
+    CIP_STEPS
+        .iter()
+        .position(|(end_min, ..)| min < *end_min)
+        .unwrap_or(0)
+}
+
 fn minutes(at_us: i64) -> f64 {
     at_us as f64 / (60.0 * SECOND_US as f64)
 }
@@ -148,8 +365,7 @@ fn kettle_c(minutes: f64) -> f64 {
 }
 
 /// Newton's law of cooling: `T = Ta + (T0 - Ta)·exp(-k·t)`, Ta the chiller air, k in 1/min.
-fn chiller_c(minutes: f64, rate_per_min: f64) -> f64 {
-    let cooled_min = minutes.rem_euclid(CHILLER_CYCLE_MIN);
+fn chiller_c(cooled_min: f64, rate_per_min: f64) -> f64 {
     CHILLER_AIR_C + (CHILLER_LOAD_C - CHILLER_AIR_C) * (-rate_per_min * cooled_min).exp()
 }
 
@@ -181,9 +397,18 @@ mod tests {
             .collect()
     }
 
+    /// The same without the hours in which line 1 is cleaned.
+    fn produced(seed: u64, name: &str, faults: &Faults) -> Vec<f64> {
+        let values = series(seed, name, faults).into_iter().enumerate();
+        values
+            .filter(|(s, _)| cip_step(*s as i64 * SECOND_US) == 0)
+            .map(|(_, value)| value)
+            .collect()
+    }
+
     #[test]
     fn the_same_seed_gives_the_same_values_and_another_seed_others() {
-        for tag in &tags::TAGS {
+        for tag in tags::TAGS.iter() {
             let of = |seed| -> Vec<u64> {
                 (0..500)
                     .map(|s| {
@@ -194,7 +419,8 @@ mod tests {
                     .collect()
             };
             assert_eq!(of(7), of(7), "{}", tag.name);
-            if !tag.is_whole() {
+            let is_noisy = !tag.is_whole() && tag.process != Process::CipFlow;
+            if is_noisy {
                 assert_ne!(of(7), of(8), "{}", tag.name);
             }
         }
@@ -204,7 +430,7 @@ mod tests {
     fn a_normal_day_stays_inside_every_critical_limit() {
         for seed in 0..5 {
             assert!(
-                series(seed, "TT-101", &Faults::default())
+                produced(seed, "TT-101", &Faults::default())
                     .iter()
                     .all(|c| *c > 72.4)
             );
@@ -218,22 +444,16 @@ mod tests {
 
     #[test]
     fn a_dip_is_below_the_limit_at_every_moment_on_both_probes() {
-        let dip = Faults {
-            dip: true,
-            ..Faults::default()
-        };
-        assert!(series(1, "TT-101", &dip).iter().all(|c| *c < 72.0 && *c > 70.0));
-        assert!(series(1, "TT-102", &dip).iter().all(|c| *c < 72.0 && *c > 70.0));
+        let dip = Faults::default().with(Fault::F2, 0);
+        assert!(produced(1, "TT-101", &dip).iter().all(|c| *c < 72.0 && *c > 70.0));
+        assert!(produced(1, "TT-102", &dip).iter().all(|c| *c < 72.0 && *c > 70.0));
     }
 
     #[test]
     fn a_frozen_probe_repeats_its_value_while_the_reference_moves() {
-        let frozen = Faults {
-            frozen_since_us: Some(90 * SECOND_US),
-            ..Faults::default()
-        };
+        let frozen = Faults::default().with(Fault::F4, 90 * SECOND_US);
         let stuck = series(3, "TT-101", &frozen);
-        let reference = series(3, "TT-102", &frozen);
+        let reference = produced(3, "TT-102", &frozen);
         assert!(stuck.iter().all(|c| c.to_bits() == stuck[0].to_bits()));
         for window in reference.windows(30) {
             let high = window.iter().copied().fold(f64::MIN, f64::max);
@@ -284,5 +504,81 @@ mod tests {
         };
         assert!(chiller_c(0.0, rate_per_min) > 59.9);
         assert!(chiller_c(199.0, rate_per_min) < 5.0);
+    }
+
+    #[test]
+    fn cleaning_diverts_the_flow_and_runs_through_its_steps() {
+        let valve = series(1, "ZS-106", &Faults::default());
+        let steps = series(1, "L1-CIP", &Faults::default());
+        let state = series(1, "L1-STATE", &Faults::default());
+        for ((valve, step), state) in valve.iter().zip(&steps).zip(&state) {
+            assert_eq!((*valve < 0.5, *state > 1.5), (*step > 0.5, *step > 0.5));
+        }
+        let seen: std::collections::BTreeSet<i64> = steps.iter().map(|step| *step as i64).collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn line_ones_counter_rolls_over_after_two_minutes_and_a_reset_starts_it_anew() {
+        let tag = tags::find("L1-COUNT").unwrap();
+        let plant = Plant::new(1);
+        let at = |s: i64, faults: &Faults| plant.value(tag, s * SECOND_US, faults);
+        let none = Faults::default();
+        assert!(at(119, &none) > 65_500.0 && at(121, &none) < 20.0);
+        let reset = Faults {
+            counter_reset_us: Some(200 * SECOND_US),
+            ..none
+        };
+        assert_eq!((at(200, &reset), at(260, &reset)), (0.0, 156.0));
+    }
+
+    #[test]
+    fn a_challenge_is_made_every_hour_unless_it_is_missed_or_fails() {
+        let none = series(1, "MD-401-CHALLENGE", &Faults::default());
+        assert_eq!(none.iter().filter(|value| **value > 0.5).count(), 24 * 60);
+        let missed = series(
+            1,
+            "MD-401-CHALLENGE",
+            &Faults::default().with(Fault::F5, 90 * SECOND_US),
+        );
+        assert_eq!(missed.iter().filter(|value| **value > 0.5).count(), 60);
+        let failed = series(
+            1,
+            "MD-401-CHALLENGE",
+            &Faults::default().with(Fault::F6, 90 * SECOND_US),
+        );
+        assert_eq!(failed.iter().filter(|value| **value > 1.5).count(), 60);
+    }
+
+    #[test]
+    fn a_cold_store_stays_cold_but_for_f19() {
+        let usual = series(4, "RT-2", &Faults::default());
+        assert!(usual.iter().all(|c| *c < 4.4 && *c > 0.5));
+        let open = series(4, "RT-2", &Faults::default().with(Fault::F19, 0));
+        let above = open.iter().filter(|c| **c > 4.4).count();
+        assert!((900..3_600).contains(&above), "{above} s above the limit");
+        assert!(open[75 * 60] < 4.4);
+    }
+
+    #[test]
+    fn an_overloaded_chiller_is_late_at_21_degrees_and_no_usual_load_is() {
+        let crossing = |c: f64, k: f64| ((CHILLER_LOAD_C - CHILLER_AIR_C) / (c - CHILLER_AIR_C)).ln() / k;
+        let late_min = crossing(21.0, OVERLOAD_RATE_PER_MIN) - crossing(57.0, OVERLOAD_RATE_PER_MIN);
+        assert!((130.0..134.0).contains(&late_min), "{late_min}");
+        assert!(crossing(21.0, 0.0135) - crossing(57.0, 0.0135) < 80.0);
+    }
+
+    #[test]
+    fn a_power_dip_takes_sixty_signals_in_sixty_seconds_in_a_fixed_order() {
+        let faults = Faults::default().with(Fault::F20, 100 * SECOND_US);
+        let dead = |s: i64| {
+            let motors = tags::TAGS
+                .iter()
+                .filter(|tag| matches!(tag.process, Process::Motor { .. }));
+            motors
+                .filter(|tag| Plant::new(1).value(tag, s * SECOND_US, &faults).abs() < 1e-9)
+                .count()
+        };
+        assert_eq!((dead(99), dead(100), dead(129), dead(159)), (0, 1, 30, 60));
     }
 }

@@ -1,36 +1,29 @@
-//! Which faults are active when, and what is the truth a detector will be scored against?
-//! Pure: commands and times in, faults and journal out. All times are plant time in microseconds.
+//! Which faults are active when?
+//! Pure: commands and times in, faults and ground truth out. All times are plant time in microseconds. Nothing is
+//! forgotten when a fault ends, so that the plant of any moment can be asked for again.
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
-
-use super::plant::{Faults, SECOND_US};
-
-/// Length of the HTST dip unless a command says otherwise.
-pub const DIP_S: u32 = 75;
+use super::{
+    fault::Fault,
+    plant::{Faults, MINUTE_US, SECOND_US, last_challenge_us},
+    truth::{self, Truth},
+};
 
 /// The working valve has left forward flow this long after the dip: "within one second", and early enough that
 /// two polls one second apart cannot both see cold product in forward flow.
 const DIVERT_AFTER_US: i64 = 800_000;
-
-/// Oldest journal entries beyond this are dropped.
-const JOURNAL_MAX: usize = 10_000;
+/// F16: the counter is reset this long after the fault began.
+pub const COUNTER_RESET_AFTER_US: i64 = 150 * SECOND_US;
+/// F5: so long from the last challenge that passed to the next.
+const MISSED_US: i64 = 122 * MINUTE_US;
+/// Oldest drawn defects beyond this are dropped.
+const DEFECTS_MAX: usize = 10_000;
+/// Oldest faults beyond this are dropped.
+const FAULTS_MAX: usize = 1_000;
 
 /// Most defect trays one burst command may ask for.
 pub const BURST_MAX: u32 = 10_000;
-
-/// A fault that changes what the HTST line shows; one at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fault {
-    /// HTST dip, the flow-diversion valve works.
-    F1,
-    /// HTST dip, the flow-diversion valve is stuck forward.
-    F2,
-    /// `TT-101` frozen while `TT-102` moves.
-    F4,
-}
 
 /// What the operator of the simulator asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,48 +44,71 @@ pub enum Command {
     Normal,
 }
 
-/// One entry of the ground truth.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Truth {
-    /// `f1`, `f2`, `f4`, `divert` or `defect`.
-    pub what: &'static str,
-    /// The tag on which it shows.
-    pub tag: &'static str,
+/// One fault and its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Active {
+    /// Which.
+    pub fault: Fault,
     /// First moment.
     pub from_us: i64,
-    /// First moment it is over; a scheduled end may lie ahead. `None` while open-ended.
+    /// First moment it is over; none while open-ended.
     pub to_us: Option<i64>,
-    /// More, such as the class of a defect and its file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Active {
-    fault: Fault,
-    from_us: i64,
-    to_us: Option<i64>,
+impl Active {
+    fn covers(&self, at_us: i64) -> bool {
+        at_us >= self.from_us && self.to_us.is_none_or(|to_us| at_us < to_us)
+    }
+
+    /// The moment it ended, if that is past at `at_us`.
+    fn ended_us(&self, at_us: i64) -> Option<i64> {
+        self.to_us.filter(|to_us| *to_us <= at_us)
+    }
 }
 
-/// The fault that acts, the trays still to be spoiled and the journal.
+/// The faults so far, the trays still to be spoiled and those that were.
 #[derive(Debug, Clone, Default)]
 pub struct Scenario {
-    active: Option<Active>,
+    seed: u64,
+    faults: VecDeque<Active>,
     burst_left: u32,
-    journal: VecDeque<Truth>,
+    defects: VecDeque<Truth>,
 }
 
 impl Scenario {
-    /// Applies a command at plant time `now_us`.
+    /// A scenario without faults, for the plant of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            ..Self::default()
+        }
+    }
+
+    /// Applies a command at plant time `now_us`, which may lie ahead.
     pub fn apply(&mut self, command: Command, now_us: i64) {
         match command {
             Command::Start { fault, seconds } => {
-                self.end_fault(now_us);
-                self.start_fault(fault, seconds, now_us);
+                self.end(now_us, |active| {
+                    active.fault.script().group == fault.script().group
+                });
+                let to_us = match (fault, seconds.or(fault.script().seconds)) {
+                    (Fault::F5, Some(_)) if seconds.is_none() => {
+                        Some(last_challenge_us(now_us, 0.0) + MISSED_US)
+                    }
+                    (_, seconds) => seconds.map(|s| now_us + i64::from(s) * SECOND_US),
+                };
+                if self.faults.len() == FAULTS_MAX {
+                    self.faults.pop_front();
+                }
+                self.faults.push_back(Active {
+                    fault,
+                    from_us: now_us,
+                    to_us,
+                });
             }
             Command::DefectBurst { count } => self.burst_left = count.min(BURST_MAX),
             Command::Normal => {
-                self.end_fault(now_us);
+                self.end(now_us, |_| true);
                 self.burst_left = 0;
             }
         }
@@ -100,40 +116,35 @@ impl Scenario {
 
     /// The faults acting on the plant at `at_us`.
     pub fn faults(&self, at_us: i64) -> Faults {
-        let Some(active) = self.active else {
-            return Faults::default();
-        };
-        let within = |from_us: i64, to_us: Option<i64>| at_us >= from_us && to_us.is_none_or(|to| at_us < to);
-        let acts = within(active.from_us, active.to_us);
-        match active.fault {
-            Fault::F1 => {
-                let (from_us, to_us) = divert_window(&active);
-                Faults {
-                    dip: acts,
-                    diverted: within(from_us, to_us),
-                    frozen_since_us: None,
-                }
+        let mut faults = Faults::default();
+        for active in &self.faults {
+            if active.covers(at_us) {
+                faults = faults.with(active.fault, active.from_us);
             }
-            Fault::F2 => Faults {
-                dip: acts,
-                ..Faults::default()
-            },
-            Fault::F4 => Faults {
-                frozen_since_us: acts.then_some(active.from_us),
-                ..Faults::default()
-            },
+            match active.fault {
+                Fault::F1 => faults.diverted |= is_diverted(active, at_us),
+                Fault::F5 | Fault::F6 => faults.made_up_us = active.ended_us(at_us).or(faults.made_up_us),
+                Fault::F16 => {
+                    let reset_us = active.from_us + COUNTER_RESET_AFTER_US;
+                    let happened = at_us >= reset_us && active.to_us.is_none_or(|to_us| to_us > reset_us);
+                    faults.counter_reset_us = happened.then_some(reset_us).or(faults.counter_reset_us);
+                }
+                _ => {}
+            }
         }
+        faults
     }
 
-    /// The fault acting at `at_us`, for display.
+    /// The fault acting at `at_us` that began last, for display.
     pub fn fault_at(&self, at_us: i64) -> Option<Fault> {
-        let active = self.active?;
-        let (_, until_us) = if active.fault == Fault::F1 {
-            divert_window(&active)
-        } else {
-            (0, active.to_us)
-        };
-        until_us.is_none_or(|to| at_us < to).then_some(active.fault)
+        let acts = |active: &&Active| active.covers(at_us) || is_diverted(active, at_us);
+        self.faults.iter().rev().find(acts).map(|active| active.fault)
+    }
+
+    /// Every fault acting at `at_us`, in the order in which they began.
+    pub fn acting(&self, at_us: i64) -> Vec<Fault> {
+        let acting = self.faults.iter().filter(|active| active.covers(at_us));
+        acting.map(|active| active.fault).collect()
     }
 
     /// How many trays of a burst are still to come.
@@ -150,233 +161,59 @@ impl Scenario {
 
     /// Notes a tray with drawn defects.
     pub fn note_defect(&mut self, at_us: i64, detail: String) {
-        self.note(Truth {
-            what: "defect",
-            tag: "VS-306",
-            from_us: at_us,
-            to_us: Some(at_us),
+        if self.defects.len() == DEFECTS_MAX {
+            self.defects.pop_front();
+        }
+        self.defects.push_back(Truth {
             detail: Some(detail),
+            ..truth::plain("defect", "VS-306", at_us, Some(at_us))
         });
     }
 
-    /// The ground truth, oldest first.
-    pub fn journal(&self) -> impl Iterator<Item = &Truth> {
-        self.journal.iter()
+    /// The ground truth, by time.
+    pub fn journal(&self) -> Vec<Truth> {
+        let of_faults = self.faults.iter().flat_map(|active| truth::of(active, self.seed));
+        let mut journal: Vec<Truth> = of_faults.chain(self.defects.iter().cloned()).collect();
+        journal.sort_by_key(|truth| truth.from_us);
+        journal
     }
 
-    fn start_fault(&mut self, fault: Fault, seconds: Option<u32>, now_us: i64) {
-        let seconds = match fault {
-            Fault::F1 | Fault::F2 => Some(seconds.unwrap_or(DIP_S)),
-            Fault::F4 => seconds,
-        };
-        let to_us = seconds.map(|s| now_us + i64::from(s) * SECOND_US);
-        let active = Active {
-            fault,
-            from_us: now_us,
-            to_us,
-        };
-        self.active = Some(active);
-        let what = match fault {
-            Fault::F1 => "f1",
-            Fault::F2 => "f2",
-            Fault::F4 => "f4",
-        };
-        self.note(Truth {
-            what,
-            tag: "TT-101",
-            from_us: now_us,
-            to_us,
-            detail: None,
+    /// The ground truth as lines of JSON: the same commands at the same times give the same bytes.
+    pub fn truth_lines(&self) -> String {
+        let lines = self.journal().into_iter().map(|truth| {
+            let line = serde_json::to_string(&truth).expect("strings and numbers are JSON");
+            line + "\n"
         });
-        if fault == Fault::F1 {
-            let (from_us, to_us) = divert_window(&active);
-            self.note(Truth {
-                what: "divert",
-                tag: "ZS-106",
-                from_us,
-                to_us,
-                detail: None,
-            });
-        }
+        lines.collect()
     }
 
-    /// Ends the active fault and cuts its entries in the journal short; what never began is struck out.
-    fn end_fault(&mut self, now_us: i64) {
-        if self.active.take().is_none() {
-            return;
+    /// Ends what is chosen; what has not begun is struck out.
+    fn end(&mut self, now_us: i64, chosen: impl Fn(&Active) -> bool) {
+        self.faults
+            .retain(|active| active.from_us <= now_us || !chosen(active));
+        for active in self.faults.iter_mut().filter(|active| chosen(active)) {
+            if active.to_us.is_none_or(|to_us| to_us > now_us) {
+                active.to_us = Some(now_us);
+            }
         }
-        let still_open = |truth: &Truth| truth.to_us.is_none_or(|to| to > now_us);
-        self.journal
-            .retain(|truth| truth.from_us <= now_us || !still_open(truth));
-        for truth in self.journal.iter_mut().filter(|truth| still_open(truth)) {
-            truth.to_us = Some(now_us);
-        }
-    }
-
-    fn note(&mut self, truth: Truth) {
-        if self.journal.len() == JOURNAL_MAX {
-            self.journal.pop_front();
-        }
-        self.journal.push_back(truth);
     }
 }
 
 /// The valve leaves forward flow after the dip begins and comes back as long after it ends.
-fn divert_window(active: &Active) -> (i64, Option<i64>) {
+pub fn divert_window(active: &Active) -> (i64, Option<i64>) {
     (
         active.from_us + DIVERT_AFTER_US,
         active.to_us.map(|to| to + DIVERT_AFTER_US),
     )
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START_US: i64 = 10 * SECOND_US;
-
-    fn started(fault: Fault, seconds: Option<u32>) -> Scenario {
-        let mut scenario = Scenario::default();
-        scenario.apply(Command::Start { fault, seconds }, START_US);
-        scenario
-    }
-
-    fn at(scenario: &Scenario, seconds: f64) -> Faults {
-        scenario.faults(START_US + (seconds * SECOND_US as f64) as i64)
-    }
-
-    #[test]
-    fn f1_diverts_within_a_second_and_returns_only_after_the_product_is_hot_again() {
-        let f1 = started(Fault::F1, None);
-        assert_eq!(at(&f1, -0.1), Faults::default());
-        assert_eq!(
-            at(&f1, 0.0),
-            Faults {
-                dip: true,
-                ..Faults::default()
-            }
-        );
-        assert_eq!(
-            at(&f1, 1.0),
-            Faults {
-                dip: true,
-                diverted: true,
-                frozen_since_us: None
-            }
-        );
-        assert!(at(&f1, 74.9).dip && at(&f1, 74.9).diverted);
-        assert_eq!(
-            at(&f1, 75.0),
-            Faults {
-                diverted: true,
-                ..Faults::default()
-            }
-        );
-        assert_eq!(at(&f1, 76.0), Faults::default());
-    }
-
-    #[test]
-    fn f2_is_the_same_dip_in_forward_flow() {
-        let f2 = started(Fault::F2, Some(20));
-        for s in 0..20 {
-            assert_eq!(
-                at(&f2, f64::from(s)),
-                Faults {
-                    dip: true,
-                    ..Faults::default()
-                }
-            );
-        }
-        assert_eq!(at(&f2, 20.0), Faults::default());
-    }
-
-    #[test]
-    fn f4_freezes_until_normal() {
-        let mut f4 = started(Fault::F4, None);
-        assert_eq!(at(&f4, 3_600.0).frozen_since_us, Some(START_US));
-        f4.apply(Command::Normal, START_US + 4_000 * SECOND_US);
-        assert_eq!(at(&f4, 4_001.0), Faults::default());
-        let truth = f4.journal().next().unwrap();
-        assert_eq!(
-            (truth.what, truth.to_us),
-            ("f4", Some(START_US + 4_000 * SECOND_US))
-        );
-    }
-
-    #[test]
-    fn the_journal_tells_what_happened_where_and_from_when_to_when() {
-        let f1 = started(Fault::F1, Some(20));
-        let entries: Vec<_> = f1
-            .journal()
-            .map(|t| (t.what, t.tag, t.from_us, t.to_us))
-            .collect();
-        let end_us = START_US + 20 * SECOND_US;
-        assert_eq!(
-            entries,
-            [
-                ("f1", "TT-101", START_US, Some(end_us)),
-                (
-                    "divert",
-                    "ZS-106",
-                    START_US + DIVERT_AFTER_US,
-                    Some(end_us + DIVERT_AFTER_US)
-                ),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_new_fault_ends_the_running_one_and_the_journal_says_so() {
-        let mut scenario = started(Fault::F2, None);
-        let later_us = START_US + 5 * SECOND_US;
-        scenario.apply(
-            Command::Start {
-                fault: Fault::F4,
-                seconds: Some(30),
-            },
-            later_us,
-        );
-        let entries: Vec<_> = scenario.journal().map(|t| (t.what, t.to_us)).collect();
-        assert_eq!(
-            entries,
-            [("f2", Some(later_us)), ("f4", Some(later_us + 30 * SECOND_US))]
-        );
-        assert!(!scenario.faults(later_us).dip);
-    }
-
-    #[test]
-    fn a_divert_that_never_happened_is_not_in_the_journal() {
-        let mut scenario = started(Fault::F1, None);
-        scenario.apply(Command::Normal, START_US + 100_000);
-        let entries: Vec<_> = scenario.journal().map(|t| (t.what, t.to_us)).collect();
-        assert_eq!(entries, [("f1", Some(START_US + 100_000))]);
-    }
-
-    #[test]
-    fn finished_entries_are_left_alone_by_normal() {
-        let mut scenario = started(Fault::F2, Some(1));
-        scenario.apply(Command::Normal, START_US + 50 * SECOND_US);
-        assert_eq!(
-            scenario.journal().next().unwrap().to_us,
-            Some(START_US + SECOND_US)
-        );
-    }
-
-    #[test]
-    fn a_burst_spoils_exactly_the_trays_asked_for() {
-        let mut scenario = Scenario::default();
-        scenario.apply(Command::DefectBurst { count: 3 }, 0);
-        let spoiled = (0..10).filter(|_| scenario.take_burst_tray()).count();
-        assert_eq!((spoiled, scenario.burst_left()), (3, 0));
-    }
-
-    #[test]
-    fn the_journal_is_bounded() {
-        let mut scenario = Scenario::default();
-        for n in 0..=JOURNAL_MAX {
-            scenario.note_defect(n as i64, String::new());
-        }
-        assert_eq!(scenario.journal().count(), JOURNAL_MAX);
-        assert_eq!(scenario.journal().next().unwrap().from_us, 1);
-    }
+fn is_diverted(active: &Active, at_us: i64) -> bool {
+    let (from_us, to_us) = divert_window(active);
+    // A dip ended before the valve moved never moved it.
+    let moved = active.to_us.is_none_or(|end_us| end_us > from_us);
+    active.fault == Fault::F1 && moved && at_us >= from_us && to_us.is_none_or(|to_us| at_us < to_us)
 }
+
+#[cfg(test)]
+#[path = "scenario_tests.rs"]
+mod tests;

@@ -3,7 +3,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{clock::SimClock, plant::Faults, plant::Plant, scenario::Scenario, tags, tags::SimTag};
+use super::{
+    clock::SimClock,
+    fault::Fault,
+    plant::{Faults, Plant},
+    scenario::Scenario,
+    tags::{self, SimTag, Table},
+    writes::WriteLog,
+};
 
 /// The running plant, shared by its servers.
 #[derive(Debug, Clone)]
@@ -12,6 +19,8 @@ pub struct PlantState {
     pub seed: u64,
     /// Plant time against wall time.
     pub clock: SimClock,
+    /// What was written to its outputs.
+    pub writes: Arc<WriteLog>,
     plant: Plant,
     scenario: Arc<Mutex<Scenario>>,
 }
@@ -30,14 +39,19 @@ impl PlantState {
         Self {
             seed,
             clock: SimClock::start(speed),
+            writes: Arc::default(),
             plant: Plant::new(seed),
-            scenario: Arc::default(),
+            scenario: Arc::new(Mutex::new(Scenario::new(seed))),
         }
     }
 
     /// The plant now.
     pub fn now(&self) -> Moment {
-        let at_us = self.clock.plant_us();
+        self.at(self.clock.plant_us())
+    }
+
+    /// The plant at another moment, by what is known of its faults now.
+    pub fn at(&self, at_us: i64) -> Moment {
         Moment {
             plant: self.plant,
             faults: self.scenario().faults(at_us),
@@ -63,9 +77,14 @@ impl Moment {
         self.plant.value(tag, self.at_us, &self.faults)
     }
 
-    /// What the holding register at `address` holds, or `None` when nothing is mapped there.
-    pub fn register(&self, address: u16) -> Option<u16> {
+    /// Since when a fault acts, if it does.
+    pub fn since_us(&self, fault: Fault) -> Option<i64> {
+        self.faults.since_us(fault)
+    }
+
+    /// What a register or bit holds, or `None` when nothing is mapped there.
+    pub fn register(&self, table: Table, address: u16) -> Option<u16> {
         self.plant
-            .register(tags::at_holding(address)?, self.at_us, &self.faults)
+            .register(tags::at(table, address)?, self.at_us, &self.faults)
     }
 }

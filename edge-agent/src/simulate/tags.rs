@@ -1,5 +1,8 @@
 //! Which points does the simulated plant have, where are they served and how does each one behave?
-//! The addresses and node names are a contract with every agent config written against the simulator.
+//! The list is data, `akron.csv`; its addresses and node names are a contract with every agent configuration
+//! written against the simulator.
+
+use std::{collections::HashMap, sync::LazyLock};
 
 /// Namespace URI under which the OPC UA nodes live.
 pub const NAMESPACE_URI: &str = "urn:foodflow:akron";
@@ -7,17 +10,56 @@ pub const NAMESPACE_URI: &str = "urn:foodflow:akron";
 /// The Modbus unit id that carries the plant's registers.
 pub const UNIT_ID: u8 = 1;
 
+/// The four tables of a Modbus device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// Read and written, 16 bits each.
+    Holding,
+    /// Read only, 16 bits each.
+    Input,
+    /// Read and written, one bit each.
+    Coil,
+    /// Read only, one bit each.
+    Discrete,
+}
+
+impl Table {
+    /// As an agent's configuration calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Holding => "holding",
+            Self::Input => "input",
+            Self::Coil => "coil",
+            Self::Discrete => "discrete",
+        }
+    }
+
+    /// Whether its places hold one bit instead of a word.
+    pub fn is_bits(self) -> bool {
+        matches!(self, Self::Coil | Self::Discrete)
+    }
+}
+
 /// Where a tag is served.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Port {
-    /// A holding register of unit 1: `raw = value * 10^digits`.
-    Holding {
+    /// A register of unit 1: `raw = value * 10^digits`.
+    Register {
+        /// Holding or input.
+        table: Table,
         /// 0-based protocol address.
         address: u16,
         /// Decimal digits carried by the integer.
         digits: u8,
         /// Two's complement (`i16`) or plain (`u16`).
         signed: bool,
+    },
+    /// A bit of unit 1.
+    Bit {
+        /// Coil or discrete input.
+        table: Table,
+        /// 0-based protocol address.
+        address: u16,
     },
     /// A Double variable with this string identifier in [`NAMESPACE_URI`].
     OpcUa {
@@ -29,7 +71,7 @@ pub enum Port {
 /// How a tag's value comes about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Process {
-    /// A controlled variable: mean, slow wander and white noise.
+    /// A controlled variable: mean, slow wander and white noise of this standard deviation.
     Steady {
         /// Set point.
         mean: f64,
@@ -62,6 +104,63 @@ pub enum Process {
         /// Standard deviation from tray to tray, °C.
         spread: f64,
     },
+    /// A 16-bit counter that rolls over.
+    Counter {
+        /// Counts a minute.
+        per_min: f64,
+    },
+    /// The net weight of the last pack, grams: label, 4.1 g more, and noise from pack to pack.
+    Weight {
+        /// What the label says, grams.
+        label: f64,
+        /// Standard deviation from pack to pack, grams.
+        spread: f64,
+        /// Packs a minute.
+        per_min: f64,
+    },
+    /// A metal detector's hourly challenge: for a minute 1 when it passed, 2 when it failed; 0 otherwise.
+    Challenge {
+        /// When in the hour, minutes.
+        offset_min: f64,
+    },
+    /// A cold store's air.
+    ColdStore {
+        /// Which, 1 to 4.
+        number: u8,
+    },
+    /// A cold store's door: 1 open.
+    Door {
+        /// Which, 1 to 4.
+        number: u8,
+    },
+    /// A cold store's defrost: 1 on.
+    Defrost {
+        /// Which, 1 to 4.
+        number: u8,
+    },
+    /// The step of cleaning in place on line 1, 0 in production.
+    Cip,
+    /// Conductivity of the CIP return.
+    CipConductivity,
+    /// Temperature of the CIP return.
+    CipTemperature,
+    /// Flow of the CIP return.
+    CipFlow,
+    /// State of the line: 1 running, 2 CIP, 3 down.
+    State,
+    /// Code of the product on the kettle line.
+    Sku,
+    /// Whether the allergen swab of the last changeover passed.
+    Swab,
+    /// Power or vibration of a motor.
+    Motor {
+        /// Its place in the order in which a power dip takes them.
+        place: u8,
+        /// Mean while it runs.
+        mean: f64,
+        /// Standard deviation.
+        noise: f64,
+    },
 }
 
 /// One simulated point.
@@ -83,236 +182,147 @@ pub struct SimTag {
     pub period_ms: u32,
 }
 
-const fn holding(address: u16) -> Port {
-    Port::Holding {
-        address,
-        digits: 2,
-        signed: true,
-    }
-}
+/// Every point of the simulated plant, in the order of `akron.csv`.
+pub static TAGS: LazyLock<Vec<SimTag>> = LazyLock::new(|| {
+    let rows = include_str!("akron.csv").lines().skip(1);
+    rows.map(|row| parse(row).expect("akron.csv is part of the program and tested"))
+        .collect()
+});
 
-const fn count(address: u16) -> Port {
-    Port::Holding {
-        address,
-        digits: 0,
-        signed: false,
-    }
-}
+static BY_NAME: LazyLock<HashMap<&'static str, usize>> =
+    LazyLock::new(|| TAGS.iter().enumerate().map(|(n, tag)| (tag.name, n)).collect());
 
-const fn tag(
-    (name, line, unit, period_ms): (&'static str, &'static str, &'static str, u32),
-    port: Port,
-    process: Process,
-    description: &'static str,
-) -> SimTag {
-    SimTag {
+static BY_PLACE: LazyLock<HashMap<(Table, u16), usize>> = LazyLock::new(|| {
+    let places = TAGS.iter().enumerate().filter_map(|(n, tag)| match tag.port {
+        Port::Register { table, address, .. } | Port::Bit { table, address } => Some(((table, address), n)),
+        Port::OpcUa { .. } => None,
+    });
+    places.collect()
+});
+
+/// `name,line,unit,period_ms,port,process,description`; only the description may hold commas.
+fn parse(row: &'static str) -> Option<SimTag> {
+    let mut cells = row.splitn(7, ',');
+    let mut cell = || cells.next();
+    let (name, line, unit) = (cell()?, cell()?, cell()?);
+    let period_ms = cell()?.parse().ok()?;
+    Some(SimTag {
         name,
         line,
         unit,
-        description,
-        port,
-        process,
         period_ms,
+        port: port(cell()?)?,
+        process: process(cell()?)?,
+        description: cell()?,
+    })
+}
+
+fn port(text: &'static str) -> Option<Port> {
+    let (kind, rest) = text.split_once(':')?;
+    let table = match kind {
+        "node" => return Some(Port::OpcUa { node: rest }),
+        "holding" => Table::Holding,
+        "input" => Table::Input,
+        "coil" => Table::Coil,
+        "discrete" => Table::Discrete,
+        _ => return None,
+    };
+    if table.is_bits() {
+        let address = rest.parse().ok()?;
+        return Some(Port::Bit { table, address });
     }
+    let mut parts = rest.split(':');
+    Some(Port::Register {
+        table,
+        address: parts.next()?.parse().ok()?,
+        digits: parts.next()?.parse().ok()?,
+        signed: parts.next()? == "s",
+    })
 }
 
-const fn steady(mean: f64, noise: f64) -> Process {
-    Process::Steady { mean, noise }
+fn process(text: &str) -> Option<Process> {
+    let mut parts = text.split(':');
+    let kind = parts.next()?;
+    let mut number = || parts.next()?.parse::<f64>().ok();
+    Some(match kind {
+        "steady" => Process::Steady {
+            mean: number()?,
+            noise: number()?,
+        },
+        "tube" => Process::HoldingTube { bias: number()? },
+        "valve" => Process::DiversionValve,
+        "kettle" => Process::Kettle {
+            offset_min: number()?,
+        },
+        "chiller" => Process::Chiller {
+            offset_min: number()?,
+            rate_per_min: number()?,
+        },
+        "tray" => Process::Tray {
+            mean: number()?,
+            spread: number()?,
+        },
+        "counter" => Process::Counter { per_min: number()? },
+        "weight" => Process::Weight {
+            label: number()?,
+            spread: number()?,
+            per_min: number()?,
+        },
+        "challenge" => Process::Challenge {
+            offset_min: number()?,
+        },
+        "cold_store" => Process::ColdStore {
+            number: number()? as u8,
+        },
+        "door" => Process::Door {
+            number: number()? as u8,
+        },
+        "defrost" => Process::Defrost {
+            number: number()? as u8,
+        },
+        "cip" => Process::Cip,
+        "conductivity" => Process::CipConductivity,
+        "cip_temperature" => Process::CipTemperature,
+        "cip_flow" => Process::CipFlow,
+        "state" => Process::State,
+        "sku" => Process::Sku,
+        "swab" => Process::Swab,
+        "motor" => Process::Motor {
+            place: number()? as u8,
+            mean: number()?,
+            noise: number()?,
+        },
+        _ => return None,
+    })
 }
-
-const fn node(node: &'static str) -> Port {
-    Port::OpcUa { node }
-}
-
-/// Every point of the simulated plant.
-pub const TAGS: [SimTag; 26] = [
-    tag(
-        ("TT-101", "L1", "degC", 1_000),
-        holding(0),
-        Process::HoldingTube { bias: 0.0 },
-        "HTST holding tube outlet",
-    ),
-    tag(
-        ("TT-102", "L1", "degC", 1_000),
-        holding(1),
-        Process::HoldingTube { bias: 0.08 },
-        "HTST recorder probe",
-    ),
-    tag(
-        ("FT-103", "L1", "L/h", 1_000),
-        count(2),
-        steady(8_950.0, 40.0),
-        "HTST product flow",
-    ),
-    tag(
-        ("PT-104", "L1", "kPa", 1_000),
-        holding(3),
-        steady(140.0, 3.0),
-        "Regenerator pressure, raw side",
-    ),
-    tag(
-        ("PT-105", "L1", "kPa", 1_000),
-        Port::Holding {
-            address: 4,
-            digits: 1,
-            signed: true,
-        },
-        steady(175.0, 3.0),
-        "Regenerator pressure, pasteurised side",
-    ),
-    tag(
-        ("ZS-106", "L1", "", 1_000),
-        count(5),
-        Process::DiversionValve,
-        "Flow-diversion valve, 1 forward, 0 divert",
-    ),
-    tag(
-        ("TT-107", "L1", "degC", 5_000),
-        holding(6),
-        steady(3.4, 0.15),
-        "Product cold outlet",
-    ),
-    tag(
-        ("L1-RATE", "L1", "1/min", 1_000),
-        count(7),
-        steady(156.0, 1.5),
-        "Bottles filled a minute",
-    ),
-    tag(
-        ("TT-201", "L2", "degC", 1_000),
-        holding(20),
-        Process::Kettle { offset_min: 0.0 },
-        "Kettle K1 core",
-    ),
-    tag(
-        ("TT-202", "L2", "degC", 1_000),
-        holding(21),
-        Process::Kettle { offset_min: 15.0 },
-        "Kettle K2 core",
-    ),
-    tag(
-        ("TT-203", "L2", "degC", 1_000),
-        holding(22),
-        Process::Kettle { offset_min: 30.0 },
-        "Kettle K3 core",
-    ),
-    tag(
-        ("TT-204", "L2", "degC", 10_000),
-        holding(23),
-        Process::Chiller {
-            offset_min: 40.0,
-            rate_per_min: 0.0140,
-        },
-        "Blast chiller 1 warmest core",
-    ),
-    tag(
-        ("TT-205", "L2", "degC", 10_000),
-        holding(24),
-        Process::Chiller {
-            offset_min: 120.0,
-            rate_per_min: 0.0135,
-        },
-        "Blast chiller 2 warmest core",
-    ),
-    tag(
-        ("TT-206", "L2", "degC", 10_000),
-        holding(25),
-        steady(-2.0, 0.6),
-        "Blast chiller air",
-    ),
-    tag(
-        ("L2-RATE", "L2", "1/min", 1_000),
-        count(26),
-        steady(38.0, 0.6),
-        "Cups filled a minute",
-    ),
-    tag(
-        ("TT-301", "L3", "degC", 2_000),
-        node("L3.TT-301"),
-        steady(186.0, 0.8),
-        "Oven zone 1",
-    ),
-    tag(
-        ("TT-302", "L3", "degC", 2_000),
-        node("L3.TT-302"),
-        steady(196.0, 0.8),
-        "Oven zone 2",
-    ),
-    tag(
-        ("TT-303", "L3", "degC", 2_000),
-        node("L3.TT-303"),
-        steady(202.0, 0.8),
-        "Oven zone 3",
-    ),
-    tag(
-        ("TT-304", "L3", "degC", 2_000),
-        node("L3.TT-304"),
-        steady(190.0, 0.8),
-        "Oven zone 4",
-    ),
-    tag(
-        ("TT-310", "L3", "degC", 2_000),
-        node("L3.TT-310"),
-        Process::Tray {
-            mean: 80.5,
-            spread: 1.1,
-        },
-        "Tray core after the oven",
-    ),
-    tag(
-        ("ST-305", "L3", "m/min", 2_000),
-        node("L3.ST-305"),
-        steady(1.62, 0.01),
-        "Oven belt speed",
-    ),
-    tag(
-        ("L3-RATE", "L3", "1/min", 1_000),
-        node("L3.RATE"),
-        steady(58.0, 0.8),
-        "Trays packed a minute",
-    ),
-    tag(
-        ("AT-401", "L4", "ppm", 10_000),
-        node("L4.AT-401"),
-        steady(70.0, 2.0),
-        "Wash water peracetic acid",
-    ),
-    tag(
-        ("TT-402", "L4", "degC", 10_000),
-        node("L4.TT-402"),
-        steady(3.5, 0.3),
-        "Wash water temperature",
-    ),
-    tag(
-        ("TT-403", "L4", "degC", 30_000),
-        node("L4.TT-403"),
-        steady(3.8, 0.3),
-        "Salad product temperature",
-    ),
-    tag(
-        ("L4-RATE", "L4", "1/min", 1_000),
-        node("L4.RATE"),
-        steady(48.0, 0.7),
-        "Salad packs a minute",
-    ),
-];
 
 impl SimTag {
-    /// Whether this tag counts whole things, so that its value is an integer.
+    /// Whether this tag counts whole things or names a state, so that its value is an integer.
     pub fn is_whole(&self) -> bool {
-        self.unit == "1/min" || matches!(self.process, Process::DiversionValve)
+        self.name.ends_with("-RATE")
+            || matches!(
+                self.process,
+                Process::DiversionValve
+                    | Process::Counter { .. }
+                    | Process::Challenge { .. }
+                    | Process::Door { .. }
+                    | Process::Defrost { .. }
+                    | Process::Cip
+                    | Process::State
+                    | Process::Sku
+                    | Process::Swab
+            )
     }
 }
 
 /// Finds a tag by name.
 pub fn find(name: &str) -> Option<&'static SimTag> {
-    TAGS.iter().find(|tag| tag.name == name)
+    BY_NAME.get(name).map(|n| &TAGS[*n])
 }
 
-/// The tag served at a holding register of the plant's unit, if the register is mapped.
-pub fn at_holding(address: u16) -> Option<&'static SimTag> {
-    TAGS.iter()
-        .find(|tag| matches!(tag.port, Port::Holding { address: a, .. } if a == address))
+/// The tag served at a place of the plant's unit, if the place is mapped.
+pub fn at(table: Table, address: u16) -> Option<&'static SimTag> {
+    BY_PLACE.get(&(table, address)).map(|n| &TAGS[*n])
 }
 
 #[cfg(test)]
@@ -322,21 +332,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_registers_and_nodes_are_unique() {
+    fn every_row_of_the_list_is_a_tag_and_no_name_or_place_is_used_twice() {
         let names: BTreeSet<_> = TAGS.iter().map(|tag| tag.name).collect();
-        let ports: BTreeSet<_> = TAGS
-            .iter()
-            .map(|tag| match tag.port {
-                Port::Holding { address, .. } => address.to_string(),
-                Port::OpcUa { node } => node.to_owned(),
-            })
-            .collect();
+        let ports: BTreeSet<_> = TAGS.iter().map(|tag| format!("{:?}", place(tag))).collect();
         assert_eq!((names.len(), ports.len()), (TAGS.len(), TAGS.len()));
+        assert!(TAGS.len() >= 140, "{}", TAGS.len());
+        assert!(TAGS.iter().all(|tag| tag.period_ms >= 1_000));
+    }
+
+    fn place(tag: &SimTag) -> (Option<Table>, u16, &'static str) {
+        match tag.port {
+            Port::Register { table, address, .. } | Port::Bit { table, address } => {
+                (Some(table), address, "")
+            }
+            Port::OpcUa { node } => (None, 0, node),
+        }
     }
 
     #[test]
-    fn the_register_map_has_two_dense_blocks() {
-        let mapped: Vec<u16> = (0..64).filter(|address| at_holding(*address).is_some()).collect();
+    fn the_first_registers_stay_where_every_written_configuration_expects_them() {
+        let mapped: Vec<u16> = (0..64)
+            .filter(|address| at(Table::Holding, *address).is_some())
+            .collect();
         assert_eq!(mapped, (0..8).chain(20..27).collect::<Vec<u16>>());
+        assert_eq!(at(Table::Holding, 0).map(|tag| tag.name), Some("TT-101"));
+        assert_eq!(at(Table::Holding, 26).map(|tag| tag.name), Some("L2-RATE"));
+    }
+
+    #[test]
+    fn a_row_that_says_nothing_known_is_refused() {
+        for bad in [
+            "",
+            "T,L1,degC,1000,holding:1:0:s,guess,x",
+            "T,L1,degC,1000,nowhere:1,valve,x",
+            "T,L1,degC,soon,holding:1:0:s,valve,x",
+            "T,L1,degC,1000,holding:1:0:s,steady:1,x",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Does the whole simulator answer real clients and say where it is?
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use ::opcua::{
     client::{ClientBuilder, IdentityToken},
@@ -9,6 +9,7 @@ use ::opcua::{
         Variant,
     },
 };
+use tokio::net::TcpListener;
 use tokio_modbus::client::{Reader, tcp};
 
 use super::*;
@@ -25,6 +26,9 @@ fn options(data_dir: &Path) -> Options {
         camera_dir: None,
         frame_period: Duration::from_secs(2),
         defect_rate: 0.0,
+        faults: Vec::new(),
+        truth: None,
+        broker: None,
         load: None,
         tick: Duration::from_millis(100),
         agent: AgentSettings {
@@ -32,6 +36,7 @@ fn options(data_dir: &Path) -> Options {
             local_http: "127.0.0.1:0".into(),
             vision_manifest: "manifest.json".into(),
             vision_runtime: None,
+            has_camera: true,
         },
     }
 }

@@ -1,0 +1,435 @@
+//! Do the faults of the simulated plant end as their ground truth says? The real agent, read from a plant that runs
+//! many times as fast as the clock, and scored.
+
+use std::{path::Path, time::Duration};
+
+use edge_agent::simulate::{
+    Options, Simulator,
+    config_ccp::{HAS_COUNTERS, HAS_NEW_KINDS, LINE_STOP_COIL},
+    config_out::AgentSettings,
+    fault::Fault,
+    plant::SECOND_US,
+    scenario::Command,
+    score::{Finding, Report, Timing, Verdict, score},
+    state::PlantState,
+    truth::Truth,
+};
+use protocol::{
+    event::Event,
+    limit::{DeviationKind, Phase},
+};
+
+use crate::support::{
+    edge::{Edge, PROGRAM},
+    hub::{Hub, Policy, Stored},
+};
+
+/// What this agent can find; expectations of other codes wait for what will find them, and are named.
+const BUILT: &[&str] = if HAS_NEW_KINDS {
+    &[
+        "ccp.diverted",
+        "sensor.stuck",
+        "limit",
+        "sensor_stuck",
+        "monitoring_gap",
+        "missed_check",
+        "challenge",
+        "cooling",
+        "ccp.cooling_predicted",
+        "source.clock_skew",
+    ]
+} else {
+    &[
+        "ccp.diverted",
+        "sensor.stuck",
+        "limit",
+        "sensor_stuck",
+        "monitoring_gap",
+    ]
+};
+/// Deviations in readings that come late are found.
+const FINDS_LATE: bool = HAS_NEW_KINDS;
+/// Codes that say how the agent and its surroundings fare, not the plant.
+const HOUSEKEEPING: &[&str] = &[
+    "source.down",
+    "source.slow",
+    "uplink.down",
+    "clock.set_back",
+    "tag.bad",
+];
+/// What a loaded machine may add to every latency, wall seconds.
+const SLACK_S: f64 = 1.5;
+
+/// A running plant, an agent that reads it and a hub that stores what it says.
+struct Play {
+    hub: Hub,
+    edge: Edge,
+    plant: PlantState,
+    timing: Timing,
+    config: String,
+    directory: tempfile::TempDir,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Play {
+    async fn start(seed: u64, speed: f64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let hub = Hub::start(Policy::Store).await;
+        let simulator = Simulator::start(&options(directory.path(), &hub, seed, speed))
+            .await
+            .unwrap();
+        let timing = Timing {
+            epoch_us: simulator.ready().epoch_us,
+            speed,
+            slack_s: SLACK_S,
+        };
+        let plant = simulator.plant().unwrap().clone();
+        let serving = tokio::spawn(async move {
+            simulator.run_until(std::future::pending()).await.unwrap();
+        });
+        let config = std::fs::read_to_string(directory.path().join("sim/edge.toml")).unwrap();
+        let edge = Edge::start(directory.path(), &config).await;
+        edge.until("control", |status| {
+            ["CCP-1", "CCP-4"]
+                .iter()
+                .all(|code| state(status, code) == "in_control")
+        })
+        .await;
+        Self {
+            hub,
+            edge,
+            plant,
+            timing,
+            config,
+            directory,
+            serving,
+        }
+    }
+
+    /// Starts the fault now; its first moment.
+    fn begin(&self, fault: Fault, seconds: Option<u32>) -> i64 {
+        let now_us = self.plant.clock.plant_us();
+        self.plant
+            .scenario()
+            .apply(Command::Start { fault, seconds }, now_us);
+        now_us
+    }
+
+    fn truth(&self) -> Vec<Truth> {
+        self.plant.scenario().journal()
+    }
+
+    /// Waits for the plant's clock.
+    async fn until_plant(&self, plant_us: i64) {
+        let left_us = plant_us - self.plant.clock.plant_us();
+        let left = Duration::from_micros(left_us.max(0).cast_unsigned());
+        tokio::time::sleep(self.plant.clock.wall(left)).await;
+    }
+
+    /// Plays the fault to its end and a little longer, and scores what the hub has.
+    async fn through(self, fault: Fault, seconds: Option<u32>) -> (Report, Vec<Truth>, Hub) {
+        let begun_us = self.begin(fault, seconds);
+        let ended_us = self.truth()[0].to_us.unwrap();
+        let settle_us = (self.timing.speed * 2e6) as i64;
+        self.until_plant(ended_us + settle_us).await;
+        self.finish(begun_us).await
+    }
+
+    async fn finish(self, begun_us: i64) -> (Report, Vec<Truth>, Hub) {
+        self.edge
+            .until("a drained spool", |status| {
+                status["backlog_frames"].as_u64() <= Some(2)
+            })
+            .await;
+        let (until_us, truth) = (self.plant.clock.plant_us(), self.truth());
+        assert_eq!(self.edge.stop().await, Some(0));
+        self.serving.abort();
+        let events = since(&self.hub.stored.lock().unwrap(), self.timing, begun_us);
+        let report = score(&truth, &events, self.timing, until_us);
+        (report, truth, self.hub)
+    }
+}
+
+fn options(directory: &Path, hub: &Hub, seed: u64, speed: f64) -> Options {
+    let any = ([127, 0, 0, 1], 0).into();
+    Options {
+        data_dir: directory.join("sim"),
+        seed,
+        speed,
+        modbus: any,
+        opcua: any,
+        control: any,
+        camera_dir: None,
+        frame_period: Duration::from_secs(2),
+        defect_rate: 0.0,
+        faults: Vec::new(),
+        truth: None,
+        broker: None,
+        load: None,
+        tick: Duration::from_millis(100),
+        agent: AgentSettings {
+            hub_mqtt: hub.address.to_string(),
+            local_http: "127.0.0.1:0".to_owned(),
+            vision_manifest: "manifest.json".into(),
+            vision_runtime: None,
+            has_camera: false,
+        },
+    }
+}
+
+fn state<'a>(status: &'a serde_json::Value, code: &str) -> &'a str {
+    let points = status["ccps"].as_array().unwrap();
+    let point = points.iter().find(|point| point["code"] == code).unwrap();
+    point["state"].as_str().unwrap()
+}
+
+/// What was found from the fault on; what came before belongs to the agent's start.
+fn since(stored: &Stored, timing: Timing, begun_us: i64) -> Vec<Event> {
+    let begun_utc_us = timing.epoch_us + (begun_us as f64 / timing.speed) as i64;
+    let events = stored.events().into_iter().filter(|event| match event {
+        Event::Deviation(deviation) => deviation.detected_us >= begun_utc_us,
+        Event::Alarm(alarm) => alarm.at_us >= begun_utc_us && !HOUSEKEEPING.contains(&alarm.code.as_str()),
+        _ => true,
+    });
+    events.collect()
+}
+
+/// Every finding that this agent can make is as the truth says; the others are named.
+fn assert_found(report: &Report) {
+    for outcome in &report.outcomes {
+        for finding in &outcome.findings {
+            if is_built(finding) {
+                assert_eq!(finding.verdict, Verdict::Met, "{}: {report:#?}", outcome.what);
+            } else {
+                eprintln!("{}: nothing finds `{}` yet", outcome.what, finding.expect.code);
+            }
+        }
+        if let Some(held) = outcome.held {
+            eprintln!("{}: {held:?}", outcome.what);
+        }
+    }
+    assert_eq!(report.false_deviations, [""; 0], "{report:#?}");
+}
+
+fn is_built(finding: &Finding) -> bool {
+    use edge_agent::simulate::truth::Kind;
+    match finding.expect.kind {
+        Kind::None => true,
+        Kind::LateDeviation => FINDS_LATE,
+        Kind::Deviation | Kind::Alarm => BUILT.contains(&finding.expect.code.as_str()),
+        Kind::Edge | Kind::Hub => false,
+    }
+}
+
+/// Nothing suspect is missed, and less than one part in a hundred of the line's time is held for nothing.
+fn assert_held(report: &Report, observed_s: f64) {
+    let held = report.outcomes[0].held.unwrap();
+    assert!(held.missed_s < 1e-6, "{report:#?}");
+    assert!(held.extra_s / observed_s < 0.01, "{report:#?}");
+}
+
+/// Whether a scenario can be judged yet; it says so when not.
+fn can_judge(is_built: bool, what: &str) -> bool {
+    if !is_built {
+        eprintln!("skipped: {what}");
+    }
+    is_built
+}
+
+/// A shift: what a window that is held too long is measured against.
+const SHIFT_S: f64 = 8.0 * 3_600.0;
+
+#[tokio::test]
+async fn f1_a_diverted_dip_is_an_alarm_and_holds_nothing() {
+    let (report, ..) = Play::start(1, 10.0).await.through(Fault::F1, None).await;
+    assert_found(&report);
+    assert_eq!(report.false_alarms, [""; 0], "{report:#?}");
+}
+
+#[tokio::test]
+async fn f2_a_dip_in_forward_flow_holds_exactly_what_flowed() {
+    let (report, ..) = Play::start(1, 10.0).await.through(Fault::F2, None).await;
+    assert_found(&report);
+    assert_held(&report, SHIFT_S);
+    assert_eq!(report.false_alarms, [""; 0], "{report:#?}");
+}
+
+#[tokio::test]
+async fn f4_a_frozen_sensor_is_found_within_a_minute() {
+    let (report, ..) = Play::start(1, 10.0).await.through(Fault::F4, Some(120)).await;
+    assert_found(&report);
+    // The readings before it was noticed were counted as good: the window begins at the last of them. What that
+    // leaves out is at most the detection window.
+    let held = report.outcomes[0].held.unwrap();
+    assert!(held.missed_s < 60.0, "{held:?}");
+}
+
+#[tokio::test]
+async fn f5_a_missed_challenge_holds_from_the_last_good_one_to_the_next() {
+    if !can_judge(HAS_NEW_KINDS, "no control point of kind `challenge`") {
+        return;
+    }
+    let (report, ..) = Play::start(1, 120.0).await.through(Fault::F5, None).await;
+    assert_found(&report);
+    assert_held(&report, SHIFT_S);
+}
+
+#[tokio::test]
+async fn f6_a_failed_challenge_holds_since_the_last_good_one_and_stops_the_line() {
+    if !can_judge(HAS_NEW_KINDS, "no control point of kind `challenge`") {
+        return;
+    }
+    let play = Play::start(1, 60.0).await;
+    let writes = play.plant.writes.clone();
+    let (report, ..) = play.through(Fault::F6, Some(600)).await;
+    assert_found(&report);
+    assert_held(&report, SHIFT_S);
+    let stops = writes.list();
+    assert!(
+        stops
+            .iter()
+            .any(|write| write.address == LINE_STOP_COIL && write.values == [1]),
+        "{stops:?}"
+    );
+}
+
+#[tokio::test]
+async fn f7_a_chiller_that_will_be_late_is_predicted_and_then_found() {
+    if !can_judge(HAS_NEW_KINDS, "no control point of kind `cooling`") {
+        return;
+    }
+    let (report, ..) = Play::start(1, 100.0)
+        .await
+        .through(Fault::F7, Some(135 * 60))
+        .await;
+    assert_found(&report);
+}
+
+#[tokio::test]
+async fn f9_with_the_hub_away_and_the_edge_killed_the_dip_is_found_and_every_frame_arrives_once() {
+    // Of this seed no kill falls on the dip: a point that nobody monitors is another finding.
+    let mut play = Play::start(4, 60.0).await;
+    let begun_us = play.begin(Fault::F9, Some(1_800));
+    play.hub.set_policy(Policy::RefuseConnection);
+    let truth = play.truth().swap_remove(0);
+    let script = truth.script.clone().unwrap();
+    let kills_us: Vec<i64> = script["kill_edge_us"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|us| us.as_i64().unwrap())
+        .collect();
+    let dip = &script["dip_us"];
+    let spared = |us: &i64| {
+        *us + 120 * SECOND_US < dip[0].as_i64().unwrap() || *us > dip[1].as_i64().unwrap() + 120 * SECOND_US
+    };
+    assert!(kills_us.iter().all(spared), "choose another seed: {script}");
+    for kill_us in &kills_us {
+        play.until_plant(*kill_us).await;
+        play.edge.kill();
+        play.edge = Edge::start(play.directory.path(), &play.config).await;
+    }
+    play.until_plant(truth.to_us.unwrap()).await;
+    play.hub.set_policy(Policy::Store);
+    let data_dir = play.edge.data_dir.clone();
+    let directory = std::mem::replace(&mut play.directory, tempfile::tempdir().unwrap());
+    let (report, _, hub) = play.finish(begun_us).await;
+    let found = &report.outcomes[0];
+    assert_eq!(found.findings[0].verdict, Verdict::Met, "{report:#?}");
+    assert!(found.held.unwrap().missed_s < 1e-6, "{report:#?}");
+    {
+        let stored = hub.stored.lock().unwrap();
+        assert_gapless(&stored);
+        let kinds = stored.events().into_iter().filter_map(|event| match event {
+            Event::Deviation(deviation) if deviation.phase == Phase::Opened => Some(deviation.kind),
+            _ => None,
+        });
+        // While no agent ran nothing was monitored, and it says so.
+        let known = [DeviationKind::Limit, DeviationKind::MonitoringGap];
+        assert!(kinds.into_iter().all(|kind| known.contains(&kind)));
+    }
+    let verify = ["spool", "verify", "--data-dir", data_dir.to_str().unwrap()];
+    let verified = tokio::process::Command::new(PROGRAM)
+        .args(verify)
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stderr)
+    );
+    drop(directory);
+}
+
+/// Frames of each boot and lane are numbered without a hole.
+fn assert_gapless(stored: &Stored) {
+    let mut next = std::collections::HashMap::new();
+    for id in stored.frames.keys() {
+        let expected = next.entry((id.boot, id.lane)).or_insert(0);
+        assert_eq!(id.seq, *expected, "a frame of boot {} is missing", id.boot);
+        *expected += 1;
+    }
+}
+
+#[tokio::test]
+async fn f10_a_plc_with_a_wrong_clock_makes_no_deviation() {
+    let (report, ..) = Play::start(1, 10.0).await.through(Fault::F10, Some(120)).await;
+    assert_found(&report);
+}
+
+#[tokio::test]
+async fn f11_readings_that_come_late_are_a_gap_first_and_judged_when_they_come() {
+    if !can_judge(
+        FINDS_LATE,
+        "readings that come late are not judged by their own time",
+    ) {
+        return;
+    }
+    let (report, ..) = Play::start(1, 120.0).await.through(Fault::F11, Some(2_400)).await;
+    assert_found(&report);
+}
+
+#[tokio::test]
+async fn f16_a_counter_that_rolls_over_and_is_reset_counts_nothing_negative() {
+    let play = Play::start(1, 20.0).await;
+    let (report, truth, hub) = play.through(Fault::F16, None).await;
+    assert_found(&report);
+    let stored = hub.stored.lock().unwrap();
+    let counts = values(&stored, "L1-COUNT");
+    assert!(counts.len() > 50 && counts.iter().all(|(_, count)| (0.0..65_536.0).contains(count)));
+    if can_judge(HAS_COUNTERS, "no total is derived from a counter") {
+        let totals = values(&stored, edge_agent::simulate::config_ccp::TOTAL);
+        assert!(totals.is_sorted_by(|a, b| a.1 <= b.1), "a total never falls");
+        let counted = truth[0].script.as_ref().unwrap()["counted"].as_f64().unwrap();
+        let grown = totals.last().unwrap().1 - totals[0].1;
+        assert!(grown >= counted * 0.9, "{grown} of {counted}");
+    }
+}
+
+/// Time and value of every reading of a tag, by time.
+fn values(stored: &Stored, tag: &str) -> Vec<(i64, f64)> {
+    let mut values = Vec::new();
+    for frame in stored.frames.values() {
+        let dictionary = &stored.dictionaries[&frame.header.dictionary];
+        for reading in &frame.readings {
+            if dictionary.tag(reading.tag).unwrap().name == tag {
+                values.extend(reading.value().map(|value| (reading.time_us, value)));
+            }
+        }
+    }
+    values.sort_by_key(|(time_us, _)| *time_us);
+    values
+}
+
+#[tokio::test]
+async fn f19_an_open_door_and_a_defrost_hold_nothing() {
+    let (report, ..) = Play::start(1, 150.0).await.through(Fault::F19, Some(2_700)).await;
+    assert_found(&report);
+}
+
+#[tokio::test]
+async fn f20_a_power_dip_that_takes_sixty_signals_holds_nothing() {
+    let (report, ..) = Play::start(1, 10.0).await.through(Fault::F20, None).await;
+    assert_found(&report);
+}
