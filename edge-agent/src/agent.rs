@@ -20,10 +20,11 @@ use crate::{
     ccp::Engine,
     clock,
     config::Config,
-    health::{Health, SourceHealth, UplinkState},
+    health::{Health, SourceHealth, SourceState, UplinkState},
     inspect::{self, Mailbox},
-    local,
+    local::{self, Book, Local, badge::Badges},
     pipeline::Pipeline,
+    signal::Signals,
     source::{Acquired, Closed, Outlet, camera, modbus, opcua},
     spool::{self, Appender, Outbox, seal::Sealer, store::Limits},
     uplink::{self, Uplink, identity},
@@ -129,9 +130,9 @@ impl Running {
         let listener = listen(&config.local_http).await?;
         let address = listener.local_addr();
         let http = address.map_or_else(|_| config.local_http.clone(), |address| address.to_string());
-        let page = tokio::spawn(local::serve(listener, health.clone(), CancellationToken::new()));
-
         let (acquired_tx, acquired) = mpsc::channel(ACQUIRED_WAITING_MAX);
+        let pages = Local::new(health.clone(), acquired_tx.clone(), book(config));
+        let page = tokio::spawn(local::serve(listener, pages, CancellationToken::new()));
         let mut pipeline = new_pipeline(config, boot, spool.appender, health.clone());
         pipeline.recover(spool.left, &config.dictionary, clock::now_us());
         let pipeline_stop = CancellationToken::new();
@@ -263,7 +264,16 @@ fn new_pipeline(config: &Config, boot: Uuid, appender: Appender, health: Arc<Hea
         config.spool.frame_readings_max,
         config.spool.frame_age_max,
     );
-    Pipeline::new(engine, sealer, appender, health)
+    let signals = Signals::new(&config.signals, Uuid::now_v7);
+    Pipeline::new(engine, sealer, appender, health).with_signals(signals)
+}
+
+/// What can be entered on the local pages, and by whom.
+fn book(config: &Config) -> Book {
+    Book {
+        manual: config.signals.manual.clone(),
+        badges: Badges::new(config.badges.clone()),
+    }
 }
 
 async fn listen(address: &str) -> Result<TcpListener, AgentError> {
@@ -289,7 +299,11 @@ fn source_health(config: &Config) -> Vec<Arc<SourceHealth>> {
         .cameras
         .iter()
         .map(|camera| SourceHealth::new("camera", &camera.name));
-    modbus.chain(opcua).chain(cameras).collect()
+    // Last: the others are handed out by their place.
+    let manual = (!config.signals.manual.is_empty()).then(|| SourceHealth::new("manual", "local page"));
+    // People are always there: no alarm can come of it.
+    let manual = manual.inspect(|people| drop(people.set_state(SourceState::Up, 0, Uuid::now_v7)));
+    modbus.chain(opcua).chain(cameras).chain(manual).collect()
 }
 
 fn start_sources(

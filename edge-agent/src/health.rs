@@ -39,6 +39,10 @@ pub struct Health {
     pub uplink: UplinkHealth,
     /// Inspections by verdict.
     pub vision: VisionHealth,
+    /// Readings that were read and, by their tags' deadbands, not sent.
+    pub suppressed: AtomicU64,
+    /// Readings that were computed from others, not acquired.
+    pub computed: AtomicU64,
     points: Mutex<Vec<PointStatus>>,
     alarms: Mutex<VecDeque<Alarm>>,
     gaps: Mutex<Vec<Gap>>,
@@ -55,10 +59,19 @@ impl Health {
             spool: SpoolHealth::default(),
             uplink: UplinkHealth::default(),
             vision: VisionHealth::default(),
+            suppressed: AtomicU64::new(0),
+            computed: AtomicU64::new(0),
             points: Mutex::default(),
             alarms: Mutex::default(),
             gaps: Mutex::default(),
         }
+    }
+
+    /// Notes how many readings were computed and how many were left out, both since the start:
+    /// acquired + computed = sent, left out, held back or given up.
+    pub fn note_signals(&self, computed: u64, suppressed: u64) {
+        self.computed.store(computed, Relaxed);
+        self.suppressed.store(suppressed, Relaxed);
     }
 
     /// Replaces the states of the control points.

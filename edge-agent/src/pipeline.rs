@@ -20,6 +20,7 @@ use crate::{
     clock,
     health::Health,
     inspect,
+    signal::{self, Signals},
     source::Acquired,
     spool::{self, Appender, Batch, Left, Refused, seal::Sealer},
 };
@@ -38,6 +39,7 @@ const DISK_REFUSES: &str = "disk does not take data";
 /// Judges, seals and stores.
 #[derive(Debug)]
 pub struct Pipeline {
+    signals: Signals,
     engine: Engine,
     sealer: Sealer,
     appender: Appender,
@@ -54,6 +56,7 @@ impl Pipeline {
     /// A pipeline that has seen nothing.
     pub fn new(engine: Engine, sealer: Sealer, appender: Appender, health: Arc<Health>) -> Self {
         Self {
+            signals: Signals::default(),
             engine,
             sealer,
             appender,
@@ -65,11 +68,23 @@ impl Pipeline {
         }
     }
 
+    /// With what is made of signals before control points are judged.
+    #[must_use]
+    pub fn with_signals(mut self, signals: Signals) -> Self {
+        self.signals = signals;
+        self
+    }
+
     /// Takes up what an earlier start left: control points' states, events that reached only the journal, and the
     /// record of the time in which nothing ran.
     pub fn recover(&mut self, left: Left, dictionary: &Dictionary, now_us: Micros) {
         for (code, state) in &left.store.states {
-            if let Err(reason) = self.engine.restore(code, state, now_us) {
+            let restored = if code.starts_with(signal::STATE_PREFIX) {
+                self.signals.restore(code, state)
+            } else {
+                self.engine.restore(code, state, now_us)
+            };
+            if let Err(reason) = restored {
                 tracing::warn!(%reason, "state not restored");
             }
         }
@@ -106,7 +121,7 @@ impl Pipeline {
             let records = self.sealer.seal_events(left.unstored, now_us, clock::state());
             self.hand_over(Batch {
                 records,
-                states: self.engine.snapshot(),
+                states: self.snapshot(),
                 journal: Vec::new(),
                 sealed_us: now_us,
             });
@@ -126,7 +141,8 @@ impl Pipeline {
                 () = stop.cancelled() => break,
                 _ = tick.tick() => {
                     let now_us = self.look_at_clock();
-                    let events = self.engine.tick(now_us);
+                    let mut events = self.signals.tick(now_us);
+                    events.extend(self.engine.tick(now_us));
                     self.note(events);
                     self.health.set_points(self.engine.status());
                 }
@@ -147,7 +163,15 @@ impl Pipeline {
         while let Ok(message) = acquired.try_recv() {
             self.take(message, now_us);
         }
+        self.sealer.push(self.signals.drain(), now_us);
         self.flush(clock::now_us(), true);
+    }
+
+    /// The states that outlive a restart.
+    fn snapshot(&self) -> Vec<(String, Vec<u8>)> {
+        let mut states = self.engine.snapshot();
+        states.extend(self.signals.snapshot());
+        states
     }
 
     fn look_at_clock(&mut self) -> Micros {
@@ -163,6 +187,7 @@ impl Pipeline {
             return;
         };
         self.engine.set_back(by_us);
+        self.signals.set_back(by_us);
         let message = format!("the clock was set back by {:.1} s", by_us as f64 / 1e6);
         let edge = self.health.edge.clone();
         self.note(vec![Event::Alarm(alarm(
@@ -181,11 +206,18 @@ impl Pipeline {
             } => {
                 // Later than now: received before the clock was set back.
                 let received_us = received_us.min(now_us);
+                let events = self.signals.derive(&mut readings, received_us);
+                self.note(events);
                 let events = self.engine.observe(&mut readings, received_us);
                 self.note(events);
+                self.signals.report(&mut readings);
+                self.health.note_signals(self.signals.computed(), self.signals.suppressed());
                 self.sealer.push(readings, received_us);
             }
-            Acquired::NotRead(record) => self.note(vec![Event::NotRead(record)]),
+            Acquired::NotRead(mut record) => {
+                self.signals.not_read(&mut record);
+                self.note(vec![Event::NotRead(record)]);
+            }
             Acquired::Alarm(alarm) => self.note(vec![Event::Alarm(alarm)]),
             Acquired::Inspection(inspection) => {
                 inspect::count(&self.health, &inspection);
@@ -237,7 +269,7 @@ impl Pipeline {
         }
         self.hand_over(Batch {
             records,
-            states: self.engine.snapshot(),
+            states: self.snapshot(),
             journal,
             sealed_us: now_us,
         });

@@ -11,10 +11,12 @@ pub mod event;
 pub mod frame;
 pub mod lane;
 pub mod limit;
+pub mod manual;
 pub mod quality;
 pub mod reading;
 pub mod tag;
 pub mod topic;
+pub mod unit;
 
 pub use quality::Quality;
 pub use reading::{Micros, Reading};

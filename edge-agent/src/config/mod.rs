@@ -7,6 +7,7 @@ mod section;
 
 use std::{
     collections::HashMap,
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,6 +22,8 @@ use protocol::{
 pub use self::section::{At, Fault, Faults, Section};
 use crate::{
     ccp::config::{Point, read_point},
+    local::badge::{Badge, config::read_badge},
+    signal::config::{Declared, Plan, read_signals},
     source::{
         camera::config::{Camera, read_camera},
         modbus::config::{Device, read_device},
@@ -50,6 +53,10 @@ pub struct Config {
     pub opcua: Vec<Server>,
     /// Cameras.
     pub cameras: Vec<Camera>,
+    /// What is made of signals before control points are judged.
+    pub signals: Plan,
+    /// Who may sign on the local page.
+    pub badges: Vec<Badge>,
     /// Critical control points.
     pub points: Vec<Point>,
     /// Every tag, its alias being its index.
@@ -210,7 +217,10 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
         read_server(section, &mut tags, &mut names)
     });
     let cameras = each(root, "camera", |section| read_camera(section, &mut names));
+    let mut signals = read_signals(root, &mut tags, &mut names);
     let points = each(root, "ccp", |section| read_point(section, &tags, &mut names));
+    signals.protect(&points, &tags);
+    let badges = each(root, "badge", |section| read_badge(section, &mut names));
     root.unknown_keys();
     Some(Config {
         edge: edge?,
@@ -221,6 +231,8 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
         modbus,
         opcua,
         cameras,
+        signals,
+        badges,
         points,
         dictionary: Dictionary { tags: tags.list },
     })
@@ -345,9 +357,26 @@ fn read_vision(root: &Section<'_>) -> Vision {
 #[derive(Debug, Default)]
 pub struct Tags<'a> {
     list: Vec<Tag>,
+    /// Where each was named.
+    spans: Vec<Range<usize>>,
     by_name: HashMap<String, Alias>,
+    /// What was said about their signals, by alias.
+    declared: Vec<(Alias, Declared)>,
     simulated: bool,
     faults: Option<&'a Faults<'a>>,
+}
+
+/// What a tag has beside its name and alias.
+#[derive(Debug)]
+pub struct NewTag {
+    /// Unit.
+    pub unit: String,
+    /// Description.
+    pub description: String,
+    /// Code of its line.
+    pub line: Option<String>,
+    /// How often a reading is due; 0 on change.
+    pub period_ms: u32,
 }
 
 impl Tags<'_> {
@@ -359,9 +388,22 @@ impl Tags<'_> {
             .text("description")
             .map_or_else(String::new, |at| at.value);
         let line = section.text("line").map(|at| at.value);
-        let name = name?;
-        if name.value.len() > 200 || name.value.chars().any(char::is_control) {
-            section.fault_at(
+        let declared = Declared::read(section, &unit, period);
+        let tag = NewTag {
+            unit,
+            description,
+            line,
+            period_ms: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
+        };
+        let alias = self.add(&name?, tag)?;
+        self.declared.extend(declared.map(|declared| (alias, declared)));
+        Some(alias)
+    }
+
+    /// Gives a tag its alias; a name that cannot be one or is taken is a fault.
+    pub fn add(&mut self, name: &At<String>, tag: NewTag) -> Option<Alias> {
+        if name.value.is_empty() || name.value.len() > 200 || name.value.chars().any(char::is_control) {
+            self.fault(
                 &name.span,
                 "a tag's name must be 1 to 200 bytes, without control characters",
             );
@@ -369,7 +411,7 @@ impl Tags<'_> {
         }
         let alias = Alias(self.list.len() as u32);
         if self.by_name.insert(name.value.clone(), alias).is_some() {
-            section.fault_at(
+            self.fault(
                 &name.span,
                 format!(
                     "tag `{}` is named twice; names are unique in the tenant",
@@ -377,16 +419,47 @@ impl Tags<'_> {
                 ),
             );
         }
+        self.spans.push(name.span.clone());
         self.list.push(Tag {
             alias,
-            name: name.value,
-            unit,
-            description,
-            line,
-            period_ms: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
+            name: name.value.clone(),
+            unit: tag.unit,
+            description: tag.description,
+            line: tag.line,
+            period_ms: tag.period_ms,
             simulated: self.simulated,
         });
         Some(alias)
+    }
+
+    /// Takes what was said about signals since the last time.
+    pub fn take_declared(&mut self) -> Vec<(Alias, Declared)> {
+        std::mem::take(&mut self.declared)
+    }
+
+    /// The tag behind an alias.
+    pub fn tag(&self, alias: Alias) -> Option<&Tag> {
+        self.list.get(alias.0 as usize)
+    }
+
+    /// Where a tag was named.
+    pub fn span_of(&self, alias: Alias) -> Range<usize> {
+        self.spans.get(alias.0 as usize).cloned().unwrap_or(0..0)
+    }
+
+    /// Adds to a tag's description.
+    pub fn describe(&mut self, alias: Alias, text: &str) {
+        if let Some(tag) = self.list.get_mut(alias.0 as usize) {
+            let joint = if tag.description.is_empty() { "" } else { "; " };
+            tag.description = format!("{}{joint}{text}", tag.description);
+        }
+    }
+
+    /// Records a fault at a place.
+    pub fn fault(&self, span: &Range<usize>, message: impl Into<String>) {
+        if let Some(faults) = self.faults {
+            faults.add(span, message);
+        }
     }
 
     /// The tag that `at` names; a fault when there is none.

@@ -219,6 +219,29 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// An array of strings; empty when there is none.
+    pub fn texts(&self, key: &'static str) -> Vec<At<String>> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong(key, value, "an array of strings");
+            return Vec::new();
+        };
+        let mut texts = Vec::new();
+        for item in items {
+            if let DeValue::String(text) = item.get_ref() {
+                texts.push(At {
+                    value: text.to_string(),
+                    span: item.span(),
+                });
+            } else {
+                self.wrong(key, item, "a string");
+            }
+        }
+        texts
+    }
+
     /// A string that must be there and not be empty.
     pub fn required_text(&self, key: &'static str) -> Option<At<String>> {
         if !self.has(key) {
