@@ -171,7 +171,7 @@ const FAULTS: [Seeded; 40] = [
 #[test]
 fn the_shipped_reference_parses() {
     let config = parse(REFERENCE).unwrap();
-    assert_eq!(config.tag_count(), 4);
+    assert_eq!(config.tag_count(), 6);
     assert_eq!(config.points.len(), 2);
     assert_eq!(config.spool.quota_bytes, 2 << 30);
     config.dictionary.check().unwrap();
