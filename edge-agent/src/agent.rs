@@ -24,8 +24,9 @@ use crate::{
     config::Config,
     health::{Health, UplinkState},
     inspect::{self, Mailbox},
-    local,
+    local::{self, Book, Local, badge::Badges},
     pipeline::{Pipeline, Rules},
+    signal::Signals,
     source::{
         Acquired,
         running::{Changes, Running as Sources, Surroundings},
@@ -158,6 +159,7 @@ struct Running {
     uplink: Option<JoinHandle<()>>,
     uplink_stop: CancellationToken,
     page: JoinHandle<io::Result<()>>,
+    pages: Local,
     spool: std::thread::JoinHandle<()>,
     outbox: Outbox,
 }
@@ -176,9 +178,9 @@ impl Running {
         let listener = listen(&config.local_http).await?;
         let address = listener.local_addr();
         let http = address.map_or_else(|_| config.local_http.clone(), |address| address.to_string());
-        let page = tokio::spawn(local::serve(listener, health.clone(), CancellationToken::new()));
-
         let (acquired_tx, acquired) = mpsc::channel(ACQUIRED_WAITING_MAX);
+        let pages = Local::new(health.clone(), acquired_tx.clone(), book(&config));
+        let page = tokio::spawn(local::serve(listener, pages.clone(), CancellationToken::new()));
         let (tap, node) = start_node(&config, &health);
         let mut pipeline = new_pipeline(&config, boot, spool.appender, health.clone()).with_tap(tap);
         pipeline.recover(spool.left, &config.dictionary, clock::now_us());
@@ -230,6 +232,7 @@ impl Running {
             uplink,
             uplink_stop,
             page,
+            pages,
             spool: spool.thread,
             outbox: spool.outbox,
         })
@@ -282,7 +285,8 @@ impl Running {
         }
         let mut reloaded = Reloaded {
             needs_restart: needs_restart(&self.config, &config),
-            has_new_rules: config.dictionary != self.config.dictionary || config.points != self.config.points,
+            has_new_rules: config.dictionary != self.config.dictionary || config.points != self.config.points
+                || config.signals != self.config.signals,
             sources: Changes::default(),
         };
         // First the words, then those who use them: no frame may hold an alias that its dictionary does not explain.
@@ -292,6 +296,7 @@ impl Running {
             }
             let rules = Rules {
                 points: config.points.clone(),
+                signals: config.signals.clone(),
                 dictionary: config.dictionary.id(),
             };
             let (done, is_done) = oneshot::channel();
@@ -305,6 +310,7 @@ impl Running {
             }
         }
         reloaded.sources = self.sources.follow(&config);
+        self.pages.replace(book(&config));
         tracing::info!(
             started = ?reloaded.sources.started, changed = ?reloaded.sources.changed,
             stopped = ?reloaded.sources.stopped, rules = reloaded.has_new_rules,
@@ -399,7 +405,16 @@ fn new_pipeline(config: &Config, boot: Uuid, appender: Appender, health: Arc<Hea
         config.spool.frame_readings_max,
         config.spool.frame_age_max,
     );
-    Pipeline::new(engine, sealer, appender, health)
+    let signals = Signals::new(&config.signals, Uuid::now_v7);
+    Pipeline::new(engine, sealer, appender, health).with_signals(signals)
+}
+
+/// What can be entered on the local pages, and by whom.
+fn book(config: &Config) -> Book {
+    Book {
+        manual: config.signals.manual.clone(),
+        badges: Badges::new(config.badges.clone()),
+    }
 }
 
 async fn listen(address: &str) -> Result<TcpListener, AgentError> {

@@ -40,6 +40,10 @@ pub struct Health {
     sources: Mutex<Vec<Arc<SourceHealth>>>,
     /// What sources that no longer run had acquired.
     acquired_before: AtomicU64,
+    /// Readings that were read and, by their tags' deadbands, not sent.
+    pub suppressed: AtomicU64,
+    /// Readings that were computed from others, not acquired.
+    pub computed: AtomicU64,
     points: Mutex<Vec<PointStatus>>,
     alarms: Mutex<VecDeque<Alarm>>,
     gaps: Mutex<Vec<Gap>>,
@@ -57,6 +61,8 @@ impl Health {
             spool: SpoolHealth::default(),
             uplink: UplinkHealth::default(),
             vision: VisionHealth::default(),
+            suppressed: AtomicU64::new(0),
+            computed: AtomicU64::new(0),
             points: Mutex::default(),
             alarms: Mutex::default(),
             gaps: Mutex::default(),
@@ -76,6 +82,13 @@ impl Health {
             .filter(|old| !sources.iter().any(|new| Arc::ptr_eq(old, new)));
         let acquired: u64 = gone.map(|source| source.acquired()).sum();
         self.acquired_before.fetch_add(acquired, Relaxed);
+    }
+
+    /// Notes how many readings were computed and how many were left out, both since the start:
+    /// acquired + computed = sent, left out, held back or given up.
+    pub fn note_signals(&self, computed: u64, suppressed: u64) {
+        self.computed.store(computed, Relaxed);
+        self.suppressed.store(suppressed, Relaxed);
     }
 
     /// Replaces the states of the control points.

@@ -10,6 +10,7 @@ pub mod health;
 pub mod inspect;
 pub mod local;
 pub mod pipeline;
+pub mod signal;
 pub mod simulate;
 pub mod source;
 pub mod sparkplug;

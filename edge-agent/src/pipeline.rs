@@ -18,6 +18,7 @@ use crate::{
     clock,
     health::Health,
     inspect,
+    signal::{self, Signals, config::Plan},
     source::Acquired,
     sparkplug::Tap,
     spool::{self, Appender, Batch, Left, Refused, seal::Sealer},
@@ -39,6 +40,8 @@ const DISK_REFUSES: &str = "disk does not take data";
 pub struct Rules {
     /// The critical control points.
     pub points: Vec<Point>,
+    /// What is made of signals before.
+    pub signals: Plan,
     /// Content id of the dictionary; it is on disk.
     pub dictionary: Uuid,
 }
@@ -46,6 +49,7 @@ pub struct Rules {
 /// Judges, seals and stores.
 #[derive(Debug)]
 pub struct Pipeline {
+    signals: Signals,
     engine: Engine,
     sealer: Sealer,
     appender: Appender,
@@ -74,6 +78,7 @@ impl Pipeline {
     /// A pipeline that has seen nothing.
     pub fn new(engine: Engine, sealer: Sealer, appender: Appender, health: Arc<Health>) -> Self {
         Self {
+            signals: Signals::default(),
             engine,
             sealer,
             appender,
@@ -94,11 +99,23 @@ impl Pipeline {
         self
     }
 
+    /// With what is made of signals before control points are judged.
+    #[must_use]
+    pub fn with_signals(mut self, signals: Signals) -> Self {
+        self.signals = signals;
+        self
+    }
+
     /// Takes up what an earlier start left: control points' states, events that reached only the journal, and the
     /// record of the time in which nothing ran.
     pub fn recover(&mut self, left: Left, dictionary: &Dictionary, now_us: Micros) {
         for (code, state) in &left.store.states {
-            if let Err(reason) = self.engine.restore(code, state, now_us) {
+            let restored = if code.starts_with(signal::STATE_PREFIX) {
+                self.signals.restore(code, state)
+            } else {
+                self.engine.restore(code, state, now_us)
+            };
+            if let Err(reason) = restored {
                 tracing::warn!(%reason, "state not restored");
             }
         }
@@ -143,7 +160,7 @@ impl Pipeline {
             let records = self.sealer.seal_events(left.unstored, now_us, self.clock);
             self.hand_over(Batch {
                 records,
-                states: self.engine.snapshot(),
+                states: self.snapshot(),
                 journal: Vec::new(),
                 sealed_us: now_us,
             });
@@ -164,7 +181,8 @@ impl Pipeline {
                 _ = tick.tick() => {
                     self.clock = clock::state();
                     let now_us = self.look_at_clock();
-                    let events = self.engine.tick(now_us);
+                    let mut events = self.signals.tick(now_us);
+                    events.extend(self.engine.tick(now_us));
                     self.note(events);
                     self.health.set_points(self.engine.status());
                 }
@@ -185,7 +203,15 @@ impl Pipeline {
         while let Ok(message) = acquired.try_recv() {
             self.take(message, now_us);
         }
+        self.sealer.push(self.signals.drain(), now_us);
         self.flush(clock::now_us(), true);
+    }
+
+    /// The states that outlive a restart.
+    fn snapshot(&self) -> Vec<(String, Vec<u8>)> {
+        let mut states = self.engine.snapshot();
+        states.extend(self.signals.snapshot());
+        states
     }
 
     fn look_at_clock(&mut self) -> Micros {
@@ -200,6 +226,7 @@ impl Pipeline {
     /// nobody notices, and an hour that never passed is no monitoring gap.
     fn clock_stepped(&mut self, step: ClockStep) {
         self.engine.set_back(-step.by_us);
+        self.signals.set_back(-step.by_us);
         let way = if step.by_us < 0 { "back" } else { "forward" };
         let message = format!(
             "the clock was set {way} by {:.1} s",
@@ -230,15 +257,22 @@ impl Pipeline {
             } => {
                 // Later than now: received before the clock was set back.
                 let received_us = received_us.min(now_us);
+                let events = self.signals.derive(&mut readings, received_us);
+                self.note(events);
                 let events = self.engine.observe(&mut readings, received_us);
                 self.note(events);
                 clock::mark_times(&mut readings, received_us);
                 if let Some(tap) = &self.tap {
                     tap.give(&readings);
                 }
+                self.signals.report(&mut readings);
+                self.health.note_signals(self.signals.computed(), self.signals.suppressed());
                 self.sealer.push(readings, received_us);
             }
-            Acquired::NotRead(record) => self.note(vec![Event::NotRead(record)]),
+            Acquired::NotRead(mut record) => {
+                self.signals.not_read(&mut record);
+                self.note(vec![Event::NotRead(record)]);
+            }
             Acquired::Alarm(alarm) => self.note(vec![Event::Alarm(alarm)]),
             Acquired::Inspection(inspection) => {
                 inspect::count(&self.health, &inspection);
@@ -259,6 +293,13 @@ impl Pipeline {
     /// alias while the agent runs.
     fn follow(&mut self, rules: &Rules) {
         self.engine.follow(&rules.points);
+        let states = self.signals.snapshot();
+        self.signals = Signals::new(&rules.signals, Uuid::now_v7);
+        for (key, state) in states {
+            if let Err(reason) = self.signals.restore(&key, &state) {
+                tracing::debug!(%reason, "a signal's state ends with it");
+            }
+        }
         self.sealer.set_dictionary(rules.dictionary);
         self.health.set_points(self.engine.status());
     }
@@ -302,7 +343,7 @@ impl Pipeline {
         }
         self.hand_over(Batch {
             records,
-            states: self.engine.snapshot(),
+            states: self.snapshot(),
             journal,
             sealed_us: now_us,
         });

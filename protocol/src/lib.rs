@@ -12,11 +12,13 @@ pub mod frame;
 pub mod integrator;
 pub mod lane;
 pub mod limit;
+pub mod manual;
 pub mod quality;
 pub mod reading;
 pub mod sparkplug;
 pub mod tag;
 pub mod topic;
+pub mod unit;
 
 pub use quality::Quality;
 pub use reading::{Micros, Reading};

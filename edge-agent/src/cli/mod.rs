@@ -1,6 +1,7 @@
 //! What can be asked of `foodflow-edge` on the command line? One file a subcommand. Exit codes: 0 done, 1 failed at
 //! run time, 2 bad usage or configuration.
 
+pub mod badge;
 pub mod browse;
 pub mod check;
 pub mod enroll;
@@ -44,6 +45,8 @@ enum Command {
     Enroll(enroll::EnrollArgs),
     /// Serve a simulated plant: Modbus TCP, OPC UA, camera frames and faults on command.
     Simulate(Box<simulate::SimulateArgs>),
+    /// Badges of people who sign on the local page.
+    Badge(badge::BadgeArgs),
     /// Look into the spool and the journal.
     Spool(spool::SpoolArgs),
 }
@@ -73,6 +76,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Read(args) => read::run(args).await,
         Command::Enroll(args) => enroll::run(args).await,
         Command::Simulate(args) => simulate::run(*args).await,
+        Command::Badge(args) => badge::run(&args),
         Command::Spool(args) => spool::run(&args),
     }
 }

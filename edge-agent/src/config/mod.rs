@@ -4,23 +4,23 @@
 mod environment;
 mod quantity;
 mod section;
+mod tags;
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use protocol::{
-    limit::CriticalLimit,
-    reading::Alias,
-    tag::{Dictionary, Tag},
-    topic,
-};
+use protocol::{limit::CriticalLimit, tag::Dictionary, topic};
 
-pub use self::section::{At, Fault, Faults, Section};
+pub use self::{
+    section::{At, Fault, Faults, Section},
+    tags::{Names, NewTag, Tags},
+};
 use crate::{
     ccp::config::{Point, read_point},
+    local::badge::{Badge, config::read_badge},
+    signal::config::{Plan, read_signals},
     source::{
         camera::config::{Camera, read_camera},
         modbus::config::{Device, read_device},
@@ -56,6 +56,10 @@ pub struct Config {
     pub cameras: Vec<Camera>,
     /// The Sparkplug edge node, when there is one.
     pub sparkplug: Option<Node>,
+    /// What is made of signals before control points are judged.
+    pub signals: Plan,
+    /// Who may sign on the local page.
+    pub badges: Vec<Badge>,
     /// Critical control points.
     pub points: Vec<Point>,
     /// Every tag, by alias.
@@ -228,11 +232,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
     let spool = read_spool(root);
     let vision = read_vision(root);
     let simulated = edge.as_ref().is_some_and(|edge| edge.simulated);
-    let mut tags = Tags {
-        simulated,
-        faults: Some(faults),
-        ..Tags::after(running)
-    };
+    let mut tags = Tags::after(running, simulated, faults);
     let mut names = Names::default();
     let modbus = each(root, "modbus", |section| {
         read_device(section, &mut tags, &mut names)
@@ -244,8 +244,11 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
         read_broker(section, &mut tags, &mut names)
     });
     let cameras = each(root, "camera", |section| read_camera(section, &mut names));
+    let mut signals = read_signals(root, &mut tags, &mut names);
     let points = each(root, "ccp", |section| read_point(section, &tags, &mut names));
     let sparkplug = read_node(root, edge.as_ref().map(|edge| edge.name.as_str()));
+    signals.protect(&points, &tags);
+    let badges = each(root, "badge", |section| read_badge(section, &mut names));
     root.unknown_keys();
     Some(Config {
         edge: edge?,
@@ -258,6 +261,8 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
         mqtt,
         cameras,
         sparkplug,
+        signals,
+        badges,
         points,
         dictionary: tags.into_dictionary(),
     })
@@ -375,137 +380,6 @@ fn read_vision(root: &Section<'_>) -> Vision {
             manifest.unwrap_or_else(|| "vision/models/tray-defects/manifest.json".to_owned()),
         ),
         inspectors,
-    }
-}
-
-/// The tags read so far; aliases are given in order of appearance.
-#[derive(Debug, Default)]
-pub struct Tags<'a> {
-    list: Vec<Tag>,
-    /// Places in `list`.
-    by_name: HashMap<String, usize>,
-    simulated: bool,
-    faults: Option<&'a Faults<'a>>,
-    /// The tags of the running agent.
-    running: HashMap<&'a str, &'a Tag>,
-    next_alias: u32,
-}
-
-impl<'a> Tags<'a> {
-    /// No tag yet; those of a running agent keep their aliases.
-    fn after(running: &'a Dictionary) -> Self {
-        Self {
-            running: running.tags.iter().map(|tag| (tag.name.as_str(), tag)).collect(),
-            next_alias: running.tags.iter().map(|tag| tag.alias.0 + 1).max().unwrap_or(0),
-            ..Self::default()
-        }
-    }
-
-    /// All tags by alias, with those of the running agent that are no longer named.
-    fn into_dictionary(self) -> Dictionary {
-        let Self {
-            mut list,
-            by_name,
-            running,
-            ..
-        } = self;
-        let gone = running.values().filter(|tag| !by_name.contains_key(&tag.name));
-        list.extend(gone.map(|tag| (*tag).clone()));
-        list.sort_by_key(|tag| tag.alias);
-        Dictionary { tags: list }
-    }
-
-    /// The alias of a tag: the running agent's, else the next.
-    fn alias(&mut self, section: &Section<'_>, name: &At<String>, unit: &str) -> Alias {
-        if let Some(known) = self.running.get(name.value.as_str()) {
-            if known.unit != unit {
-                section.fault_at(
-                    &name.span,
-                    format!(
-                        "tag `{}` changes its unit from `{}` to `{unit}`: readings under way would be mislabelled; restart \
-                         the agent to change a unit",
-                        name.value, known.unit
-                    ),
-                );
-            }
-            return known.alias;
-        }
-        self.next_alias += 1;
-        Alias(self.next_alias - 1)
-    }
-
-    /// Reads what every tag has, whatever its source, and gives it an alias.
-    pub fn read(&mut self, section: &Section<'_>, period: Duration) -> Option<Alias> {
-        let name = section.required_text("name");
-        let unit = section.text("unit").map_or_else(String::new, |at| at.value);
-        let description = section
-            .text("description")
-            .map_or_else(String::new, |at| at.value);
-        let line = section.text("line").map(|at| at.value);
-        let name = name?;
-        if name.value.len() > 200 || name.value.chars().any(char::is_control) {
-            section.fault_at(
-                &name.span,
-                "a tag's name must be 1 to 200 bytes, without control characters",
-            );
-            return None;
-        }
-        let alias = self.alias(section, &name, &unit);
-        if self.by_name.insert(name.value.clone(), self.list.len()).is_some() {
-            section.fault_at(
-                &name.span,
-                format!(
-                    "tag `{}` is named twice; names are unique in the tenant",
-                    name.value
-                ),
-            );
-        }
-        self.list.push(Tag {
-            alias,
-            name: name.value,
-            unit,
-            description,
-            line,
-            period_ms: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
-            simulated: self.simulated,
-        });
-        Some(alias)
-    }
-
-    /// The tag that `at` names; a fault when there is none.
-    pub fn find(&self, at: &At<String>) -> Option<&Tag> {
-        let found = self
-            .by_name
-            .get(&at.value)
-            .and_then(|place| self.list.get(*place));
-        if found.is_none()
-            && let Some(faults) = self.faults
-        {
-            let known: Vec<&str> = self.list.iter().map(|tag| tag.name.as_str()).collect();
-            faults.add(
-                &at.span,
-                format!("no tag is named `{}`{}", at.value, suggest(&at.value, &known)),
-            );
-        }
-        found
-    }
-}
-
-/// The names of sources, cameras and control points used so far.
-#[derive(Debug, Default)]
-pub struct Names {
-    used: std::collections::HashSet<(&'static str, String)>,
-}
-
-impl Names {
-    /// Records a fault when a thing of this kind already has the name.
-    pub fn claim(&mut self, section: &Section<'_>, kind: &'static str, name: &At<String>) {
-        if !self.used.insert((kind, name.value.clone())) {
-            section.fault_at(
-                &name.span,
-                format!("another {kind} is already called `{}`", name.value),
-            );
-        }
     }
 }
 

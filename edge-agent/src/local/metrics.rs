@@ -15,6 +15,18 @@ pub(super) fn render(status: &Status) -> String {
         status.started_us as f64 / 1e6,
     );
     out.one(
+        "foodflow_edge_readings_computed_total",
+        "counter",
+        "Readings of derived tags and counters' totals.",
+        status.computed as f64,
+    );
+    out.one(
+        "foodflow_edge_readings_suppressed_total",
+        "counter",
+        "Readings within their deadband, read and not sent.",
+        status.suppressed as f64,
+    );
+    out.one(
         "foodflow_edge_readings_spooled_total",
         "counter",
         "Readings made durable.",

@@ -1,16 +1,10 @@
-//! What does the local status page show? Plain HTML without scripts, so that it works on any panel beside the line.
+//! What does the local status page show? How the agent is doing, as of now.
 
-use std::fmt::Write as _;
-
-use chrono::DateTime;
-use protocol::Micros;
-
-use super::status::Status;
+use super::{
+    html::{escape, page, put, time},
+    status::Status,
+};
 use crate::health::{SourceState, UplinkState};
-
-const STYLE: &str = "body{font:16px/1.4 system-ui,sans-serif;margin:1.5rem;max-width:70rem}table{border-collapse:collapse;\
-margin:.5rem 0 1.5rem}th,td{border:1px solid #bbb;padding:.25rem .6rem;text-align:left}td.n{text-align:right;\
-font-variant-numeric:tabular-nums}.bad{background:#fde0e0}.warn{background:#fff3cd}.ok{background:#e3f4e3}";
 
 /// The page of a snapshot.
 pub(super) fn render(status: &Status) -> String {
@@ -19,16 +13,7 @@ pub(super) fn render(status: &Status) -> String {
     points(status, &mut body);
     sources(status, &mut body);
     alarms(status, &mut body);
-    let edge = escape(&status.edge);
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><meta http-equiv=\"refresh\" content=\"2\"><title>{edge} – FoodFlow edge</title>\
-         <style>{STYLE}</style></head><body><h1>{edge}</h1>{body}</body></html>"
-    )
-}
-
-fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to a String cannot fail");
+    page(&status.edge, true, &body)
 }
 
 fn summary(status: &Status, out: &mut String) {
@@ -44,6 +29,7 @@ fn summary(status: &Status, out: &mut String) {
             "<p>Version {} · up since {} · now {}</p><table>\
              <tr><th>Hub</th><td class=\"{class}\">{}</td></tr>\
              <tr><th>Readings acquired / on disk / at the hub</th><td class=\"n\">{} / {} / {}</td></tr>\
+             <tr><th>Readings computed / within their deadband</th><td class=\"n\">{} / {}</td></tr>\
              <tr><th>Waiting for the hub</th><td class=\"n\">{} frames, {} readings</td></tr>\
              <tr><th>Readings given up</th><td class=\"n {}\">{}</td></tr>\
              <tr><th>Spool on disk</th><td class=\"n\">{:.1} MiB, {} failed writes</td></tr>\
@@ -55,6 +41,8 @@ fn summary(status: &Status, out: &mut String) {
             status.acquired,
             status.spooled,
             status.acknowledged,
+            status.computed,
+            status.suppressed,
             status.backlog_frames,
             status.backlog_readings,
             if status.lost > 0 { "bad" } else { "" },
@@ -158,34 +146,4 @@ fn alarms(status: &Status, out: &mut String) {
         );
     }
     out.push_str("</table>");
-}
-
-fn time(at_us: Micros) -> String {
-    DateTime::from_timestamp_micros(at_us).map_or_else(
-        || at_us.to_string(),
-        |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
-    )
-}
-
-/// Text for HTML, in content or in quotes.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_from_devices_cannot_become_markup() {
-        assert_eq!(escape("<script>\"&"), "&lt;script&gt;&quot;&amp;");
-    }
-
-    #[test]
-    fn times_are_for_people() {
-        assert_eq!(time(1_772_366_400_000_000), "2026-03-01 12:00:00 UTC");
-    }
 }

@@ -27,6 +27,10 @@ pub struct Status {
     pub now_us: Micros,
     /// Readings acquired, good or not.
     pub acquired: u64,
+    /// Readings that were computed from others.
+    pub computed: u64,
+    /// Readings that were read and, by their tags' deadbands, not sent.
+    pub suppressed: u64,
     /// Readings made durable.
     pub spooled: u64,
     /// Readings the hub has.
@@ -95,6 +99,8 @@ pub fn status(health: &Health) -> Status {
         started_us: health.started_us,
         now_us: clock::now_us(),
         acquired: health.acquired(),
+        computed: health.computed.load(Relaxed),
+        suppressed: health.suppressed.load(Relaxed),
         spooled: spool.spooled_readings.load(Relaxed),
         acknowledged: spool.acknowledged_readings.load(Relaxed),
         backlog_frames: spool.backlog_frames.load(Relaxed),

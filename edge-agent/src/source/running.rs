@@ -8,11 +8,12 @@ use tokio::{
     task::{AbortHandle, Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Acquired, Closed, Outlet, camera, modbus, mqtt, opcua};
 use crate::{
     config::Config,
-    health::{Health, SourceHealth},
+    health::{Health, SourceHealth, SourceState},
     inspect::Mailbox,
 };
 
@@ -97,6 +98,8 @@ pub struct Running {
     tasks: JoinSet<Result<(), Closed>>,
     /// Tasks that were told to end.
     ending: HashSet<Id>,
+    /// The counters of what people enter.
+    people: Arc<SourceHealth>,
 }
 
 impl Running {
@@ -107,6 +110,7 @@ impl Running {
             members: Vec::new(),
             tasks: JoinSet::new(),
             ending: HashSet::new(),
+            people: people(),
         };
         running.follow(config);
         running
@@ -143,7 +147,10 @@ impl Running {
                 }
             }
         }
-        let health: Vec<_> = self.members.iter().map(|member| member.health.clone()).collect();
+        let mut health: Vec<_> = self.members.iter().map(|member| member.health.clone()).collect();
+        if !config.signals.manual.is_empty() {
+            health.push(self.people.clone());
+        }
         self.surroundings.health.set_sources(&health);
         changes
     }
@@ -234,4 +241,11 @@ impl Running {
             task,
         }
     }
+}
+
+/// People at the local page are a source too; they are always there, and no alarm can come of it.
+fn people() -> Arc<SourceHealth> {
+    let people = SourceHealth::new("manual", "local page");
+    drop(people.set_state(SourceState::Up, 0, Uuid::now_v7));
+    people
 }

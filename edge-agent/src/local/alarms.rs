@@ -1,0 +1,288 @@
+//! What does a person do about an alarm at the line? One form over the newest alarms: acknowledge, shelve for a stated
+//! time, reset, take out of service; signed with badge and PIN. What hides a critical alarm needs two people. Whether the
+//! alarm's state allows it is decided by the alarms themselves, and is on record either way.
+
+use std::collections::HashSet;
+
+use axum::{
+    extract::{Form, State, rejection::FormRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Redirect, Response},
+};
+use protocol::{
+    Micros,
+    alarm::{AlarmAction, AlarmVerb},
+    event::{Alarm, Event},
+};
+use uuid::Uuid;
+
+use super::{
+    Local, Refusal,
+    badge::{Denied, Role},
+    form::{Fields, FormError, line},
+    html::{answer, escape, page, put, time},
+    manual::{signature, signer},
+};
+use crate::{ccp, clock, source::Acquired};
+
+/// Longest shelving, minutes.
+const SHELVE_MIN_MAX: i64 = 12 * 60;
+const REASON_CHARS_MAX: usize = 300;
+
+const VERBS: [(&str, &str); 6] = [
+    ("acknowledge", "Acknowledge: seen, being dealt with"),
+    ("shelve", "Shelve for so many minutes"),
+    ("unshelve", "End the shelving"),
+    ("reset", "Reset a latched alarm"),
+    ("out_of_service", "Take out of service"),
+    ("in_service", "Return to service"),
+];
+
+/// What each verb needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Needs {
+    role: Role,
+    reason: bool,
+    second: bool,
+}
+
+fn needs(verb: AlarmVerb, is_critical: bool) -> Needs {
+    let hides = matches!(verb, AlarmVerb::Shelve { .. } | AlarmVerb::TakeOutOfService);
+    let is_light = matches!(verb, AlarmVerb::Acknowledge | AlarmVerb::Unshelve);
+    Needs {
+        role: if is_light { Role::Operator } else { Role::Supervisor },
+        reason: hides,
+        second: hides && is_critical,
+    }
+}
+
+/// The newest word on each alarm, newest first.
+fn newest(local: &Local) -> Vec<Alarm> {
+    let mut seen = HashSet::new();
+    let alarms = local.health().alarms().into_iter();
+    alarms
+        .filter(|alarm| seen.insert((alarm.code.clone(), alarm.subject.clone())))
+        .collect()
+}
+
+/// Alarms of control points and stuck sensors are of the legal record.
+fn is_critical(alarm: &Alarm) -> bool {
+    ccp::is_record(&Event::Alarm(alarm.clone()))
+}
+
+/// The list and the form.
+pub(super) async fn show(State(local): State<Local>, headers: HeaderMap) -> Response {
+    render(&local, &headers, StatusCode::OK, None, &Fields::new())
+}
+
+/// Takes the form.
+pub(super) async fn act(
+    State(local): State<Local>,
+    headers: HeaderMap,
+    form: Result<Form<Fields>, FormRejection>,
+) -> Response {
+    let fields = match form {
+        Ok(Form(fields)) => fields,
+        Err(rejection) => return rejection.into_response(),
+    };
+    match record(&local, &headers, &fields).await {
+        Ok(()) => Redirect::to("/alarms").into_response(),
+        Err(refusal) => render(&local, &headers, refusal.status, Some(&refusal.message), &fields),
+    }
+}
+
+async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(), Refusal> {
+    let now_us = clock::now_us();
+    let forms = &local.shared.forms;
+    let id = match forms.check(headers, fields, now_us) {
+        Ok(id) => id,
+        Err(FormError::Used) => return Ok(()),
+        Err(error @ FormError::Invalid) => {
+            return Err(Refusal {
+                status: StatusCode::FORBIDDEN,
+                message: format!("Not recorded: {error}."),
+            });
+        }
+    };
+    let wanted = fields.get("alarm").and_then(|text| Uuid::try_parse(text).ok());
+    let alarm = newest(local).into_iter().find(|alarm| Some(alarm.id) == wanted);
+    let alarm = alarm.ok_or_else(|| Refusal::unusable("Choose the alarm from the list; it may have changed."))?;
+    let verb = read_verb(fields, now_us).map_err(Refusal::unusable)?;
+    let needs = needs(verb, is_critical(&alarm));
+    let reason = line(fields, "reason", REASON_CHARS_MAX).map_err(Refusal::unusable)?;
+    if needs.reason && reason.is_empty() {
+        return Err(Refusal::unusable("Say why: what hides an alarm needs a reason."));
+    }
+    let (by, second) = signers(local, fields, needs).await?;
+    if !forms.take(id) {
+        return Ok(());
+    }
+    let action = AlarmAction {
+        id,
+        code: alarm.code,
+        subject: alarm.subject,
+        at_us: now_us,
+        by,
+        second,
+        reason,
+        verb,
+    };
+    tracing::info!(code = %action.code, subject = %action.subject, by = %action.by, verb = ?action.verb, "alarm action");
+    let handed = local.hand_over(vec![Acquired::AlarmAction(Box::new(action))]).await;
+    if handed.is_err() {
+        forms.give_back(id);
+    }
+    handed
+}
+
+/// The badges that sign. The second is asked for only where it is needed, and is another person's.
+async fn signers(local: &Local, fields: &Fields, needs: Needs) -> Result<(String, Option<String>), Refusal> {
+    let book = local.book();
+    let first = signer(&book, fields, ("badge", "pin"), needs.role).await?;
+    if !needs.second {
+        return Ok((first.id, None));
+    }
+    if fields.get("badge2").is_none_or(|badge| badge.trim().is_empty()) {
+        return Err(Refusal::unusable(
+            "This alarm is critical: a second person must sign with their own badge and PIN.",
+        ));
+    }
+    let second = signer(&book, fields, ("badge2", "pin2"), Role::Operator).await?;
+    if second.id == first.id {
+        return Err(Denied::SamePerson.into());
+    }
+    Ok((first.id, Some(second.id)))
+}
+
+fn read_verb(fields: &Fields, now_us: Micros) -> Result<AlarmVerb, String> {
+    let verb = match fields.get("verb").map_or("", String::as_str) {
+        "acknowledge" => AlarmVerb::Acknowledge,
+        "unshelve" => AlarmVerb::Unshelve,
+        "reset" => AlarmVerb::Reset,
+        "out_of_service" => AlarmVerb::TakeOutOfService,
+        "in_service" => AlarmVerb::ReturnToService,
+        "shelve" => {
+            let minutes = fields.get("minutes").map_or("", |text| text.trim());
+            let minutes = minutes.parse().ok().filter(|minutes| (1..=SHELVE_MIN_MAX).contains(minutes));
+            let minutes = minutes.ok_or_else(|| {
+                format!("Shelve for a whole number of minutes from 1 to {SHELVE_MIN_MAX}; the alarm then comes back.")
+            })?;
+            AlarmVerb::Shelve {
+                until_us: now_us + minutes * 60_000_000,
+            }
+        }
+        _ => return Err("Choose what to do from the list.".to_owned()),
+    };
+    Ok(verb)
+}
+
+fn render(
+    local: &Local,
+    headers: &HeaderMap,
+    status: StatusCode,
+    refusal: Option<&str>,
+    fields: &Fields,
+) -> Response {
+    let opened = local.shared.forms.open(headers);
+    let alarms = newest(local);
+    let mut body = "<h2>Alarms</h2>".to_owned();
+    if let Some(refusal) = refusal {
+        put(&mut body, format_args!("<p class=\"bad\">{}</p>", escape(refusal)));
+    }
+    list(&alarms, &mut body);
+    if local.book().badges.is_empty() {
+        body.push_str("<p class=\"warn\">Nobody can sign: the configuration has no [[badge]].</p>");
+    } else if !alarms.is_empty() {
+        inputs(&alarms, fields, &opened.html, &mut body);
+    }
+    let mut response = answer(status, page(&local.health().edge, false, &body));
+    response.headers_mut().insert(header::SET_COOKIE, opened.cookie);
+    response
+}
+
+fn list(alarms: &[Alarm], out: &mut String) {
+    if alarms.is_empty() {
+        out.push_str("<p class=\"ok\">None since the start.</p>");
+        return;
+    }
+    out.push_str("<table><tr><th>At</th><th>Alarm</th><th>About</th><th></th><th>Message</th></tr>");
+    for alarm in alarms {
+        let (class, state) = match (alarm.active, is_critical(alarm)) {
+            (true, true) => ("bad", "raised, critical"),
+            (true, false) => ("warn", "raised"),
+            (false, _) => ("ok", "cleared"),
+        };
+        put(
+            out,
+            format_args!(
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"{class}\">{state}</td><td>{}</td></tr>",
+                time(alarm.at_us),
+                escape(&alarm.code),
+                escape(&alarm.subject),
+                escape(&alarm.message),
+            ),
+        );
+    }
+    out.push_str("</table>");
+}
+
+fn inputs(alarms: &[Alarm], fields: &Fields, hidden: &str, out: &mut String) {
+    let selected = |name: &str, value: &str| match fields.get(name) {
+        Some(chosen) if chosen == value => " selected",
+        _ => "",
+    };
+    put(out, format_args!("<form method=\"post\" action=\"/alarms\">{hidden}<label>Alarm<select name=\"alarm\">"));
+    for alarm in alarms {
+        let id = alarm.id.to_string();
+        let is_selected = selected("alarm", &id);
+        let (code, subject) = (escape(&alarm.code), escape(&alarm.subject));
+        put(out, format_args!("<option value=\"{id}\"{is_selected}>{code} {subject}</option>"));
+    }
+    out.push_str("</select></label><label>What to do<select name=\"verb\">");
+    for (value, text) in VERBS {
+        let is_selected = selected("verb", value);
+        put(out, format_args!("<option value=\"{value}\"{is_selected}>{text}</option>"));
+    }
+    let typed = |name: &str| escape(fields.get(name).map_or("", String::as_str));
+    put(
+        out,
+        format_args!(
+            "</select></label><label>Minutes, to shelve<input name=\"minutes\" value=\"{}\" inputmode=\"numeric\" \
+             maxlength=\"4\"></label><label>Reason<input name=\"reason\" value=\"{}\" maxlength=\"300\"></label>",
+            typed("minutes"),
+            typed("reason"),
+        ),
+    );
+    signature(out, fields, ("badge", "pin"), "Your");
+    signature(out, fields, ("badge2", "pin2"), "Second person’s (critical alarms)");
+    out.push_str("<button>Sign</button></form>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hides_a_critical_alarm_needs_a_reason_and_two_people() {
+        let shelve = AlarmVerb::Shelve { until_us: 0 };
+        assert!(needs(shelve, true).second && needs(shelve, true).reason);
+        assert!(needs(AlarmVerb::TakeOutOfService, true).second);
+        assert!(!needs(shelve, false).second);
+        assert_eq!(needs(AlarmVerb::Acknowledge, true).role, Role::Operator);
+        for verb in [shelve, AlarmVerb::Reset, AlarmVerb::ReturnToService] {
+            assert_eq!(needs(verb, false).role, Role::Supervisor);
+        }
+    }
+
+    #[test]
+    fn a_shelving_has_an_end_within_half_a_day() {
+        let verb = |minutes: &str| {
+            let fields = [("verb", "shelve"), ("minutes", minutes)];
+            read_verb(&fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into(), 0)
+        };
+        assert_eq!(verb("30"), Ok(AlarmVerb::Shelve { until_us: 1_800_000_000 }));
+        for minutes in ["", "0", "-5", "721", "1.5", "for ever"] {
+            assert!(verb(minutes).unwrap_err().contains("from 1 to 720"), "{minutes}");
+        }
+    }
+}
