@@ -20,6 +20,7 @@ use crate::{
     ccp::Engine,
     clock,
     config::Config,
+    fleet::{self, Request, inbox, notify, remote_config::Origin, task::Fleet},
     health::{Health, SourceHealth, UplinkState},
     inspect::{self, Mailbox},
     local,
@@ -31,6 +32,10 @@ use crate::{
 
 /// Batches of readings that may wait to be judged; sources wait beyond that, and say so.
 const ACQUIRED_WAITING_MAX: usize = 4_096;
+/// Commands of the hub that may wait, undecoded: each may be as long as a packet.
+const COMMANDS_WAITING_MAX: usize = 8;
+/// What the fleet may ask at once.
+const REQUESTS_WAITING_MAX: usize = 8;
 /// How long tasks may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -67,8 +72,43 @@ pub enum AgentError {
     Ended(&'static str),
 }
 
+/// Why the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was told to.
+    Stopped,
+    /// Another version is to be started.
+    Restart,
+}
+
+/// What follows when the parts have stopped.
+enum Next {
+    Exit(Exit),
+    /// All parts start anew with another configuration.
+    Reload(Box<Config>, Box<Origin>),
+}
+
 /// Runs the agent until `stop`; everything acquired by then is on disk when it returns.
-pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Result<(), AgentError> {
+pub async fn run(
+    mut config: Config,
+    mut origin: Origin,
+    data_dir: &Path,
+    stop: CancellationToken,
+) -> Result<Exit, AgentError> {
+    loop {
+        match run_parts(&config, &origin, data_dir, &stop).await? {
+            Next::Exit(exit) => return Ok(exit),
+            Next::Reload(next, from) => (config, origin) = (*next, *from),
+        }
+    }
+}
+
+async fn run_parts(
+    config: &Config,
+    origin: &Origin,
+    data_dir: &Path,
+    stop: &CancellationToken,
+) -> Result<Next, AgentError> {
     let data_dir_error = |source| AgentError::DataDir {
         path: data_dir.to_owned(),
         source,
@@ -76,18 +116,44 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
     std::fs::create_dir_all(data_dir).map_err(data_dir_error)?;
     // A ready file of an earlier start would send scripts to a port that is no longer ours.
     local::clear_ready(data_dir);
-    let mut running = Running::start(&config, data_dir).await?;
+    let (mut running, mut requests) = Running::start(config, origin, data_dir).await?;
     local::write_ready(data_dir, &running.http).map_err(data_dir_error)?;
+    notify::ready(&format!("{} runs with {}", config.edge.name, origin.choice));
     tracing::info!(edge = %config.edge.name, http = %running.http, tags = config.tag_count(), "agent running");
-    let ended = tokio::select! {
-        () = stop.cancelled() => None,
-        part = running.ended() => Some(part),
+    let next = tokio::select! {
+        () = stop.cancelled() => Ok(Next::Exit(Exit::Stopped)),
+        // A part that ended would be a silence that nobody notices: the service manager starts the agent anew.
+        part = running.ended() => Err(AgentError::Ended(part)),
+        next = asked(&mut requests) => Ok(next),
     };
+    if !matches!(next, Ok(Next::Reload(..))) {
+        notify::stopping();
+    }
     running.stop().await;
     local::clear_ready(data_dir);
     tracing::info!("agent stopped");
-    // A part that ended would be a silence that nobody notices: the service manager starts the agent anew.
-    ended.map_or(Ok(()), |part| Err(AgentError::Ended(part)))
+    next
+}
+
+/// Answers what the fleet asks until one of its requests ends the parts.
+async fn asked(requests: &mut mpsc::Receiver<Request>) -> Next {
+    while let Some(request) = requests.recv().await {
+        match request {
+            Request::Restart => return Next::Exit(Exit::Restart),
+            Request::Reload {
+                config,
+                origin,
+                answer,
+            } => {
+                drop(answer.send(Ok(())));
+                return Next::Reload(config, origin);
+            }
+            Request::SetLimits { answer, .. } | Request::Replay { answer, .. } => {
+                drop(answer.send(inbox::refused("this version of the agent does not do that")));
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 type Tasks = JoinSet<Result<(), Closed>>;
@@ -105,13 +171,19 @@ struct Running {
     pipeline_stop: CancellationToken,
     uplink: Option<JoinHandle<()>>,
     uplink_stop: CancellationToken,
+    fleet: JoinHandle<()>,
+    fleet_stop: CancellationToken,
     page: JoinHandle<io::Result<()>>,
     spool: std::thread::JoinHandle<()>,
     outbox: Outbox,
 }
 
 impl Running {
-    async fn start(config: &Config, data_dir: &Path) -> Result<Self, AgentError> {
+    async fn start(
+        config: &Config,
+        origin: &Origin,
+        data_dir: &Path,
+    ) -> Result<(Self, mpsc::Receiver<Request>), AgentError> {
         let identity = identity::load(data_dir)?;
         let boot = Uuid::now_v7();
         let health = Arc::new(Health::new(
@@ -146,6 +218,19 @@ impl Running {
             inspectors = inspect::start(&config.vision, &mailbox, &acquired_tx, &health)
                 .map_err(AgentError::Thread)?;
         }
+        let (commands, commands_rx) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (requests_tx, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
+        let fleet = Fleet {
+            data_dir: data_dir.to_owned(),
+            config: Arc::new(config.clone()),
+            origin: origin.clone(),
+            health: health.clone(),
+            acquired: acquired_tx.clone(),
+            requests: requests_tx,
+        };
+        let fleet_stop = CancellationToken::new();
+        let fleet = tokio::spawn(fleet::task::run(fleet, commands_rx, fleet_stop.clone()));
+        tokio::spawn(notify::feed_watchdog(health.clone(), fleet_stop.clone()));
         let uplink_stop = CancellationToken::new();
         let uplink = identity.map(|identity| Uplink {
             edge: config.edge.clone(),
@@ -155,6 +240,8 @@ impl Running {
             outbox: spool.outbox.clone(),
             health: health.clone(),
             alarms: acquired_tx.clone(),
+            commands,
+            data_dir: data_dir.to_owned(),
         });
         let uplink = uplink.map(|uplink| tokio::spawn(uplink::run(uplink, uplink_stop.clone())));
         if uplink.is_none() {
@@ -165,7 +252,7 @@ impl Running {
             );
             health.uplink.set(UplinkState::NotEnrolled);
         }
-        Ok(Self {
+        let running = Self {
             http,
             sources,
             cameras,
@@ -177,10 +264,13 @@ impl Running {
             pipeline_stop,
             uplink,
             uplink_stop,
+            fleet,
+            fleet_stop,
             page,
             spool: spool.thread,
             outbox: spool.outbox,
-        })
+        };
+        Ok((running, requests))
     }
 
     /// Waits for a part to end that should not.
@@ -192,12 +282,18 @@ impl Running {
             () = self.outbox.ended() => "the spool",
             _ = &mut self.page => "the local page",
             () = task_ended(self.uplink.as_mut()) => "the uplink",
+            _ = &mut self.fleet => "the fleet's task",
         }
     }
 
     /// Sources first, so that nothing comes after the pipeline's last frame; the uplink while the spool still
     /// answers, so that it can take its leave; what it has not sent waits on disk.
     async fn stop(mut self) {
+        self.fleet_stop.cancel();
+        if !self.fleet.is_finished() && tokio::time::timeout(STOP_WITHIN, &mut self.fleet).await.is_err() {
+            tracing::warn!("the fleet's task did not stop in time");
+            self.fleet.abort();
+        }
         self.sources.shutdown().await;
         self.stop_cameras().await;
         self.uplink_stop.cancel();

@@ -121,6 +121,7 @@ impl Pipeline {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut messages = Vec::new();
         loop {
+            self.health.beat();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

@@ -10,8 +10,11 @@ mod support;
 mod agent {
     mod cameras;
     mod ccps;
+    mod certificates;
     mod commands;
     mod crash;
     mod devices;
+    mod fleet;
     mod uplink;
+    mod versions;
 }

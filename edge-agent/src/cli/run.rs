@@ -6,7 +6,11 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{agent, config};
+use super::ExitWith;
+use crate::{
+    agent::{self, Exit},
+    fleet::{EXIT_RESTART, remote_config},
+};
 
 /// Run the agent.
 #[derive(Debug, Args)]
@@ -21,7 +25,8 @@ pub struct RunArgs {
 
 /// Runs the agent; SIGTERM and Ctrl-C stop it cleanly.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let config = config::load(&args.config)?;
+    let (config, origin) = remote_config::open(&args.config, &args.data_dir)?;
+    tracing::info!(runs = %origin.choice, "configuration");
     // The first user of TLS finds the provider installed; a second installation is refused, which is fine.
     drop(rustls::crypto::ring::default_provider().install_default());
     let stop = CancellationToken::new();
@@ -37,6 +42,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             stop.cancel();
         }
     });
-    agent::run(config, &args.data_dir, stop).await?;
-    Ok(())
+    match agent::run(config, origin, &args.data_dir, stop).await? {
+        Exit::Stopped => Ok(()),
+        Exit::Restart => Err(ExitWith(EXIT_RESTART).into()),
+    }
 }

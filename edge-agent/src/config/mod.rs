@@ -21,6 +21,7 @@ use protocol::{
 pub use self::section::{At, Fault, Faults, Section};
 use crate::{
     ccp::config::{Point, read_point},
+    fleet::config::{Fleet, read_fleet},
     source::{
         camera::config::{Camera, read_camera},
         modbus::config::{Device, read_device},
@@ -44,6 +45,8 @@ pub struct Config {
     pub spool: Spool,
     /// The model that judges camera frames.
     pub vision: Vision,
+    /// How pushed configurations and versions are judged.
+    pub fleet: Fleet,
     /// Modbus devices.
     pub modbus: Vec<Device>,
     /// OPC UA servers.
@@ -196,6 +199,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
     local.finish();
     let spool = read_spool(root);
     let vision = read_vision(root);
+    let fleet = read_fleet(root);
     let simulated = edge.as_ref().is_some_and(|edge| edge.simulated);
     let mut tags = Tags {
         simulated,
@@ -218,6 +222,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
         local_http: local_http.unwrap_or_else(|| "127.0.0.1:9180".to_owned()),
         spool,
         vision,
+        fleet,
         modbus,
         opcua,
         cameras,

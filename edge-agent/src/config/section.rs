@@ -219,6 +219,28 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The strings of an array; none when it is absent.
+    pub fn texts(&self, key: &'static str) -> Vec<At<String>> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong(key, value, "an array of strings");
+            return Vec::new();
+        };
+        let texts = items.iter().filter_map(|item| {
+            if let DeValue::String(text) = item.get_ref() {
+                return Some(At {
+                    value: text.to_string(),
+                    span: item.span(),
+                });
+            }
+            self.wrong(key, item, "a string");
+            None
+        });
+        texts.collect()
+    }
+
     /// A string that must be there and not be empty.
     pub fn required_text(&self, key: &'static str) -> Option<At<String>> {
         if !self.has(key) {
