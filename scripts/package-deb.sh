@@ -4,6 +4,7 @@
 # BINARY is taken as it is: built for TARGET, on that machine or by a cross compiler. The package's path is printed.
 set -euo pipefail
 target=${1:?target, like x86_64-unknown-linux-gnu} binary=${2:?the foodflow-edge built for it} out=${3:-target/deb}
+binary=$(realpath -- "$binary") out=$(realpath -m -- "$out")
 cd "$(dirname "$0")/.."
 
 case $target in

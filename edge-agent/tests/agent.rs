@@ -15,6 +15,8 @@ mod agent {
     mod crash;
     mod devices;
     mod fleet;
+    mod fleet_commands;
+    mod service;
     mod uplink;
     mod versions;
 }

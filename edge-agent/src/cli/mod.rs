@@ -3,14 +3,17 @@
 
 pub mod browse;
 pub mod check;
+pub mod diag;
 pub mod enroll;
 pub mod launch;
 pub mod plan;
 pub mod read;
+pub mod replay;
 pub mod run;
 pub mod simulate;
 pub mod spool;
 pub mod update;
+pub mod watch;
 
 use std::process::ExitCode;
 
@@ -43,6 +46,12 @@ enum Command {
     Check(check::CheckArgs),
     /// Estimate what a configuration costs: requests, bytes, days of outage.
     Plan(plan::PlanArgs),
+    /// Watch a running agent, or tags, as they change.
+    Watch(watch::WatchArgs),
+    /// Judge recorded readings again and compare with the recorded checks.
+    Replay(replay::ReplayArgs),
+    /// Examine everything the agent depends on, for a person or a support case.
+    Diag(diag::DiagArgs),
     /// Look at installed versions, install one, sign one.
     Update(update::UpdateArgs),
     /// List the nodes of an OPC UA server.
@@ -91,6 +100,9 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Launch(args) => launch::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Watch(args) => watch::run(args).await,
+        Command::Replay(args) => replay::run(&args),
+        Command::Diag(args) => diag::run(args).await,
         Command::Update(args) => update::run(&args),
         Command::Browse(args) => browse::run(args).await,
         Command::Read(args) => read::run(args).await,

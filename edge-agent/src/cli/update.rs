@@ -126,15 +126,15 @@ fn status(args: &StatusArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&answer)?);
         return Ok(());
     }
-    let version = |installed: &Option<versions::Installed>| {
-        installed.as_ref().map_or_else(
+    let version = |installed: Option<&versions::Installed>| {
+        installed.map_or_else(
             || "the packaged one".to_owned(),
             |installed| installed.version.to_string(),
         )
     };
     println!("this program: {packaged}");
-    println!("current: {}", version(&state.current));
-    println!("before it: {}", version(&state.previous));
+    println!("current: {}", version(state.current.as_ref()));
+    println!("before it: {}", version(state.previous.as_ref()));
     if let Some(trial) = &state.trial {
         println!("on trial: started {} times", trial.starts);
     }

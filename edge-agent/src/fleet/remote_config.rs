@@ -321,12 +321,34 @@ pub fn has_new_hub(running: &Config, pushed: &Config) -> bool {
     running.hub.mqtt != pushed.hub.mqtt || running.hub.ca_file != pushed.hub.ca_file
 }
 
-/// Chooses and reads the configuration to start with. A pushed one that is damaged or no longer usable is left for
-/// what ran before it, on record.
+/// Chooses and reads the configuration to start with, counting the start of one on trial. A pushed one that is damaged
+/// or no longer usable is left for what ran before it, on record.
 ///
 /// # Errors
 /// [`ConfigError`] when the local file, being the one to run, cannot be used.
 pub fn open(local_path: &Path, data_dir: &Path) -> Result<(Config, Origin), ConfigError> {
+    let (found, next, opened) = choose(local_path, data_dir, State::started)?;
+    if next != found {
+        let path = state_path(data_dir);
+        save(data_dir, &next).map_err(|source| ConfigError::Unreadable { path, source })?;
+    }
+    Ok(opened)
+}
+
+/// What [`open`] would choose; nothing is counted or written.
+///
+/// # Errors
+/// As [`open`].
+pub fn look(local_path: &Path, data_dir: &Path) -> Result<(Config, Origin), ConfigError> {
+    let (_, _, opened) = choose(local_path, data_dir, |state, _| state.clone())?;
+    Ok(opened)
+}
+
+fn choose(
+    local_path: &Path,
+    data_dir: &Path,
+    begin: impl Fn(&State, &str) -> State,
+) -> Result<(State, State, (Config, Origin)), ConfigError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         move |source| ConfigError::Unreadable { path, source }
@@ -334,7 +356,7 @@ pub fn open(local_path: &Path, data_dir: &Path) -> Result<(Config, Origin), Conf
     let local = std::fs::read(local_path).map_err(unreadable(local_path))?;
     let local_sha256 = durable::sha256_hex(&local);
     let found = load(data_dir).map_err(unreadable(&state_path(data_dir)))?;
-    let mut state = found.started(&local_sha256);
+    let mut state = begin(&found, &local_sha256);
     let mut fell_back = None;
     let (config, choice) = loop {
         let choice = state.choose(&local_sha256);
@@ -350,9 +372,6 @@ pub fn open(local_path: &Path, data_dir: &Path) -> Result<(Config, Origin), Conf
             }
         }
     };
-    if state != found {
-        save(data_dir, &state).map_err(unreadable(&state_path(data_dir)))?;
-    }
     let running_sha256 = match &choice {
         Choice::Pushed(pushed) => pushed.sha256.clone(),
         Choice::Local | Choice::LocalEdited { .. } => local_sha256.clone(),
@@ -364,7 +383,7 @@ pub fn open(local_path: &Path, data_dir: &Path) -> Result<(Config, Origin), Conf
         choice,
         fell_back,
     };
-    Ok((config, origin))
+    Ok((found, state, (config, origin)))
 }
 
 fn read_pushed(data_dir: &Path, pushed: &Pushed) -> Result<Config, String> {

@@ -25,7 +25,7 @@ use crate::support::{
     plc::{Behaviour, Plc},
 };
 
-const LAUNCH: &[&str] = &["launch", "--trial", "8"];
+const LAUNCH: &[&str] = &["launch", "--trial", "20"];
 
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
