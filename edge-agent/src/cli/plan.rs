@@ -145,9 +145,8 @@ mod tests {
     use super::*;
 
     fn with_tags(count: usize) -> Config {
-        let tags: String = (0..count)
-            .map(|at| format!("[[modbus.group.tag]]\nname = \"T{at}\"\naddress = {at}\n"))
-            .collect();
+        let tag = |at| format!("[[modbus.group.tag]]\nname = \"T{at}\"\naddress = {at}\n");
+        let tags = (0..count).map(tag).collect::<Vec<_>>().concat();
         let head = "[edge]\nname = \"e\"\ntenant = \"t\"\n[hub]\nmqtt = \"127.0.0.1:1883\"\n";
         let device =
             "[[modbus]]\nname = \"plc\"\naddress = \"127.0.0.1:502\"\n[[modbus.group]]\nperiod = \"500ms\"\n";
