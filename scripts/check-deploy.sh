@@ -71,6 +71,37 @@ exposure() {
     systemd-analyze --root="$1" security --offline=true "$2.service" 2>/dev/null | grep -oE 'exposure level .*: [0-9.]+' | grep -oE '[0-9.]+$'
 }
 
+# The package of a stand-in program: what it holds and that a wrong machine is refused.
+check_package() {
+    if ! has dpkg-deb; then
+        skip "the edge's Debian package" dpkg-deb
+        return
+    fi
+    local deb word
+    head -c 20 /bin/true >"$work/stand-in"
+    case $(uname -m) in
+        x86_64) own=x86_64 other=aarch64 ;;
+        aarch64) own=aarch64 other=x86_64 ;;
+        *) skip "the edge's Debian package" "a machine it is made for"; return ;;
+    esac
+    if scripts/package-deb.sh "$other-unknown-linux-gnu" "$work/stand-in" "$work/deb" >/dev/null 2>&1; then
+        fault "package-deb.sh packs a program of another machine"
+    fi
+    cp /bin/true "$work/stand-in"
+    if ! deb=$(scripts/package-deb.sh "$own-unknown-linux-gnu" "$work/stand-in" "$work/deb" 2>"$work/out"); then
+        fault "package-deb.sh: $(cat "$work/out")"
+        return
+    fi
+    dpkg-deb --contents "$deb" >"$work/contents"
+    for word in ./usr/bin/foodflow-edge ./usr/lib/systemd/system/foodflow-edge.service ./etc/foodflow/edge.toml; do
+        grep -qF " $word" "$work/contents" || fault "$deb does not hold $word"
+    done
+    dpkg-deb --info "$deb" conffiles | grep -qx /etc/foodflow/edge.toml || fault "$deb: edge.toml is no conffile"
+    grep -vE ' root/root ' "$work/contents" >&2 && fault "$deb holds files that are not root's"
+    ok "$(basename "$deb") (contents, owners, conffiles; another machine's program is refused)"
+    if has lintian; then check "$deb (lintian)" lintian --fail-on error "$deb"; else skip "the package in depth" lintian; fi
+}
+
 check_prometheus() {
     if has promtool; then
         check "deploy/cloud/prometheus.yml (promtool)" promtool check config deploy/cloud/prometheus.yml
@@ -112,7 +143,7 @@ check_dockerfile() {
 }
 
 check_scripts() {
-    local scripts=(deploy/http-ok.sh deploy/try-compose.sh deploy/cloud/try-database.sh deploy/edge/enroll.sh deploy/cloud/timescaledb/010-login-role.sh scripts/check-deploy.sh)
+    local scripts=(deploy/http-ok.sh deploy/try-compose.sh deploy/cloud/try-database.sh deploy/edge/enroll.sh deploy/edge/deb/foodflow-edge-enroll deploy/edge/deb/postinst deploy/edge/deb/prerm deploy/edge/deb/postrm scripts/package-deb.sh deploy/cloud/timescaledb/010-login-role.sh scripts/check-deploy.sh)
     local script
     for script in "${scripts[@]}"; do
         [ -x "$script" ] || fault "$script is not executable"
@@ -212,6 +243,7 @@ check_contents
 check_dockerfile deploy/cloud/Dockerfile
 check_dockerfile deploy/edge/Dockerfile
 check_units
+check_package
 check_prometheus
 check_scripts
 check_workflow

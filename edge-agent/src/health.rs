@@ -17,7 +17,7 @@ use protocol::{
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::ccp::PointStatus;
+use crate::{ccp::PointStatus, fleet::certificate::Certificate};
 
 /// Most alarms remembered for the status page.
 const ALARMS_KEPT: usize = 50;
@@ -44,6 +44,7 @@ pub struct Health {
     pub suppressed: AtomicU64,
     /// Readings that were computed from others, not acquired.
     pub computed: AtomicU64,
+    beats: AtomicU64,
     points: Mutex<Vec<PointStatus>>,
     alarms: Mutex<VecDeque<Alarm>>,
     gaps: Mutex<Vec<Gap>>,
@@ -63,6 +64,7 @@ impl Health {
             vision: VisionHealth::default(),
             suppressed: AtomicU64::new(0),
             computed: AtomicU64::new(0),
+            beats: AtomicU64::new(0),
             points: Mutex::default(),
             alarms: Mutex::default(),
             gaps: Mutex::default(),
@@ -89,6 +91,16 @@ impl Health {
     pub fn note_signals(&self, computed: u64, suppressed: u64) {
         self.computed.store(computed, Relaxed);
         self.suppressed.store(suppressed, Relaxed);
+    }
+
+    /// The pipeline went round once more.
+    pub fn beat(&self) {
+        self.beats.fetch_add(1, Relaxed);
+    }
+
+    /// How often the pipeline went round.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Relaxed)
     }
 
     /// Replaces the states of the control points.
@@ -304,6 +316,8 @@ pub struct SpoolHealth {
 #[derive(Debug, Default)]
 pub struct UplinkHealth {
     state: Mutex<UplinkState>,
+    certificate: Mutex<Option<CertificateStatus>>,
+    signs_in_with: Mutex<&'static str>,
     /// Frames sent since the start, repeats included.
     pub sent_frames: AtomicU64,
     /// Bytes sent since the start.
@@ -312,6 +326,17 @@ pub struct UplinkHealth {
     pub rejected_frames: AtomicU64,
     /// Connections made.
     pub connections: AtomicU64,
+}
+
+/// The client certificate that is installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateStatus {
+    /// Whom it names.
+    pub subject: String,
+    /// Valid from.
+    pub not_before_us: Micros,
+    /// Valid until.
+    pub not_after_us: Micros,
 }
 
 /// Whether the hub can be reached.
@@ -341,6 +366,30 @@ impl UplinkHealth {
     /// The state.
     pub fn get(&self) -> UplinkState {
         locked(&self.state).clone()
+    }
+
+    /// Notes the installed certificate.
+    pub fn set_certificate(&self, certificate: Option<&Certificate>) {
+        *locked(&self.certificate) = certificate.map(|certificate| CertificateStatus {
+            subject: certificate.subject.clone(),
+            not_before_us: certificate.not_before_us,
+            not_after_us: certificate.not_after_us,
+        });
+    }
+
+    /// The installed certificate.
+    pub fn certificate(&self) -> Option<CertificateStatus> {
+        locked(&self.certificate).clone()
+    }
+
+    /// Notes what the newest connection is made with.
+    pub fn set_signs_in_with(&self, credential: &'static str) {
+        *locked(&self.signs_in_with) = credential;
+    }
+
+    /// `certificate` or `password`; empty before the first attempt.
+    pub fn signs_in_with(&self) -> &'static str {
+        *locked(&self.signs_in_with)
     }
 }
 

@@ -6,6 +6,7 @@ pub mod ccp;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod fleet;
 pub mod health;
 pub mod inspect;
 pub mod local;

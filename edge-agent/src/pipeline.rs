@@ -175,6 +175,7 @@ impl Pipeline {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut messages = Vec::new();
         loop {
+            self.health.beat();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -266,7 +267,8 @@ impl Pipeline {
                     tap.give(&readings);
                 }
                 self.signals.report(&mut readings);
-                self.health.note_signals(self.signals.computed(), self.signals.suppressed());
+                self.health
+                    .note_signals(self.signals.computed(), self.signals.suppressed());
                 self.sealer.push(readings, received_us);
             }
             Acquired::NotRead(mut record) => {

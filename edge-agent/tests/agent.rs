@@ -11,12 +11,17 @@ mod agent {
     mod brokers;
     mod cameras;
     mod ccps;
+    mod certificates;
     mod commands;
     mod crash;
     mod devices;
+    mod fleet;
+    mod fleet_commands;
     mod reload;
-    mod sparkplug;
     mod scenarios;
+    mod service;
+    mod sparkplug;
     mod sparkplug_fault;
     mod uplink;
+    mod versions;
 }

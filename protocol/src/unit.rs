@@ -432,7 +432,11 @@ mod tests {
     fn names_stand_for_one_unit_and_every_factor_is_held_exactly() {
         let mut names = std::collections::HashSet::new();
         for unit in UNITS {
-            assert!(unit.names.iter().all(|name| names.insert(*name)), "{:?}", unit.names);
+            assert!(
+                unit.names.iter().all(|name| names.insert(*name)),
+                "{:?}",
+                unit.names
+            );
             for target in UNITS.iter().filter(|other| other.dimension == unit.dimension) {
                 let (numerator, offset, denominator) = terms(unit, target);
                 for term in [numerator, offset, denominator] {

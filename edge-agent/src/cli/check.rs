@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::{
     config::{self, Config},
+    fleet::remote_config::{self, Choice},
     source::modbus::plan,
 };
 
@@ -16,6 +17,9 @@ pub struct CheckArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE", required_unless_present = "print_default")]
     config: Option<PathBuf>,
+    /// The agent's data directory: says whether this file runs or what the hub pushed.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Print the commented reference of every key instead.
     #[arg(long)]
     print_default: bool,
@@ -32,8 +36,14 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     }
     let path = args.config.clone().unwrap_or_default();
     let config = config::load(&path)?;
+    let runs = match &args.data_dir {
+        Some(data_dir) => remote_config::look(&path, data_dir)?.1.choice,
+        None => Choice::Local,
+    };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&summary(&config))?);
+        let mut summary = summary(&config);
+        summary["runs"] = runs.to_string().into();
+        println!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
         println!(
             "{}: fine. Edge {} of tenant {}: {} tags from {} Modbus devices and {} OPC UA servers, {} cameras, {} control points.",
@@ -46,6 +56,9 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
             config.cameras.len(),
             config.points.len(),
         );
+        if args.data_dir.is_some() {
+            println!("  What runs: {runs}.");
+        }
         for device in &config.modbus {
             println!("  {}: {} requests a round", device.name, requests(device));
         }

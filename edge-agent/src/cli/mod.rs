@@ -1,14 +1,20 @@
 //! What can be asked of `foodflow-edge` on the command line? One file a subcommand. Exit codes: 0 done, 1 failed at
-//! run time, 2 bad usage or configuration.
+//! run time, 2 bad usage or configuration, 75 the agent is to be started again by its launcher.
 
 pub mod badge;
 pub mod browse;
 pub mod check;
+pub mod diag;
 pub mod enroll;
+pub mod launch;
+pub mod plan;
 pub mod read;
+pub mod replay;
 pub mod run;
 pub mod simulate;
 pub mod spool;
+pub mod update;
+pub mod watch;
 
 use std::process::ExitCode;
 
@@ -35,8 +41,20 @@ pub struct Cli {
 enum Command {
     /// Run the agent.
     Run(run::RunArgs),
+    /// Start the agent, and new versions of it: the service's main process.
+    Launch(launch::LaunchArgs),
     /// Check a configuration and list every fault in it.
     Check(check::CheckArgs),
+    /// Estimate what a configuration costs: requests, bytes, days of outage.
+    Plan(plan::PlanArgs),
+    /// Watch a running agent, or tags, as they change.
+    Watch(watch::WatchArgs),
+    /// Judge recorded readings again and compare with the recorded checks.
+    Replay(replay::ReplayArgs),
+    /// Examine everything the agent depends on, for a person or a support case.
+    Diag(diag::DiagArgs),
+    /// Look at installed versions, install one, sign one.
+    Update(update::UpdateArgs),
     /// List the nodes of an OPC UA server.
     Browse(browse::BrowseArgs),
     /// Read one tag now.
@@ -51,11 +69,22 @@ enum Command {
     Spool(spool::SpoolArgs),
 }
 
+/// An end that was said already, or is none: only the exit code is left.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("exit code {0}")]
+pub struct ExitWith(pub u8);
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.log_json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // The launcher only waits: it gets no worker threads.
+    let mut builder = if matches!(cli.command, Command::Launch(_)) {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
     };
@@ -71,7 +100,13 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => run::run(args).await,
+        Command::Launch(args) => launch::run(args).await,
         Command::Check(args) => check::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Watch(args) => watch::run(args).await,
+        Command::Replay(args) => replay::run(&args),
+        Command::Diag(args) => diag::run(args).await,
+        Command::Update(args) => update::run(&args),
         Command::Browse(args) => browse::run(args).await,
         Command::Read(args) => read::run(args).await,
         Command::Enroll(args) => enroll::run(args).await,
@@ -100,6 +135,9 @@ fn start_logging(json: bool) {
     reason = "the one place where the program reports failure"
 )]
 fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(ExitWith(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
     if let Some(faulty) = error.downcast_ref::<ConfigError>() {
         eprintln!("{faulty}");
         if let Some(cause) = std::error::Error::source(faulty) {

@@ -37,10 +37,7 @@ pub async fn run(args: ReadArgs) -> anyhow::Result<()> {
     let Some(tag) = tag else {
         bail!("no tag is named `{}` in {}", args.tag, args.config.display());
     };
-    let reading = match read_modbus(&config, tag.alias).await? {
-        Some(reading) => reading,
-        None => read_opcua(&config, tag.alias).await?,
-    };
+    let reading = read_tag(&config, tag.alias).await?;
     if args.json {
         let answer = serde_json::json!({
             "tag": tag.name,
@@ -57,6 +54,14 @@ pub async fn run(args: ReadArgs) -> anyhow::Result<()> {
         println!("{} = {value} {} ({})", tag.name, tag.unit, reading.quality);
     }
     Ok(())
+}
+
+/// Reads one configured tag from its device, on a connection of its own.
+pub(super) async fn read_tag(config: &Config, alias: Alias) -> anyhow::Result<Reading> {
+    match read_modbus(config, alias).await? {
+        Some(reading) => Ok(reading),
+        None => read_opcua(config, alias).await,
+    }
 }
 
 async fn read_modbus(config: &Config, alias: Alias) -> anyhow::Result<Option<Reading>> {

@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::ExitWith;
 use crate::{
-    agent::{self, Reload},
-    config,
+    agent::{self, Exit},
+    fleet::{EXIT_RESTART, remote_config},
 };
 
 /// Run the agent.
@@ -25,10 +23,10 @@ pub struct RunArgs {
     data_dir: PathBuf,
 }
 
-/// Runs the agent; SIGTERM and Ctrl-C stop it cleanly, SIGHUP reads the configuration again. One that is faulty
-/// changes nothing.
+/// Runs the agent; SIGTERM and Ctrl-C stop it cleanly.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let config = config::load(&args.config)?;
+    let (config, origin) = remote_config::open(&args.config, &args.data_dir)?;
+    tracing::info!(runs = %origin.choice, "configuration");
     // The first user of TLS finds the provider installed; a second installation is refused, which is fine.
     drop(rustls::crypto::ring::default_provider().install_default());
     let stop = CancellationToken::new();
@@ -44,38 +42,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             stop.cancel();
         }
     });
-    let (reloads_tx, reloads) = mpsc::channel(1);
-    tokio::spawn(reload_on_hangup(
-        args.config,
-        config.dictionary.clone(),
-        signal(SignalKind::hangup())?,
-        reloads_tx,
-    ));
-    agent::run(config, &args.data_dir, reloads, stop).await?;
-    Ok(())
-}
-
-async fn reload_on_hangup(
-    path: PathBuf,
-    mut running: protocol::tag::Dictionary,
-    mut hangup: tokio::signal::unix::Signal,
-    reloads: mpsc::Sender<Reload>,
-) {
-    while hangup.recv().await.is_some() {
-        let config = match config::load_after(&path, &running) {
-            Ok(config) => config,
-            Err(error) => {
-                tracing::error!(%error, "configuration not changed");
-                continue;
-            }
-        };
-        let dictionary = config.dictionary.clone();
-        let (answer, outcome) = oneshot::channel();
-        if reloads.send(Reload { config, answer }).await.is_err() {
-            return;
-        }
-        if matches!(outcome.await, Ok(Ok(_))) {
-            running = dictionary;
-        }
+    match agent::run(config, origin, &args.data_dir, stop).await? {
+        Exit::Stopped => Ok(()),
+        Exit::Restart => Err(ExitWith(EXIT_RESTART).into()),
     }
 }

@@ -19,6 +19,7 @@ pub use self::{
 };
 use crate::{
     ccp::config::{Point, read_point},
+    fleet::config::{Fleet, read_fleet},
     local::badge::{Badge, config::read_badge},
     signal::config::{Plan, read_signals},
     source::{
@@ -46,6 +47,8 @@ pub struct Config {
     pub spool: Spool,
     /// The model that judges camera frames.
     pub vision: Vision,
+    /// How pushed configurations and versions are judged.
+    pub fleet: Fleet,
     /// Modbus devices.
     pub modbus: Vec<Device>,
     /// OPC UA servers.
@@ -231,6 +234,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
     local.finish();
     let spool = read_spool(root);
     let vision = read_vision(root);
+    let fleet = read_fleet(root);
     let simulated = edge.as_ref().is_some_and(|edge| edge.simulated);
     let mut tags = Tags::after(running, simulated, faults);
     let mut names = Names::default();
@@ -256,6 +260,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
         local_http: local_http.unwrap_or_else(|| "127.0.0.1:9180".to_owned()),
         spool,
         vision,
+        fleet,
         modbus,
         opcua,
         mqtt,

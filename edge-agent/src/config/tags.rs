@@ -154,7 +154,10 @@ impl<'a> Tags<'a> {
     /// Where a tag was named.
     pub fn span_of(&self, alias: Alias) -> Range<usize> {
         let place = self.by_alias.get(&alias);
-        place.and_then(|place| self.spans.get(*place)).cloned().unwrap_or(0..0)
+        place
+            .and_then(|place| self.spans.get(*place))
+            .cloned()
+            .unwrap_or(0..0)
     }
 
     /// Adds to a tag's description.
@@ -209,4 +212,3 @@ impl Names {
         }
     }
 }
-

@@ -123,12 +123,19 @@ mod tests {
     }
 
     fn fields(pairs: &[(&str, &str)]) -> Fields {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn a_value_is_read_with_when_it_was_measured() {
-        let draft = read(&plan(), &fields(&[("value", " 3.4 "), ("ago", "5"), ("note", "bin 2")]), NOW_US);
+        let draft = read(
+            &plan(),
+            &fields(&[("value", " 3.4 "), ("ago", "5"), ("note", "bin 2")]),
+            NOW_US,
+        );
         let expected = Draft {
             value: 3.4,
             measured_us: NOW_US - 300_000_000,
@@ -164,13 +171,22 @@ mod tests {
         let refused = read(&plan(), &fields(&[("value", "85")]), NOW_US).unwrap_err();
         assert!(refused.contains("-5 to 30 degC"), "{refused}");
         let draft = read(&plan(), &fields(&[("value", "85"), ("confirmed", "on")]), NOW_US).unwrap();
-        assert_eq!((draft.value.to_bits(), draft.note.as_str()), (85f64.to_bits(), "confirmed outside -5 to 30 degC"));
+        assert_eq!(
+            (draft.value.to_bits(), draft.note.as_str()),
+            (85f64.to_bits(), "confirmed outside -5 to 30 degC")
+        );
     }
 
     #[test]
     fn the_signature_covers_every_field() {
         let draft = read(&plan(), &fields(&[("value", "3.4")]), NOW_US).unwrap();
-        let signed = sign(draft, &plan(), &badge("b1", Role::Operator, "1234"), Uuid::nil(), NOW_US);
+        let signed = sign(
+            draft,
+            &plan(),
+            &badge("b1", Role::Operator, "1234"),
+            Uuid::nil(),
+            NOW_US,
+        );
         assert_eq!(signed.sha256, hex(&Sha256::digest(canonical_text(&signed))));
         let changes: [fn(&mut ManualEntry); 5] = [
             |entry| entry.value = 3.5,

@@ -68,7 +68,11 @@ async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(
         signed.value,
         Quality::GOOD,
     )];
-    let source = local.health().sources.iter().find(|source| source.kind == "manual");
+    let source = local
+        .health()
+        .sources()
+        .into_iter()
+        .find(|source| source.kind == "manual");
     let messages = vec![
         Acquired::Record(Box::new(Event::ManualEntry(signed.clone()))),
         Acquired::Readings {
@@ -125,10 +129,15 @@ fn render(
     let opened = local.shared.forms.open(headers);
     let mut body = "<h2>Enter a value</h2>".to_owned();
     if let Some(refusal) = refusal {
-        put(&mut body, format_args!("<p class=\"bad\">{}</p>", escape(refusal)));
+        put(
+            &mut body,
+            format_args!("<p class=\"bad\">{}</p>", escape(refusal)),
+        );
     }
     if book.manual.is_empty() {
-        body.push_str("<p class=\"warn\">Nothing is to be entered by hand: the configuration has no [[manual]].</p>");
+        body.push_str(
+            "<p class=\"warn\">Nothing is to be entered by hand: the configuration has no [[manual]].</p>",
+        );
     } else if book.badges.is_empty() {
         body.push_str("<p class=\"warn\">Nobody can sign: the configuration has no [[badge]].</p>");
     } else {
@@ -142,9 +151,16 @@ fn render(
 
 fn inputs(book: &Book, fields: &Fields, hidden: &str, out: &mut String) {
     let typed = |name: &str| escape(fields.get(name).map_or("", String::as_str));
-    put(out, format_args!("<form method=\"post\" action=\"/manual\">{hidden}<label>Measured<select name=\"tag\">"));
+    put(
+        out,
+        format_args!("<form method=\"post\" action=\"/manual\">{hidden}<label>Measured<select name=\"tag\">"),
+    );
     for plan in &book.manual {
-        let selected = if fields.get("tag") == Some(&plan.name) { " selected" } else { "" };
+        let selected = if fields.get("tag") == Some(&plan.name) {
+            " selected"
+        } else {
+            ""
+        };
         put(
             out,
             format_args!(
@@ -155,7 +171,11 @@ fn inputs(book: &Book, fields: &Fields, hidden: &str, out: &mut String) {
             ),
         );
     }
-    let confirmed = if fields.contains_key("confirmed") { " checked" } else { "" };
+    let confirmed = if fields.contains_key("confirmed") {
+        " checked"
+    } else {
+        ""
+    };
     put(
         out,
         format_args!(

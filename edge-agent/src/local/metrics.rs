@@ -109,6 +109,14 @@ pub(super) fn render(status: &Status) -> String {
         "Bytes sent.",
         status.uplink.sent_bytes as f64,
     );
+    if let Some(certificate) = &status.uplink.certificate {
+        out.one(
+            "foodflow_edge_certificate_expires_seconds",
+            "gauge",
+            "When the client certificate expires, seconds since 1970.",
+            certificate.not_after_us as f64 / 1e6,
+        );
+    }
     out.text
 }
 

@@ -33,7 +33,8 @@ fn summary(status: &Status, out: &mut String) {
              <tr><th>Waiting for the hub</th><td class=\"n\">{} frames, {} readings</td></tr>\
              <tr><th>Readings given up</th><td class=\"n {}\">{}</td></tr>\
              <tr><th>Spool on disk</th><td class=\"n\">{:.1} MiB, {} failed writes</td></tr>\
-             <tr><th>Inspections pass / reject / unknown</th><td class=\"n\">{} / {} / {}{}</td></tr></table>",
+             <tr><th>Inspections pass / reject / unknown</th><td class=\"n\">{} / {} / {}{}</td></tr>\
+             <tr><th>Signs in with</th><td>{}</td></tr></table>",
             status.version,
             time(status.started_us),
             time(status.now_us),
@@ -57,8 +58,30 @@ fn summary(status: &Status, out: &mut String) {
                 .off
                 .as_ref()
                 .map_or_else(String::new, |off| format!(" ({})", escape(off))),
+            credential(status),
         ),
     );
+}
+
+/// What the edge signs in with, and until when its certificate is good.
+fn credential(status: &Status) -> String {
+    let certificate = status.uplink.certificate.as_ref().map(|certificate| {
+        let word = if certificate.not_after_us > status.now_us {
+            "valid until"
+        } else {
+            "expired"
+        };
+        format!(
+            " · certificate {}, {word} {}",
+            escape(&certificate.subject),
+            time(certificate.not_after_us)
+        )
+    });
+    format!(
+        "{}{}",
+        status.uplink.signs_in_with,
+        certificate.unwrap_or_default()
+    )
 }
 
 fn points(status: &Status, out: &mut String) {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     ccp::PointStatus,
     clock,
-    health::{Health, SourceSnapshot, UplinkState},
+    health::{CertificateStatus, Health, SourceSnapshot, UplinkState},
 };
 
 /// Everything at one moment. Counters count from the agent's start.
@@ -86,6 +86,10 @@ pub struct UplinkStatus {
     pub sent_bytes: u64,
     /// Frames the hub rejected.
     pub rejected_frames: u64,
+    /// What the newest connection is made with: `certificate` or `password`.
+    pub signs_in_with: &'static str,
+    /// The client certificate that is installed.
+    pub certificate: Option<CertificateStatus>,
 }
 
 /// The snapshot now.
@@ -123,6 +127,8 @@ pub fn status(health: &Health) -> Status {
             sent_frames: uplink.sent_frames.load(Relaxed),
             sent_bytes: uplink.sent_bytes.load(Relaxed),
             rejected_frames: uplink.rejected_frames.load(Relaxed),
+            signs_in_with: uplink.signs_in_with(),
+            certificate: uplink.certificate(),
         },
         alarms: health.alarms(),
     }

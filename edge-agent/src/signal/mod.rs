@@ -22,16 +22,16 @@ use protocol::{
 };
 use uuid::Uuid;
 
-pub use self::{
-    derive::{Condition, Integrand, Reset, Rule, Stretch, Told},
-    manual::ManualPlan,
-};
 use self::{
     alarm::Alarms,
     config::{Plan, Stillness},
     derive::Derived,
     manual::Check,
     watched::Watched,
+};
+pub use self::{
+    derive::{Condition, Integrand, Reset, Rule, Stretch, Told},
+    manual::ManualPlan,
 };
 
 /// States that are saved under this prefix are of signals.
@@ -276,7 +276,9 @@ impl Signals {
 
     /// The clock that times come from was set back by `by_us`.
     pub fn set_back(&mut self, by_us: Micros) {
-        self.watched.iter_mut().for_each(|watched| watched.set_back(by_us));
+        self.watched
+            .iter_mut()
+            .for_each(|watched| watched.set_back(by_us));
         self.derived.iter_mut().for_each(Derived::set_back);
         self.manual.iter_mut().for_each(|check| check.set_back(by_us));
     }
@@ -307,7 +309,10 @@ impl Signals {
         let name = key.strip_prefix(STATE_PREFIX).unwrap_or(key);
         let unreadable = |error: postcard::Error| format!("state of {name} cannot be read: {error}");
         if let Some(name) = name.strip_suffix("/derived")
-            && let Some(derived) = self.derived.iter_mut().find(|derived| derived.plan().name == name)
+            && let Some(derived) = self
+                .derived
+                .iter_mut()
+                .find(|derived| derived.plan().name == name)
         {
             return derived.restore(state).map_err(unreadable);
         }
@@ -316,7 +321,10 @@ impl Signals {
         {
             return check.restore(state).map_err(unreadable);
         }
-        let watched = self.watched.iter_mut().find(|watched| watched.plan().name == name);
+        let watched = self
+            .watched
+            .iter_mut()
+            .find(|watched| watched.plan().name == name);
         watched
             .ok_or_else(|| format!("nothing is configured any more about the signal of {name}"))?
             .restore(state)

@@ -139,7 +139,9 @@ impl Watched {
         ];
         for (held, code, is_configured) in checks {
             if !is_configured {
-                alarms.set(held, code, subject(plan), false, || "no longer checked".to_owned());
+                alarms.set(held, code, subject(plan), false, || {
+                    "no longer checked".to_owned()
+                });
             }
         }
     }
@@ -148,13 +150,19 @@ impl Watched {
         let Some(jump) = &mut self.jump else { return false };
         let is_outlier = jump.take(value);
         let unit = &self.plan.unit;
-        alarms.set(&mut self.open.jump, "sensor.jump", subject(&self.plan), is_outlier, || {
-            if is_outlier {
-                format!("jumped to {value} {unit}, which no reading beside it bears out")
-            } else {
-                "steady again".to_owned()
-            }
-        });
+        alarms.set(
+            &mut self.open.jump,
+            "sensor.jump",
+            subject(&self.plan),
+            is_outlier,
+            || {
+                if is_outlier {
+                    format!("jumped to {value} {unit}, which no reading beside it bears out")
+                } else {
+                    "steady again".to_owned()
+                }
+            },
+        );
         is_outlier
     }
 
@@ -164,18 +172,24 @@ impl Watched {
         };
         let change = rate.take(at_us, value);
         let unit = &self.plan.unit;
-        alarms.set(&mut self.open.rate, "sensor.rate", subject(&self.plan), change.is_some(), || {
-            change.map_or_else(
-                || "changes no faster than allowed".to_owned(),
-                |change| {
-                    format!(
-                        "changed by {change:.3} {unit} within {} s; {} are allowed",
-                        limit.per_us / 1_000_000,
-                        limit.max
-                    )
-                },
-            )
-        });
+        alarms.set(
+            &mut self.open.rate,
+            "sensor.rate",
+            subject(&self.plan),
+            change.is_some(),
+            || {
+                change.map_or_else(
+                    || "changes no faster than allowed".to_owned(),
+                    |change| {
+                        format!(
+                            "changed by {change:.3} {unit} within {} s; {} are allowed",
+                            limit.per_us / 1_000_000,
+                            limit.max
+                        )
+                    },
+                )
+            },
+        );
         change.is_some()
     }
 
@@ -188,13 +202,19 @@ impl Watched {
                 detector.watched(received_us, value) || self.open.stuck.is_some() && detector.is_still()
             }
         };
-        alarms.set(&mut self.open.stuck, "sensor.stuck", subject(&self.plan), is_still, || {
-            if is_still {
-                format!("stands still at {value}")
-            } else {
-                "moves again".to_owned()
-            }
-        });
+        alarms.set(
+            &mut self.open.stuck,
+            "sensor.stuck",
+            subject(&self.plan),
+            is_still,
+            || {
+                if is_still {
+                    format!("stands still at {value}")
+                } else {
+                    "moves again".to_owned()
+                }
+            },
+        );
         is_still
     }
 
@@ -204,13 +224,19 @@ impl Watched {
         };
         let is_drifting = self.drift.take(&limit, at_us, value);
         let grown = self.drift.grown();
-        alarms.set(&mut self.open.drift, "sensor.drift", subject(&self.plan), is_drifting, || {
-            if is_drifting {
-                format!("drifts away from its reference (CUSUM {grown:.1} σ)")
-            } else {
-                "agrees with its reference again".to_owned()
-            }
-        });
+        alarms.set(
+            &mut self.open.drift,
+            "sensor.drift",
+            subject(&self.plan),
+            is_drifting,
+            || {
+                if is_drifting {
+                    format!("drifts away from its reference (CUSUM {grown:.1} σ)")
+                } else {
+                    "agrees with its reference again".to_owned()
+                }
+            },
+        );
         is_drifting
     }
 
@@ -262,9 +288,13 @@ impl Watched {
         tell(rate_alias, rate.ok_or(Quality::BAD_OUT_OF_RANGE), quality);
         let (what, total) = (counted.what, counted.total);
         let is_odd = !matches!(what, Happening::Counted | Happening::RolledOver);
-        alarms.set(&mut self.open.counter, "counter.reset", subject(&self.plan), is_odd, || {
-            describe(what, raw, total)
-        });
+        alarms.set(
+            &mut self.open.counter,
+            "counter.reset",
+            subject(&self.plan),
+            is_odd,
+            || describe(what, raw, total),
+        );
     }
 
     /// The clock of readings was set back: windows begin anew, what was counted stays.
@@ -318,7 +348,9 @@ fn subject(plan: &TagPlan) -> Subject<'_> {
 fn describe(what: Happening, raw: f64, total: f64) -> String {
     match what {
         Happening::WasReset => {
-            format!("reset; it stands at {raw}, and what it counted just before that is not known (total {total})")
+            format!(
+                "reset; it stands at {raw}, and what it counted just before that is not known (total {total})"
+            )
         }
         Happening::WasPreset => format!("set to {raw}; counting goes on from there (total {total})"),
         Happening::Doubted => format!("{raw} is more than can have been counted; the total stays at {total}"),

@@ -30,9 +30,11 @@ impl Backoff {
         pause
     }
 
-    /// An attempt succeeded.
-    pub fn reset(&mut self) {
+    /// The pause after a connection that was established is lost: anywhere in `spread`, since all edges of a hub lose
+    /// it in the same moment. Pauses begin anew.
+    pub fn after_loss(&mut self, spread: Duration, rng: &mut impl Rng) -> Duration {
         self.current = self.min;
+        spread.mul_f64(rng.random_range(0.0..=1.0))
     }
 }
 
@@ -50,7 +52,53 @@ mod tests {
         assert!(pauses[0] <= Duration::from_secs(1));
         assert!(pauses[9] >= Duration::from_secs(15) && pauses[9] <= Duration::from_secs(30));
         assert_ne!(pauses[8], pauses[9]);
-        backoff.reset();
+        assert!(backoff.after_loss(Duration::from_secs(5), &mut rng) <= Duration::from_secs(5));
         assert!(backoff.next(&mut rng) <= Duration::from_secs(1));
+    }
+
+    /// When each of so many edges is connected again, in seconds after the hub came back. All lost it at 0; an
+    /// attempt while it is away fails at once, which is the worst case: a refused connection.
+    fn returns(edges: u64, away: Duration, seed: u64) -> Vec<u64> {
+        let (min, max) = crate::uplink::PAUSES;
+        let one = |edge| {
+            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed ^ (edge << 20));
+            let mut backoff = Backoff::new(min, max);
+            let mut at = backoff.after_loss(crate::uplink::RETURN_WITHIN, &mut rng);
+            while at < away {
+                at += backoff.next(&mut rng);
+            }
+            at.saturating_sub(away).as_secs()
+        };
+        (0..edges).map(one).collect()
+    }
+
+    fn most_in_one_second(returns: &[u64]) -> usize {
+        let mut seconds = std::collections::BTreeMap::<u64, usize>::new();
+        for second in returns {
+            *seconds.entry(*second).or_default() += 1;
+        }
+        seconds.into_values().max().unwrap_or(0)
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn t9_of_500_edges_no_second_holds_more_than_three_in_ten_however_short_the_outage(
+            away_ms in 0u64..3_600_000,
+            seed in proptest::prelude::any::<u64>(),
+        ) {
+            let returns = returns(500, Duration::from_millis(away_ms), seed);
+            proptest::prop_assert!(most_in_one_second(&returns) <= 150, "{}", most_in_one_second(&returns));
+            proptest::prop_assert!(returns.iter().all(|second| *second <= 31));
+        }
+
+        #[test]
+        fn t9_after_a_minute_no_second_holds_more_than_one_in_ten(
+            away_ms in 60_000u64..3_600_000,
+            seed in proptest::prelude::any::<u64>(),
+        ) {
+            let returns = returns(500, Duration::from_millis(away_ms), seed);
+            proptest::prop_assert!(most_in_one_second(&returns) <= 50, "{}", most_in_one_second(&returns));
+        }
     }
 }

@@ -28,6 +28,36 @@ impl std::fmt::Debug for Identity {
     }
 }
 
+/// What a connection is made with. The password goes along with a certificate: which of the two counts is the hub's
+/// decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// The client certificate, and the password.
+    Certificate,
+    /// The password alone.
+    Password,
+}
+
+impl Credential {
+    /// Chooses for an attempt after so many failed ones. `is_valid` says whether there is a certificate and whether
+    /// the edge's clock finds it valid. Attempts alternate, beginning with what should work: the clock may be wrong,
+    /// and a hub that refuses an expired certificate may take the password.
+    pub fn choose(is_valid: Option<bool>, failures: u32) -> Self {
+        match is_valid {
+            Some(is_valid) if is_valid == failures.is_multiple_of(2) => Self::Certificate,
+            None | Some(_) => Self::Password,
+        }
+    }
+
+    /// For the status page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Password => "password",
+        }
+    }
+}
+
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -105,6 +135,15 @@ mod tests {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!format!("{identity:?}").contains("s3cret"));
         assert_eq!(load(directory.path()).unwrap(), Some(identity));
+    }
+
+    #[test]
+    fn t11_an_expired_certificate_falls_back_to_the_password_and_a_wrong_clock_locks_nobody_out() {
+        use Credential::{Certificate, Password};
+        let attempts = |is_valid| [0, 1, 2].map(|failures| Credential::choose(is_valid, failures));
+        assert_eq!(attempts(None), [Password; 3]);
+        assert_eq!(attempts(Some(true)), [Certificate, Password, Certificate]);
+        assert_eq!(attempts(Some(false)), [Password, Certificate, Password]);
     }
 
     #[test]

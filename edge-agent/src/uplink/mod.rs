@@ -24,10 +24,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::{backoff::Backoff, identity::Identity};
+use self::{
+    backoff::Backoff,
+    identity::{Credential, Identity},
+};
 use crate::{
     clock,
     config::{Edge, Hub},
+    fleet::certificate::{self, Certificate},
     health::{Health, UplinkState},
     source::Acquired,
     spool::Outbox,
@@ -42,6 +46,11 @@ const PACKET_BYTES_MAX: u32 = 2 << 20;
 const INFLIGHT_MAX: u16 = 16;
 /// The spool is the queue; rumqttc's is only a hand-over.
 pub(crate) const CHANNEL: usize = 16;
+/// The first attempt after a lost connection comes within this: a hub that restarts has all its edges back by then,
+/// and not all in one second.
+pub const RETURN_WITHIN: Duration = Duration::from_secs(5);
+/// The shortest and the longest pause between attempts that fail.
+pub const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Everything the uplink needs to know.
 #[derive(Clone, Debug)]
@@ -60,6 +69,10 @@ pub struct Uplink {
     pub health: Arc<Health>,
     /// Where its alarms go.
     pub alarms: mpsc::Sender<Acquired>,
+    /// Where the hub's commands go, undecoded.
+    pub commands: mpsc::Sender<Vec<u8>>,
+    /// Where the client certificate lies.
+    pub data_dir: PathBuf,
 }
 
 /// A hub that cannot be connected to as configured.
@@ -105,7 +118,16 @@ impl Uplink {
         serde_json::to_vec(&status).expect("plain data serialises to memory")
     }
 
-    fn options(&self) -> Result<MqttOptions, UplinkError> {
+    /// The certificate, read anew for each connection: a renewed one is used at the next.
+    fn certificate(&self) -> Option<Certificate> {
+        self.hub.ca_file.as_ref()?;
+        certificate::load(&self.data_dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the client certificate cannot be used");
+            None
+        })
+    }
+
+    fn options(&self, certificate: Option<&Certificate>) -> Result<MqttOptions, UplinkError> {
         let (host, port) = self.hub.mqtt.rsplit_once(':').unwrap_or((&self.hub.mqtt, "1883"));
         let client_id = format!("{}/{}", self.edge.tenant, self.edge.name);
         let mut options = MqttOptions::new(client_id, host, port.parse().unwrap_or(1883));
@@ -132,7 +154,9 @@ impl Uplink {
                 path: path.clone(),
                 source,
             })?;
-            options.set_transport(Transport::tls(ca, None, None));
+            // The file holds the key and the chain; each reader takes its own.
+            let pair = certificate.map(|certificate| (certificate.pem.clone(), certificate.pem.clone()));
+            options.set_transport(Transport::tls(ca, pair, None));
         }
         Ok(options)
     }
@@ -146,9 +170,17 @@ impl Uplink {
 
 /// Keeps the hub supplied until `stop`.
 pub async fn run(uplink: Uplink, stop: CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    let mut failures = 0;
     loop {
-        let ended = match uplink.options() {
+        let certificate = uplink.certificate();
+        let is_valid = certificate
+            .as_ref()
+            .map(|certificate| certificate.is_valid(clock::now_us()));
+        let credential = Credential::choose(is_valid, failures);
+        uplink.health.uplink.set_signs_in_with(credential.name());
+        let certificate = certificate.filter(|_| credential == Credential::Certificate);
+        let ended = match uplink.options(certificate.as_ref()) {
             Ok(options) => session::hold(&uplink, options, &stop).await,
             Err(error) => session::Ended {
                 reason: error.to_string(),
@@ -158,10 +190,12 @@ pub async fn run(uplink: Uplink, stop: CancellationToken) {
         if stop.is_cancelled() {
             return;
         }
-        if ended.was_online {
-            backoff.reset();
-        }
-        let pause = backoff.next(&mut rand::rng());
+        failures = if ended.was_online { 0 } else { failures + 1 };
+        let pause = if ended.was_online {
+            backoff.after_loss(RETURN_WITHIN, &mut rand::rng())
+        } else {
+            backoff.next(&mut rand::rng())
+        };
         tracing::warn!(reason = %ended.reason, pause_ms = pause.as_millis() as u64, "hub not connected");
         uplink
             .health

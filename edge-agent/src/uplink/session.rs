@@ -47,13 +47,14 @@ pub struct Ended {
 enum Message {
     Connected,
     Acknowledgements(Vec<u8>),
+    Command(Vec<u8>),
 }
 
 /// Holds one connection until it is lost or `stop`.
 pub async fn hold(uplink: &Uplink, options: MqttOptions, stop: &CancellationToken) -> Ended {
     let (client, event_loop) = AsyncClient::new(options, CHANNEL);
     let (tx, mut messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-    let mut poller = tokio::spawn(poll(event_loop, tx));
+    let mut poller = tokio::spawn(poll(event_loop, tx, uplink.topic(Channel::Command)));
     let mut session = Session {
         uplink,
         client,
@@ -78,10 +79,13 @@ pub async fn hold(uplink: &Uplink, options: MqttOptions, stop: &CancellationToke
 }
 
 /// Drives the connection; ends at its first error, with the reason.
-async fn poll(mut event_loop: EventLoop, tx: mpsc::Sender<Message>) -> String {
+async fn poll(mut event_loop: EventLoop, tx: mpsc::Sender<Message>, commands: String) -> String {
     loop {
         let message = match event_loop.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => Message::Connected,
+            Ok(Event::Incoming(Packet::Publish(publish))) if publish.topic == commands.as_bytes() => {
+                Message::Command(publish.payload.to_vec())
+            }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
                 Message::Acknowledgements(publish.payload.to_vec())
             }
@@ -91,9 +95,10 @@ async fn poll(mut event_loop: EventLoop, tx: mpsc::Sender<Message>) -> String {
             Ok(_) => continue,
             Err(error) => return error.to_string(),
         };
-        // A message that does not fit may be dropped: what it acknowledged is sent and acknowledged again.
+        // A message that does not fit may be dropped: what it acknowledged is sent and acknowledged again, and a
+        // command is repeated until it is answered.
         if tx.try_send(message).is_err() {
-            tracing::debug!("acknowledgement dropped");
+            tracing::debug!("a message of the hub was dropped");
         }
     }
 }
@@ -129,6 +134,11 @@ impl Session<'_> {
                     None => return Err(Gone),
                     Some(Message::Connected) => self.introduce().await?,
                     Some(Message::Acknowledgements(bytes)) => self.acknowledged(&bytes).await?,
+                    Some(Message::Command(bytes)) => {
+                        if self.uplink.commands.try_send(bytes).is_err() {
+                            tracing::warn!("too many commands at once: the hub sends this one again");
+                        }
+                    }
                 },
                 result = changed.changed(), if self.was_online => {
                     if result.is_err() {
@@ -160,10 +170,12 @@ impl Session<'_> {
             .connections
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         tracing::info!(hub = %uplink.hub.mqtt, "hub connected");
-        self.client
-            .subscribe(uplink.topic(Channel::Ack), QoS::AtLeastOnce)
-            .await
-            .map_err(|_| Gone)?;
+        for channel in [Channel::Ack, Channel::Command] {
+            self.client
+                .subscribe(uplink.topic(channel), QoS::AtLeastOnce)
+                .await
+                .map_err(|_| Gone)?;
+        }
         self.say_status().await?;
         for id in uplink.outbox.dictionaries().await {
             self.say_dictionary(id).await?;

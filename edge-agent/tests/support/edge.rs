@@ -47,6 +47,11 @@ pub fn device(name: &str, address: SocketAddr, period: &str, timeout: &str, addr
 impl Edge {
     /// Starts the agent on a data directory and waits until it serves its page.
     pub async fn start(directory: &Path, config: &str) -> Self {
+        Self::start_by(directory, config, &["run"]).await
+    }
+
+    /// Starts it by another subcommand that takes the same arguments.
+    pub async fn start_by(directory: &Path, config: &str, subcommand: &[&str]) -> Self {
         let file = directory.join("edge.toml");
         std::fs::write(&file, config).unwrap();
         let data_dir = directory.join("data");
@@ -61,7 +66,8 @@ impl Edge {
         }
         let log = std::fs::File::create(directory.join("log.txt")).unwrap();
         let mut child = Command::new(PROGRAM)
-            .args(["run", "--config"])
+            .args(subcommand)
+            .arg("--config")
             .arg(&file)
             .arg("--data-dir")
             .arg(&data_dir)
@@ -96,10 +102,16 @@ impl Edge {
 
     /// `/status.json` now.
     pub async fn status(&self) -> Value {
-        let client = client();
-        let url = format!("http://{}/status.json", self.http);
-        let text = client.get(url).send().await.unwrap().text().await.unwrap();
-        serde_json::from_str(&text).unwrap()
+        self.try_status().await.expect("the page is served")
+    }
+
+    /// `/status.json` of whatever agent runs now: one that starts its parts anew serves on another port.
+    pub async fn try_status(&self) -> Option<Value> {
+        let ready = std::fs::read_to_string(self.data_dir.join("ready.json")).ok()?;
+        let ready: Value = serde_json::from_str(&ready).ok()?;
+        let url = format!("http://{}/status.json", ready["http"].as_str()?);
+        let response = client().get(url).send().await.ok()?;
+        serde_json::from_str(&response.text().await.ok()?).ok()
     }
 
     /// A page's text.
@@ -113,8 +125,9 @@ impl Edge {
     pub async fn until(&self, what: &str, enough: impl Fn(&Value) -> bool) -> Value {
         let waiting = async {
             loop {
-                let status = self.status().await;
-                if enough(&status) {
+                if let Some(status) = self.try_status().await
+                    && enough(&status)
+                {
                     return status;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -123,7 +136,7 @@ impl Edge {
         if let Ok(status) = tokio::time::timeout(WITHIN, waiting).await {
             return status;
         }
-        panic!("the agent never showed {what}: {:#}", self.status().await)
+        panic!("the agent never showed {what}: {:#?}", self.try_status().await)
     }
 
     /// Writes another configuration and tells the agent to read it.
@@ -167,6 +180,12 @@ impl Drop for Edge {
     fn drop(&mut self) {
         // Already gone after `kill` and `stop`.
         if matches!(self.child.try_wait(), Ok(None)) {
+            // What a launcher started would outlive it.
+            let ready = std::fs::read_to_string(self.data_dir.join("ready.json")).unwrap_or_default();
+            let ready: Value = serde_json::from_str(&ready).unwrap_or_default();
+            if let Some(pid) = ready["pid"].as_u64() {
+                drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status());
+            }
             drop(self.child.kill());
             drop(self.child.wait());
         }

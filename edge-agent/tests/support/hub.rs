@@ -1,5 +1,6 @@
 //! A hub written for tests: an MQTT 5 server for one edge that stores frames by identity and acknowledges them, or
-//! stays silent, or rejects, or asks for the dictionary first.
+//! stays silent, or rejects, or asks for the dictionary first. It gives commands until they are answered, and speaks
+//! TLS with client certificates where asked to.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,6 +11,7 @@ use std::{
 use bytes::BytesMut;
 use protocol::{
     ack::{self, Acknowledgement, Outcome, Subject},
+    command::{self, Command, CommandOutcome},
     event::Event,
     frame::{Frame, FrameId},
     tag::Dictionary,
@@ -20,11 +22,12 @@ use rumqttc::v5::mqttbytes::{
     v5::{ConnAck, ConnectReturnCode, Packet, PingResp, PubAck, Publish, SubAck, SubscribeReasonCode},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
     sync::watch,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
 /// What the hub does with a frame.
@@ -60,6 +63,8 @@ pub struct Stored {
     pub statuses: Vec<serde_json::Value>,
     /// User names that signed in.
     pub users: Vec<String>,
+    /// Of each sign-in, whether it came with a client certificate.
+    pub certificates: Vec<bool>,
 }
 
 impl Stored {
@@ -69,6 +74,16 @@ impl Stored {
             .values()
             .flat_map(|frame| frame.events.clone())
             .collect()
+    }
+
+    /// The answers to a command, in order of identity.
+    pub fn answers(&self, id: Uuid) -> Vec<CommandOutcome> {
+        let events = self.events().into_iter();
+        let answers = events.filter_map(|event| match event {
+            Event::CommandResult(result) if result.id == id => Some(result.outcome),
+            _ => None,
+        });
+        answers.collect()
     }
 
     pub fn readings(&self) -> usize {
@@ -83,24 +98,45 @@ pub struct Hub {
     pub stored: Arc<Mutex<Stored>>,
     policy: Arc<Mutex<Policy>>,
     changed: watch::Receiver<u64>,
+    commands: watch::Sender<Vec<Command>>,
+    cut: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
 impl Hub {
     pub async fn start(policy: Policy) -> Self {
+        Self::start_with(policy, None).await
+    }
+
+    /// A hub that speaks TLS only.
+    pub async fn start_with(policy: Policy, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stored = Arc::new(Mutex::new(Stored::default()));
         let policy = Arc::new(Mutex::new(policy));
         let (tx, changed) = watch::channel(0);
+        let (commands, commands_rx) = watch::channel(Vec::new());
+        let (cut, cut_rx) = watch::channel(0);
         let connection = Connection {
             stored: stored.clone(),
             policy: policy.clone(),
             changed: Arc::new(tx),
+            commands: commands_rx,
+            cut: cut_rx,
+            is_subscribed: false,
         };
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(connection.clone().serve(stream));
+                let (connection, tls) = (connection.clone(), tls.clone());
+                tokio::spawn(async move {
+                    let Some(tls) = tls else {
+                        return connection.serve(stream, false).await;
+                    };
+                    if let Ok(stream) = tls.accept(stream).await {
+                        let has_certificate = stream.get_ref().1.peer_certificates().is_some();
+                        connection.serve(stream, has_certificate).await;
+                    }
+                });
             }
         });
         Self {
@@ -108,8 +144,27 @@ impl Hub {
             stored,
             policy,
             changed,
+            commands,
+            cut,
             task,
         }
+    }
+
+    /// Gives a command, now and on every connection, whether it was answered or not.
+    pub fn command(&self, command: Command) {
+        self.commands.send_modify(|commands| commands.push(command));
+    }
+
+    /// Cuts every connection.
+    pub fn cut(&self) {
+        self.cut.send_modify(|count| *count += 1);
+    }
+
+    /// Waits for the first answer to a command.
+    pub async fn answer(&self, id: Uuid) -> CommandOutcome {
+        self.until("an answer", |stored| !stored.answers(id).is_empty())
+            .await;
+        self.stored.lock().unwrap().answers(id).remove(0)
     }
 
     pub fn set_policy(&self, policy: Policy) {
@@ -140,21 +195,50 @@ struct Connection {
     stored: Arc<Mutex<Stored>>,
     policy: Arc<Mutex<Policy>>,
     changed: Arc<watch::Sender<u64>>,
+    commands: watch::Receiver<Vec<Command>>,
+    cut: watch::Receiver<u64>,
+    is_subscribed: bool,
 }
 
 impl Connection {
-    async fn serve(self, mut stream: TcpStream) {
+    async fn serve(mut self, mut stream: impl AsyncRead + AsyncWrite + Unpin, has_certificate: bool) {
         let mut bytes = BytesMut::new();
         let mut has_dictionary = false;
+        self.cut.mark_unchanged();
+        let (mut commands, mut cut) = (self.commands.clone(), self.cut.clone());
         loop {
             let packet = match Packet::read(&mut bytes, Some(4 << 20)) {
                 Ok(packet) => packet,
-                Err(Error::InsufficientBytes(_)) => match stream.read_buf(&mut bytes).await {
-                    Ok(count) if count > 0 => continue,
-                    _ => return,
-                },
+                Err(Error::InsufficientBytes(_)) => {
+                    tokio::select! {
+                        read = stream.read_buf(&mut bytes) => match read {
+                            Ok(count) if count > 0 => {}
+                            _ => return,
+                        },
+                        _ = commands.changed(), if self.is_subscribed => {
+                            let given = commands.borrow_and_update().clone();
+                            if stream.write_all(&all_commands(&given)).await.is_err() {
+                                return;
+                            }
+                        }
+                        _ = cut.changed() => return,
+                    }
+                    continue;
+                }
                 Err(_) => return,
             };
+            if matches!(packet, Packet::Connect(..)) {
+                self.stored.lock().unwrap().certificates.push(has_certificate);
+            }
+            if let Packet::Subscribe(subscribe) = &packet
+                && subscribe
+                    .filters
+                    .iter()
+                    .any(|filter| filter.path.ends_with("/cmd"))
+            {
+                self.is_subscribed = true;
+                commands.mark_changed();
+            }
             let mut out = BytesMut::new();
             for reply in self.answer(packet, &mut has_dictionary) {
                 reply.write(&mut out, None).unwrap();
@@ -246,6 +330,16 @@ fn take_frame(
         subject: Subject::Frame(id),
         outcome,
     })
+}
+
+fn all_commands(given: &[Command]) -> BytesMut {
+    let mut out = BytesMut::new();
+    let topic = Topic::new("akron", "akron-1", Channel::Command).to_string();
+    for command in given {
+        let publish = Publish::new(topic.clone(), QoS::AtMostOnce, command::encode(command), None);
+        Packet::Publish(publish).write(&mut out, None).unwrap();
+    }
+    out
 }
 
 fn acknowledge(topic: &Topic, ack: &Acknowledgement) -> Packet {

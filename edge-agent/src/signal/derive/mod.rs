@@ -12,14 +12,14 @@ use protocol::{Micros, Quality, Reading, reading::Alias};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::{
+    cooling::Cooling,
+    integral::{Integral, Taken},
+};
 pub use self::{
     cooling::{Stretch, Told},
     integral::Integrand,
     state::{Condition, Rule},
-};
-use self::{
-    cooling::Cooling,
-    integral::{Integral, Taken},
 };
 use super::alarm::{Alarms, Subject};
 
@@ -191,7 +191,9 @@ impl Derived {
         };
         let before = self.reset_before.replace(value);
         let changed = before.is_some_and(|before| before.to_bits() != value.to_bits());
-        let is_wanted = reset.value.is_none_or(|wanted| (value - wanted).abs() < f64::EPSILON);
+        let is_wanted = reset
+            .value
+            .is_none_or(|wanted| (value - wanted).abs() < f64::EPSILON);
         if !(changed && is_wanted) {
             return;
         }
@@ -303,7 +305,10 @@ impl Derived {
             _ => {}
         }
         while window.len() >= VALUES_MAX
-            || window.len() > 1 && window.get(1).is_some_and(|(second_us, _)| at_us - second_us >= *window_us)
+            || window.len() > 1
+                && window
+                    .get(1)
+                    .is_some_and(|(second_us, _)| at_us - second_us >= *window_us)
         {
             window.pop_front();
         }
@@ -328,12 +333,7 @@ impl Derived {
         else {
             return Reading::bad(alias, at_us, Quality::BAD_CONFIGURATION);
         };
-        let taken = integral.take(
-            integrand,
-            (at_us, values[0]),
-            self.is_open,
-            self.plan.gap_us_max,
-        );
+        let taken = integral.take(integrand, (at_us, values[0]), self.is_open, self.plan.gap_us_max);
         if taken == Taken::Late {
             return Reading::bad(alias, at_us, Quality::BAD_TIMEOUT);
         }
@@ -349,7 +349,11 @@ impl Derived {
             is_broken,
             message,
         );
-        let quality = if is_sound { Quality::GOOD } else { Quality::UNCERTAIN };
+        let quality = if is_sound {
+            Quality::GOOD
+        } else {
+            Quality::UNCERTAIN
+        };
         Reading::new(alias, at_us, total, quality)
     }
 

@@ -1,15 +1,15 @@
 //! How do the parts make one agent? The only file that knows them all: opens the spool, starts the pipeline, the
-//! sources, the inspectors, the uplink and the local page, follows a changed configuration, and takes the parts down
-//! in the reverse order.
+//! sources, the inspectors, the uplink, the fleet's task and the local page, follows a changed configuration, and takes
+//! the parts down in the reverse order.
 
 use std::{
     io,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use protocol::sparkplug::edge_node::EdgeNode;
+use protocol::{Micros, command::CommandOutcome, limit::CriticalLimit, sparkplug::edge_node::EdgeNode};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -18,10 +18,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::{AgentError, Followed, ReloadError};
 use crate::{
     ccp::Engine,
     clock,
     config::Config,
+    fleet::{
+        self, Request, inbox, notify,
+        remote_config::Origin,
+        task::{Fleet, Running},
+    },
     health::{Health, UplinkState},
     inspect::{self, Mailbox},
     local::{self, Book, Local, badge::Badges},
@@ -29,7 +35,7 @@ use crate::{
     signal::Signals,
     source::{
         Acquired,
-        running::{Changes, Running as Sources, Surroundings},
+        running::{Running as Sources, Surroundings},
     },
     sparkplug::{self, Tap},
     spool::{self, Appender, Outbox, seal::Sealer, store::Limits},
@@ -38,117 +44,18 @@ use crate::{
 
 /// Batches of readings that may wait to be judged; sources wait beyond that, and say so.
 const ACQUIRED_WAITING_MAX: usize = 4_096;
+/// Commands of the hub that may wait; more are sent again.
+const COMMANDS_WAITING_MAX: usize = 64;
+/// Questions of the fleet's task that may wait.
+const REQUESTS_WAITING_MAX: usize = 8;
 /// How long tasks may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why the agent cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The data directory cannot be used.
-    #[error("data directory {}", path.display())]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The spool cannot be opened.
-    #[error("the spool cannot be opened")]
-    Spool(#[from] spool::store::StoreError),
-    /// The identity cannot be read.
-    #[error("the identity cannot be read")]
-    Identity(#[from] identity::IdentityError),
-    /// The local page cannot be served.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A thread cannot be started.
-    #[error("cannot start a thread")]
-    Thread(#[source] std::io::Error),
-    /// A part ended while the agent ran.
-    #[error("{0} ended unexpectedly; the log says why")]
-    Ended(&'static str),
-}
-
-/// A changed configuration for the running agent.
-#[derive(Debug)]
-pub struct Reload {
-    /// What it is told from here on.
-    pub config: Config,
-    /// What came of it.
-    pub answer: oneshot::Sender<Result<Reloaded, ReloadError>>,
-}
-
-/// What a reload did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    /// The sources that were touched.
-    pub sources: Changes,
-    /// Whether control points, tags or their rules changed.
-    pub has_new_rules: bool,
-    /// Parts of the configuration that changed and count from the next start only.
-    pub needs_restart: Vec<&'static str>,
-}
-
-/// Why a running agent keeps its configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReloadError {
-    /// It would be another agent.
-    #[error("the edge's name and tenant cannot change while it runs; restart the agent")]
-    OtherEdge,
-    /// Frames could not be explained.
-    #[error("the new tag dictionary cannot be written to disk")]
-    Disk,
-}
-
-/// Runs the agent until `stop`; everything acquired by then is on disk when it returns. `reloads` brings changed
-/// configurations.
-pub async fn run(
-    config: Config,
-    data_dir: &Path,
-    mut reloads: mpsc::Receiver<Reload>,
-    stop: CancellationToken,
-) -> Result<(), AgentError> {
-    let data_dir_error = |source| AgentError::DataDir {
-        path: data_dir.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(data_dir).map_err(data_dir_error)?;
-    // A ready file of an earlier start would send scripts to a port that is no longer ours.
-    local::clear_ready(data_dir);
-    let mut running = Running::start(config, data_dir).await?;
-    local::write_ready(data_dir, &running.http).map_err(data_dir_error)?;
-    tracing::info!(
-        edge = %running.config.edge.name, http = %running.http, tags = running.config.tag_count(), "agent running"
-    );
-    let ended = loop {
-        tokio::select! {
-            () = stop.cancelled() => break None,
-            part = running.ended() => break Some(part),
-            Some(reload) = reloads.recv() => {
-                let outcome = running.reload(reload.config).await;
-                if let Err(error) = &outcome {
-                    tracing::error!(%error, "configuration not changed");
-                }
-                drop(reload.answer.send(outcome));
-            }
-        }
-    };
-    running.stop().await;
-    local::clear_ready(data_dir);
-    tracing::info!("agent stopped");
-    // A part that ended would be a silence that nobody notices: the service manager starts the agent anew.
-    ended.map_or(Ok(()), |part| Err(AgentError::Ended(part)))
-}
-
 /// The agent's parts while they run.
-struct Running {
-    config: Config,
-    http: String,
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) http: String,
+    running: Running,
     sources: Sources,
     mailbox: Mailbox,
     node: Option<(JoinHandle<()>, CancellationToken)>,
@@ -158,14 +65,20 @@ struct Running {
     pipeline_stop: CancellationToken,
     uplink: Option<JoinHandle<()>>,
     uplink_stop: CancellationToken,
+    fleet: JoinHandle<()>,
+    fleet_stop: CancellationToken,
     page: JoinHandle<io::Result<()>>,
     pages: Local,
     spool: std::thread::JoinHandle<()>,
     outbox: Outbox,
 }
 
-impl Running {
-    async fn start(config: Config, data_dir: &Path) -> Result<Self, AgentError> {
+impl Parts {
+    pub(super) async fn start(
+        config: Config,
+        origin: &Origin,
+        data_dir: &Path,
+    ) -> Result<(Self, mpsc::Receiver<Request>), AgentError> {
         let identity = identity::load(data_dir)?;
         let boot = Uuid::now_v7();
         let health = Arc::new(Health::new(&config.edge.name, boot, clock::now_us()));
@@ -200,6 +113,21 @@ impl Running {
             inspectors = inspect::start(&config.vision, &mailbox, &acquired_tx, &health)
                 .map_err(AgentError::Thread)?;
         }
+        let (commands, commands_rx) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (requests_tx, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
+        let running: Running = Arc::new(Mutex::new((Arc::new(config.clone()), origin.clone())));
+        let fleet = Fleet {
+            data_dir: data_dir.to_owned(),
+            config: Arc::new(config.clone()),
+            origin: origin.clone(),
+            running: running.clone(),
+            health: health.clone(),
+            acquired: acquired_tx.clone(),
+            requests: requests_tx,
+        };
+        let fleet_stop = CancellationToken::new();
+        let fleet = tokio::spawn(fleet::task::run(fleet, commands_rx, fleet_stop.clone()));
+        tokio::spawn(notify::feed_watchdog(health.clone(), fleet_stop.clone()));
         let uplink_stop = CancellationToken::new();
         let uplink = identity.map(|identity| Uplink {
             edge: config.edge.clone(),
@@ -209,19 +137,17 @@ impl Running {
             outbox: spool.outbox.clone(),
             health: health.clone(),
             alarms: acquired_tx.clone(),
+            commands,
+            data_dir: data_dir.to_owned(),
         });
         let uplink = uplink.map(|uplink| tokio::spawn(uplink::run(uplink, uplink_stop.clone())));
         if uplink.is_none() {
-            tracing::warn!(
-                "not enrolled: readings are kept on disk and nothing is sent; run `foodflow-edge enroll --hub URL --code \
-                 CODE --data-dir {}` with a code from the hub, then restart",
-                data_dir.display()
-            );
-            health.uplink.set(UplinkState::NotEnrolled);
+            say_not_enrolled(data_dir, &health);
         }
-        Ok(Self {
+        let parts = Self {
             config,
             http,
+            running,
             sources,
             mailbox,
             node,
@@ -231,27 +157,36 @@ impl Running {
             pipeline_stop,
             uplink,
             uplink_stop,
+            fleet,
+            fleet_stop,
             page,
             pages,
             spool: spool.thread,
             outbox: spool.outbox,
-        })
+        };
+        Ok((parts, requests))
     }
 
     /// Waits for a part to end that should not.
-    async fn ended(&mut self) -> &'static str {
+    pub(super) async fn ended(&mut self) -> &'static str {
         tokio::select! {
             _ = &mut self.pipeline => "the pipeline",
             part = self.sources.ended() => part,
             () = self.outbox.ended() => "the spool",
             _ = &mut self.page => "the local page",
             () = task_ended(self.uplink.as_mut()) => "the uplink",
+            _ = &mut self.fleet => "the fleet's task",
         }
     }
 
     /// Sources first, so that nothing comes after the pipeline's last frame; the uplink while the spool still
     /// answers, so that it can take its leave; what it has not sent waits on disk.
-    async fn stop(self) {
+    pub(super) async fn stop(mut self) {
+        self.fleet_stop.cancel();
+        if !self.fleet.is_finished() && tokio::time::timeout(STOP_WITHIN, &mut self.fleet).await.is_err() {
+            tracing::warn!("the fleet's task did not stop in time");
+            self.fleet.abort();
+        }
         self.sources.stop().await;
         stop_inspecting(&self.mailbox, self.inspectors, &self.acquired).await;
         if let Some((node, stop)) = self.node {
@@ -278,19 +213,43 @@ impl Running {
         self.page.abort();
     }
 
+    /// Whether a configuration is that of another edge.
+    pub(super) fn is_other_edge(&self, config: &Config) -> bool {
+        (&config.edge.name, &config.edge.tenant) != (&self.config.edge.name, &self.config.edge.tenant)
+    }
+
+    /// Whether a configuration changes more than can be followed while the parts run.
+    pub(super) fn must_start_anew(&self, config: &Config) -> bool {
+        let before = &self.config;
+        let tags_stay = before.dictionary.tags.iter().all(|tag| {
+            let now = config.dictionary.tag(tag.alias);
+            now.is_some_and(|now| now.name == tag.name && now.unit == tag.unit)
+        });
+        let node_stays = before.sparkplug == config.sparkplug
+            && (config.sparkplug.is_none() || before.dictionary == config.dictionary);
+        let vision_stays =
+            before.vision == config.vision && before.cameras.is_empty() == config.cameras.is_empty();
+        !tags_stay
+            || !node_stays
+            || !vision_stays
+            || before.edge != config.edge
+            || before.hub != config.hub
+            || before.local_http != config.local_http
+            || before.spool != config.spool
+            || before.fleet != config.fleet
+    }
+
     /// Goes by another configuration from here on: what stays the same is not touched, so that nothing is missed.
-    async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
-        if (&config.edge.name, &config.edge.tenant) != (&self.config.edge.name, &self.config.edge.tenant) {
+    pub(super) async fn follow(&mut self, config: Config) -> Result<Followed, ReloadError> {
+        if self.is_other_edge(&config) {
             return Err(ReloadError::OtherEdge);
         }
-        let mut reloaded = Reloaded {
-            needs_restart: needs_restart(&self.config, &config),
-            has_new_rules: config.dictionary != self.config.dictionary || config.points != self.config.points
-                || config.signals != self.config.signals,
-            sources: Changes::default(),
-        };
+        let before = &self.config;
+        let has_new_rules = config.dictionary != before.dictionary
+            || config.points != before.points
+            || config.signals != before.signals;
         // First the words, then those who use them: no frame may hold an alias that its dictionary does not explain.
-        if reloaded.has_new_rules {
+        if has_new_rules {
             if !self.outbox.adopt(config.dictionary.clone()).await {
                 return Err(ReloadError::Disk);
             }
@@ -309,16 +268,50 @@ impl Running {
                 drop(is_done.await);
             }
         }
-        reloaded.sources = self.sources.follow(&config);
+        let sources = self.sources.follow(&config);
         self.pages.replace(book(&config));
         tracing::info!(
-            started = ?reloaded.sources.started, changed = ?reloaded.sources.changed,
-            stopped = ?reloaded.sources.stopped, rules = reloaded.has_new_rules,
-            needs_restart = ?reloaded.needs_restart, "configuration followed"
+            started = ?sources.started, changed = ?sources.changed, stopped = ?sources.stopped, rules = has_new_rules,
+            "configuration followed"
         );
+        locked(&self.running).0 = Arc::new(config.clone());
         self.config = config;
-        Ok(reloaded)
+        Ok(Followed {
+            sources,
+            has_new_rules,
+        })
     }
+
+    /// Where the configuration that runs came from.
+    pub(super) fn say_origin(&self, origin: Origin) {
+        locked(&self.running).1 = origin;
+    }
+
+    /// Puts critical limits into force.
+    pub(super) async fn set_limits(&self, limits: Vec<CriticalLimit>) -> CommandOutcome {
+        let _ = limits;
+        inbox::refused("this version of the agent does not do that")
+    }
+
+    /// Sends again what was sealed in this time.
+    pub(super) async fn replay(&self, from_us: Micros, to_us: Micros) -> CommandOutcome {
+        let _ = (from_us, to_us);
+        inbox::refused("this version of the agent does not do that")
+    }
+}
+
+/// A panic while holding the lock cannot leave the two plain values half-written.
+fn locked(running: &Running) -> std::sync::MutexGuard<'_, (Arc<Config>, Origin)> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn say_not_enrolled(data_dir: &Path, health: &Health) {
+    tracing::warn!(
+        "not enrolled: readings are kept on disk and nothing is sent; run `foodflow-edge enroll --hub URL --code CODE \
+         --data-dir {}` with a code from the hub, then restart",
+        data_dir.display()
+    );
+    health.uplink.set(UplinkState::NotEnrolled);
 }
 
 /// The Sparkplug edge node, when one is configured.
@@ -341,29 +334,6 @@ fn start_node(
     let stop = CancellationToken::new();
     let task = sparkplug::run(node.clone(), edge, tapped, health.clone(), stop.clone());
     (Some(tap), Some((tokio::spawn(task), stop)))
-}
-
-/// The sections that changed and count from the next start only.
-fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("edge", before.edge != after.edge),
-        ("hub", before.hub != after.hub),
-        ("local", before.local_http != after.local_http),
-        ("spool", before.spool != after.spool),
-        (
-            "sparkplug",
-            before.sparkplug != after.sparkplug
-                || after.sparkplug.is_some() && before.dictionary != after.dictionary,
-        ),
-        (
-            "vision",
-            before.vision != after.vision || before.cameras.is_empty() && !after.cameras.is_empty(),
-        ),
-    ];
-    changed
-        .into_iter()
-        .filter_map(|(section, is_changed)| is_changed.then_some(section))
-        .collect()
 }
 
 /// Every picture that was taken from its directory becomes a record, looked at or not.
