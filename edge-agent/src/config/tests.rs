@@ -1,5 +1,7 @@
 //! Does every seeded mistake show, with its line? One small fault in the shipped reference at a time.
 
+use protocol::reading::Alias;
+
 use super::*;
 
 /// A configuration with one fault: the reference with `from` replaced by `to`, and what must be said about it.

@@ -28,7 +28,7 @@ impl Vitals {
     pub fn of(health: &Health) -> Self {
         let mut known = BTreeSet::new();
         let mut up = BTreeSet::new();
-        for source in health.sources.iter().map(|source| source.snapshot()) {
+        for source in health.sources().iter().map(|source| source.snapshot()) {
             let name = format!("{}/{}", source.kind, source.name);
             if source.state == SourceState::Up {
                 up.insert(name.clone());

@@ -30,6 +30,11 @@ impl Backoff {
         pause
     }
 
+    /// An attempt succeeded.
+    pub fn reset(&mut self) {
+        self.current = self.min;
+    }
+
     /// The pause after a connection that was established is lost: anywhere in `spread`, since all edges of a hub lose
     /// it in the same moment. Pauses begin anew.
     pub fn after_loss(&mut self, spread: Duration, rng: &mut impl Rng) -> Duration {
