@@ -70,12 +70,13 @@ impl Plant {
     /// Offers a program as version 9.0.0.
     async fn offer(&self, program: Vec<u8>, id: u128) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/foodflow-edge", listener.local_addr().unwrap());
         let manifest = Manifest {
             version: "9.0.0".parse().unwrap(),
             target: target(),
             sha256: durable::sha256_hex(&program),
             size: program.len() as u64,
-            url: format!("http://{}/foodflow-edge", listener.local_addr().unwrap()),
+            url: Some(url),
             min_version: None,
             released: "2026-11-20".to_owned(),
         };
