@@ -308,6 +308,8 @@ mod tests {
     }
 
     proptest! {
+        // Signing is slow in a debug build.
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn any_changed_bit_of_a_signed_manifest_is_noticed(at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let mut bytes = serde_json::to_vec(&manifest("1.2.3")).unwrap();
