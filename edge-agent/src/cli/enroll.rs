@@ -56,6 +56,7 @@ pub async fn run(args: EnrollArgs) -> anyhow::Result<()> {
     drop(rustls::crypto::ring::default_provider().install_default());
     let enrolled = ask(&args).await?;
     let path = identity::save(&args.data_dir, &enrolled.identity)?;
+    identity::save_hub_url(&args.data_dir, &args.hub)?;
     let name = format!("{}/{}", enrolled.tenant, enrolled.edge);
     let certificate = match &enrolled.certificate_pem {
         Some(chain) => Some(certificate::install(

@@ -90,9 +90,9 @@ struct SignArgs {
     /// Its version, like 1.2.3.
     #[arg(long, value_name = "VERSION")]
     version: Version,
-    /// Where edges fetch it.
+    /// Where edges fetch it; at their hub, by its hash, when absent.
     #[arg(long, value_name = "URL")]
-    url: String,
+    url: Option<String>,
     /// What it runs on; this machine's when absent.
     #[arg(long, value_name = "TRIPLE", default_value_t = manifest::target())]
     target: String,

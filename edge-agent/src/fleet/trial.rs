@@ -118,7 +118,7 @@ async fn reload(fleet: &Fleet, running: &Running, config: Config, origin: Origin
 
 /// Watches until the trial is decided, and makes the decision last.
 async fn decide(fleet: &Fleet, running: &Running, trial: Trial) -> CommandOutcome {
-    let within = fleet.config.fleet.probation;
+    let within = current(running).0.fleet.probation;
     let mut gate = Gate::new(trial.before, trial.has_new_hub, within / 6, within);
     let verdict = watch(fleet, &mut gate).await;
     let state = match remote_config::load(&fleet.data_dir) {

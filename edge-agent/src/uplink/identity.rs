@@ -10,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::durable;
+
 /// MQTT credentials.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -116,6 +118,27 @@ pub fn save(data_dir: &Path, identity: &Identity) -> Result<PathBuf, IdentityErr
         Ok(()) => Ok(path),
         Err(source) => Err(IdentityError::Io { path, source }),
     }
+}
+
+fn hub_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("hub.json")
+}
+
+/// The hub's HTTP address, without a slash at its end, as this edge was enrolled there; none before.
+///
+/// # Errors
+/// The disk's.
+pub fn hub_url(data_dir: &Path) -> io::Result<Option<String>> {
+    durable::load_json(&hub_path(data_dir))
+}
+
+/// Remembers the hub's HTTP address.
+///
+/// # Errors
+/// The disk's.
+pub fn save_hub_url(data_dir: &Path, url: &str) -> io::Result<()> {
+    let path = hub_path(data_dir);
+    durable::perform(&durable::replace_json(&path, &url.trim_end_matches('/'))?)
 }
 
 #[cfg(test)]

@@ -3,9 +3,16 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Response},
+    routing::get,
+};
 use ed25519_dalek::{Signer as _, SigningKey};
 use edge_agent::fleet::{
     durable,
@@ -15,6 +22,7 @@ use edge_agent::fleet::{
         versions::{self, Installed},
     },
 };
+use futures_util::StreamExt as _;
 use protocol::command::{Command, CommandOutcome, Order};
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -35,6 +43,9 @@ fn key() -> SigningKey {
 fn good() -> Vec<u8> {
     format!("#!/bin/sh\nexec {PROGRAM} \"$@\"\n").into_bytes()
 }
+
+/// The ranges that were asked for.
+type Asked = Arc<Mutex<Vec<Option<String>>>>;
 
 struct Plant {
     directory: tempfile::TempDir,
@@ -69,17 +80,49 @@ impl Plant {
 
     /// Offers a program as version 9.0.0.
     async fn offer(&self, program: Vec<u8>, id: u128) {
+        let served = program.clone();
+        let app = Router::new().route("/foodflow-edge", get(move || async move { served.clone() }));
+        self.offer_by(app, &program, id).await;
+    }
+
+    /// Offers one of which the first answer stops after ten bytes; which ranges were asked for.
+    async fn offer_slowly(&self, program: Vec<u8>, id: u128) -> Asked {
+        let asked = Asked::default();
+        let (served, noted) = (program.clone(), asked.clone());
+        let answer = move |headers: HeaderMap| {
+            let range = headers
+                .get("range")
+                .map(|range| range.to_str().unwrap().to_owned());
+            noted.lock().unwrap().push(range.clone());
+            let rest = served[10..].to_vec();
+            let first = futures_util::stream::iter([Ok::<_, std::io::Error>(served[..10].to_vec())]);
+            async move {
+                if range.is_none() {
+                    let never = first.chain(futures_util::stream::pending());
+                    return Response::new(Body::from_stream(never));
+                }
+                let range = format!("bytes 10-{}/{}", rest.len() + 9, rest.len() + 10);
+                let response = Response::builder().status(206).header("content-range", range);
+                response.body(Body::from(rest)).unwrap()
+            }
+        };
+        let app = Router::new().route("/foodflow-edge", get(answer));
+        self.offer_by(app, &program, id).await;
+        asked
+    }
+
+    async fn offer_by(&self, app: Router, program: &[u8], id: u128) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/foodflow-edge", listener.local_addr().unwrap());
         let manifest = Manifest {
             version: "9.0.0".parse().unwrap(),
             target: target(),
-            sha256: durable::sha256_hex(&program),
+            sha256: durable::sha256_hex(program),
             size: program.len() as u64,
-            url: format!("http://{}/foodflow-edge", listener.local_addr().unwrap()),
+            url: Some(url),
             min_version: None,
             released: "2026-11-20".to_owned(),
         };
-        let app = Router::new().route("/foodflow-edge", get(move || async move { program.clone() }));
         tokio::spawn(async move { axum::serve(listener, app).await });
         let manifest = serde_json::to_vec(&manifest).unwrap();
         self.hub.command(Command {
@@ -176,6 +219,39 @@ async fn t32_a_kill_between_staging_and_the_first_start_is_made_up_for() {
     .await;
     let state = versions::load(&plant.data_dir()).unwrap();
     assert_eq!(state.current.unwrap().version.to_string(), "9.0.0");
+    assert_eq!(edge.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn t32_a_power_cut_during_the_trial_does_not_end_it() {
+    let plant = Plant::start().await;
+    stage(&plant.data_dir(), &good());
+    let edge = plant.launch().await;
+    // Either on trial or just kept: both must come through.
+    edge.power_cut();
+    let edge = plant.launch().await;
+    edge.until("a kept version", |_| {
+        versions::load(&plant.data_dir()).is_ok_and(|state| state.trial.is_none())
+    })
+    .await;
+    let state = versions::load(&plant.data_dir()).unwrap();
+    assert_eq!(state.current.unwrap().version.to_string(), "9.0.0");
+    assert_eq!(edge.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn t32_a_power_cut_during_the_download_is_made_up_for_by_the_repeated_command() {
+    let plant = Plant::start().await;
+    let edge = plant.launch().await;
+    let asked = plant.offer_slowly(good(), 1).await;
+    let part = versions::program(&plant.data_dir(), "9.0.0".parse().unwrap()).with_extension("part");
+    while std::fs::metadata(&part).map_or(0, |part| part.len()) < 10 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    edge.power_cut();
+    let edge = plant.launch().await;
+    assert_eq!(plant.hub.answer(Uuid::from_u128(1)).await, CommandOutcome::Done);
+    assert_eq!(*asked.lock().unwrap(), [None, Some("bytes=10-".to_owned())]);
     assert_eq!(edge.stop().await, Some(0));
 }
 

@@ -153,6 +153,22 @@ impl Edge {
         self.child.wait().unwrap();
     }
 
+    /// SIGKILL to the launcher and to what it started, as a power cut would.
+    pub fn power_cut(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.kill_started();
+    }
+
+    /// Ends what a launcher started, which would outlive it.
+    fn kill_started(&self) {
+        let ready = std::fs::read_to_string(self.data_dir.join("ready.json")).unwrap_or_default();
+        let ready: Value = serde_json::from_str(&ready).unwrap_or_default();
+        if let Some(pid) = ready["pid"].as_u64() {
+            drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status());
+        }
+    }
+
     /// SIGTERM; the exit code.
     pub async fn stop(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
@@ -180,12 +196,7 @@ impl Drop for Edge {
     fn drop(&mut self) {
         // Already gone after `kill` and `stop`.
         if matches!(self.child.try_wait(), Ok(None)) {
-            // What a launcher started would outlive it.
-            let ready = std::fs::read_to_string(self.data_dir.join("ready.json")).unwrap_or_default();
-            let ready: Value = serde_json::from_str(&ready).unwrap_or_default();
-            if let Some(pid) = ready["pid"].as_u64() {
-                drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status());
-            }
+            self.kill_started();
             drop(self.child.kill());
             drop(self.child.wait());
         }

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{super::durable, manifest::Manifest};
-use crate::uplink::backoff::Backoff;
+use crate::uplink::{backoff::Backoff, identity::Identity};
 
 /// Left free for the spool: a program never takes the last of the disk.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -55,6 +55,15 @@ pub enum DownloadError {
     },
 }
 
+/// Where a program lies.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its address.
+    pub url: String,
+    /// What is shown there; none to strangers.
+    pub identity: Option<Identity>,
+}
+
 /// What one attempt came to.
 enum Failed {
     /// Another attempt may help.
@@ -78,7 +87,12 @@ fn disk(path: &Path) -> impl Fn(io::Error) -> DownloadError + '_ {
 ///
 /// # Errors
 /// [`DownloadError`]; what came stays for the next time, unless it is wrong.
-pub async fn fetch(manifest: &Manifest, program: &Path, ca_file: Option<&Path>) -> Result<(), DownloadError> {
+pub async fn fetch(
+    manifest: &Manifest,
+    place: &Place,
+    program: &Path,
+    ca_file: Option<&Path>,
+) -> Result<(), DownloadError> {
     let part = part_path(program);
     if program.exists() {
         return Ok(());
@@ -97,7 +111,7 @@ pub async fn fetch(manifest: &Manifest, program: &Path, ca_file: Option<&Path>) 
             free_bytes(directory).map_err(disk(directory))?,
             manifest.size - before.min(manifest.size),
         )?;
-        let reason = match attempt(&client, manifest, &part).await {
+        let reason = match attempt(&client, manifest, place, &part).await {
             Ok(()) => continue,
             Err(Failed::Final(error)) => return Err(error),
             Err(Failed::Passing(reason)) => reason,
@@ -105,7 +119,7 @@ pub async fn fetch(manifest: &Manifest, program: &Path, ca_file: Option<&Path>) 
         attempts = if have(&part) > before { 1 } else { attempts + 1 };
         if attempts >= ATTEMPTS_MAX {
             return Err(DownloadError::Unreachable {
-                url: manifest.url.clone(),
+                url: place.url.clone(),
                 reason,
             });
         }
@@ -155,10 +169,19 @@ fn free_bytes(directory: &Path) -> io::Result<u64> {
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
-async fn attempt(client: &reqwest::Client, manifest: &Manifest, part: &Path) -> Result<(), Failed> {
+async fn attempt(
+    client: &reqwest::Client,
+    manifest: &Manifest,
+    place: &Place,
+    part: &Path,
+) -> Result<(), Failed> {
     let passing = |error: reqwest::Error| Failed::Passing(error.to_string());
     let from = have(part);
-    let request = client.get(&manifest.url);
+    let request = client.get(&place.url);
+    let request = match &place.identity {
+        Some(identity) => request.basic_auth(&identity.mqtt_username, Some(&identity.mqtt_password)),
+        None => request,
+    };
     let request = if from > 0 {
         request.header(header::RANGE, format!("bytes={from}-"))
     } else {

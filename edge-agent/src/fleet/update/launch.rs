@@ -84,7 +84,7 @@ pub async fn run(launch: &Launch) -> io::Result<u8> {
 /// Decides what to start and puts that on disk first. A state that cannot be read or written must not keep the line
 /// without an agent: then it is the packaged one.
 fn next_program(launch: &Launch) -> (PathBuf, bool) {
-    let packaged = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/foodflow-edge"));
+    let packaged = packaged_program();
     let decided = versions::load(&launch.data_dir).and_then(|state| {
         let (next, start) = state.start(manifest::running(), |installed| {
             is_whole(&launch.data_dir, installed)
@@ -101,6 +101,15 @@ fn next_program(launch: &Launch) -> (PathBuf, bool) {
             tracing::error!(%error, "installed versions are not known: the packaged one is started");
             (packaged, true)
         }
+    }
+}
+
+/// The program that this launcher is. A package that was upgraded meanwhile has put another in its place.
+fn packaged_program() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/foodflow-edge"));
+    match path.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
+        Some(replaced) => PathBuf::from(replaced),
+        None => path,
     }
 }
 

@@ -13,7 +13,7 @@ use protocol::command::CommandOutcome;
 use uuid::Uuid;
 
 use self::{
-    download::DownloadError,
+    download::{DownloadError, Place},
     manifest::{Manifest, ManifestError},
     versions::{Installed, Trial},
 };
@@ -24,6 +24,7 @@ use super::{
     task::Fleet,
     trial::watch,
 };
+use crate::uplink::identity;
 
 /// Set by the launcher for what it starts.
 pub const LAUNCHED: &str = "FOODFLOW_LAUNCHED";
@@ -44,6 +45,9 @@ pub enum UpdateError {
     /// It did not arrive.
     #[error(transparent)]
     Download(#[from] DownloadError),
+    /// Nobody says where it lies.
+    #[error("the manifest names no `url`, and this edge does not know its hub's address: enrol it again")]
+    NoPlace,
     /// The disk refuses.
     #[error("the disk: {0}")]
     Disk(#[from] io::Error),
@@ -66,6 +70,24 @@ pub fn admitted(
     let manifest = manifest::verify(manifest, signature, keys)?;
     let is_new = manifest::admit(&manifest, manifest::running(), &manifest::target())?;
     Ok(is_new.then_some(manifest))
+}
+
+/// Where a program is fetched from. The edge's password goes to its own hub and to nobody else.
+fn place(manifest: &Manifest, data_dir: &Path) -> Result<Place, UpdateError> {
+    let hub = identity::hub_url(data_dir)?;
+    let at_hub = |hub: &String| format!("{hub}/api/v1/edge-artefacts/{}", manifest.sha256.to_lowercase());
+    let url = match (&manifest.url, &hub) {
+        (Some(url), _) => url.clone(),
+        (None, Some(hub)) => at_hub(hub),
+        (None, None) => return Err(UpdateError::NoPlace),
+    };
+    let is_hub = hub.is_some_and(|hub| url.starts_with(&format!("{hub}/")));
+    let identity = if is_hub {
+        identity::load(data_dir).map_err(io::Error::other)?
+    } else {
+        None
+    };
+    Ok(Place { url, identity })
 }
 
 /// Puts a program that lies complete at its `.part` on trial: the next start is its first.
@@ -128,7 +150,8 @@ async fn fetch_and_stage(
             .is_some_and(|current| current.version == manifest.version);
     if !is_staged {
         let program = versions::program(&fleet.data_dir, manifest.version);
-        download::fetch(&manifest, &program, fleet.config.hub.ca_file.as_deref()).await?;
+        let place = place(&manifest, &fleet.data_dir)?;
+        download::fetch(&manifest, &place, &program, fleet.config.hub.ca_file.as_deref()).await?;
         let (data_dir, before) = (fleet.data_dir.clone(), Vitals::of(&fleet.health));
         let staging = tokio::task::spawn_blocking(move || stage(&data_dir, &manifest, command, before));
         staging.await.map_err(io::Error::other)??;
@@ -157,6 +180,51 @@ pub(super) async fn confirm(fleet: &Fleet, trial: Trial) -> Option<CommandOutcom
             // The launcher will start the version before it, and that answers.
             tracing::error!(%error, "the new version cannot report that it runs well");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uplink::identity::Identity;
+
+    fn manifest(url: Option<&str>) -> Manifest {
+        Manifest {
+            version: manifest::running(),
+            target: manifest::target(),
+            sha256: "AB".repeat(32),
+            size: 1,
+            url: url.map(str::to_owned),
+            min_version: None,
+            released: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_edges_password_goes_to_its_own_hub_and_to_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            place(&manifest(None), directory.path()),
+            Err(UpdateError::NoPlace)
+        ));
+        let identity = Identity {
+            mqtt_username: "akron/akron-1".to_owned(),
+            mqtt_password: "secret".to_owned(),
+        };
+        identity::save(directory.path(), &identity).unwrap();
+        identity::save_hub_url(directory.path(), "https://hub.example/").unwrap();
+        let place = |url| place(&manifest(url), directory.path()).unwrap();
+        let at_hub = place(None);
+        assert_eq!(at_hub.identity, Some(identity));
+        let by_hash = format!("https://hub.example/api/v1/edge-artefacts/{}", "ab".repeat(32));
+        assert_eq!(at_hub.url, by_hash);
+        for stranger in [
+            "https://hub.example.evil/p",
+            "https://other.example/p",
+            "http://hub.example/p",
+        ] {
+            assert_eq!(place(Some(stranger)).identity, None, "{stranger}");
         }
     }
 }

@@ -48,12 +48,13 @@ async fn serve(program: &[u8], cut_after: Option<usize>, knows_ranges: bool) -> 
         asked: Arc::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/program", listener.local_addr().unwrap());
     let manifest = Manifest {
         version: "9.0.0".parse().unwrap(),
         target: String::new(),
         sha256: durable::sha256_hex(program),
         size: program.len() as u64,
-        url: format!("http://{}/program", listener.local_addr().unwrap()),
+        url: Some(url),
         min_version: None,
         released: String::new(),
     };
@@ -64,12 +65,19 @@ async fn serve(program: &[u8], cut_after: Option<usize>, knows_ranges: bool) -> 
     (served, manifest)
 }
 
+fn place(manifest: &Manifest) -> Place {
+    Place {
+        url: manifest.url.clone().unwrap(),
+        identity: None,
+    }
+}
+
 #[tokio::test]
 async fn t32_a_download_that_is_cut_goes_on_where_it_was_and_ends_as_signed() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("9.0.0").join("foodflow-edge");
     let (served, manifest) = serve(&vec![7; 25_000], Some(10_000), true).await;
-    fetch(&manifest, &program, None).await.unwrap();
+    fetch(&manifest, &place(&manifest), &program, None).await.unwrap();
     assert!(!program.exists(), "not a program before its hash was looked at");
     finish(&program, &manifest).unwrap();
     assert_eq!(fs::read(&program).unwrap(), vec![7; 25_000]);
@@ -81,7 +89,7 @@ async fn t32_a_download_that_is_cut_goes_on_where_it_was_and_ends_as_signed() {
     let wanted = [None, Some("bytes=10000-"), Some("bytes=20000-")];
     assert_eq!(asked, wanted.map(|range| range.map(str::to_owned)));
     // Once it is there it is not fetched again.
-    fetch(&manifest, &program, None).await.unwrap();
+    fetch(&manifest, &place(&manifest), &program, None).await.unwrap();
     assert_eq!(served.asked.lock().unwrap().len(), 3);
 }
 
@@ -91,7 +99,7 @@ async fn a_server_that_knows_no_ranges_is_read_from_the_start() {
     let program = directory.path().join("foodflow-edge");
     let (_served, manifest) = serve(&[7; 5_000], None, false).await;
     fs::write(part_path(&program), [1; 3_000]).unwrap();
-    fetch(&manifest, &program, None).await.unwrap();
+    fetch(&manifest, &place(&manifest), &program, None).await.unwrap();
     finish(&program, &manifest).unwrap();
 }
 
@@ -101,11 +109,13 @@ async fn what_is_longer_than_signed_or_other_than_signed_never_becomes_a_program
     let program = directory.path().join("foodflow-edge");
     let (_served, mut manifest) = serve(&[7; 5_000], None, true).await;
     manifest.size = 4_000;
-    let error = fetch(&manifest, &program, None).await.unwrap_err();
+    let error = fetch(&manifest, &place(&manifest), &program, None)
+        .await
+        .unwrap_err();
     assert!(matches!(error, DownloadError::Wrong(_)), "{error}");
     assert!(!part_path(&program).exists());
     (manifest.size, manifest.sha256) = (5_000, "00".repeat(32));
-    fetch(&manifest, &program, None).await.unwrap();
+    fetch(&manifest, &place(&manifest), &program, None).await.unwrap();
     let error = finish(&program, &manifest).unwrap_err();
     assert!(error.to_string().contains("SHA-256"), "{error}");
     assert!(!program.exists() && !part_path(&program).exists());
@@ -131,7 +141,7 @@ async fn t32_a_disk_that_refuses_ends_the_download_with_the_files_name() {
     let blocked = directory.path().join("9.0.0");
     fs::write(&blocked, "a file where a directory should be").unwrap();
     let (_served, manifest) = serve(&[7; 100], None, true).await;
-    let error = fetch(&manifest, &blocked.join("foodflow-edge"), None)
+    let error = fetch(&manifest, &place(&manifest), &blocked.join("foodflow-edge"), None)
         .await
         .unwrap_err();
     assert!(
