@@ -13,5 +13,7 @@ mod agent {
     mod commands;
     mod crash;
     mod devices;
+    mod manual;
+    mod signals;
     mod uplink;
 }
