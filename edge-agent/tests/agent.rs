@@ -22,6 +22,8 @@ mod agent {
     mod service;
     mod sparkplug;
     mod sparkplug_fault;
+    mod manual;
+    mod signals;
     mod uplink;
     mod versions;
 }

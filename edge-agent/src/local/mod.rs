@@ -206,3 +206,6 @@ pub fn clear_ready(data_dir: &Path) {
         tracing::warn!(%error, path = %path.display(), "ready file not removed");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,3 +192,121 @@ fn subject(plan: &ManualPlan) -> Subject<'_> {
         line: plan.line.as_deref(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::Quality;
+
+    use super::*;
+
+    const MINUTE: Micros = 60_000_000;
+
+    fn check(gate: Option<(Alias, f64)>) -> Check {
+        Check::new(ManualPlan {
+            alias: Alias(0),
+            name: "TT-403.HAND".to_owned(),
+            line: None,
+            unit: "degC".to_owned(),
+            description: String::new(),
+            low: None,
+            high: None,
+            every_us: Some(60 * MINUTE),
+            grace_us: 5 * MINUTE,
+            gate,
+        })
+    }
+
+    /// What is said at each minute: of alarms raised or cleared, and how many checks are on record as not made.
+    fn said(check: &mut Check, minute: i64, readings: &[Reading]) -> (Vec<bool>, u32) {
+        let mut events = Vec::new();
+        let mut alarms = Alarms {
+            at_us: minute * MINUTE,
+            new_id: Uuid::now_v7,
+            events: &mut events,
+        };
+        for reading in readings {
+            check.observe(reading, &mut alarms);
+        }
+        check.tick(minute * MINUTE, &mut alarms);
+        let (mut raised, mut missed) = (Vec::new(), 0);
+        for event in events {
+            match event {
+                Event::Alarm(alarm) => raised.push(alarm.active),
+                Event::NotRead(record) => missed += record.due,
+                other => panic!("{other:?}"),
+            }
+        }
+        (raised, missed)
+    }
+
+    fn entered(minute: i64) -> Reading {
+        Reading::new(Alias(0), minute * MINUTE, 3.4, Quality::GOOD)
+    }
+
+    #[test]
+    fn a_check_that_is_made_in_time_is_no_alarm() {
+        let mut check = check(None);
+        for minute in 0..600 {
+            let readings = if minute % 62 == 0 { vec![entered(minute)] } else { Vec::new() };
+            assert_eq!(said(&mut check, minute, &readings), (Vec::new(), 0), "{minute}");
+        }
+    }
+
+    #[test]
+    fn a_check_that_is_not_made_is_alarmed_once_after_its_grace_and_on_record_every_time() {
+        let mut check = check(None);
+        said(&mut check, 0, &[entered(0)]);
+        let (mut alarms, mut missed) = (Vec::new(), Vec::new());
+        for minute in 1..=190 {
+            let (raised, count) = said(&mut check, minute, &[]);
+            alarms.extend(raised.into_iter().map(|active| (minute, active)));
+            missed.extend((count > 0).then_some((minute, count)));
+        }
+        assert_eq!(alarms, [(66, true)]);
+        assert_eq!(missed, [(66, 1), (126, 1), (186, 1)]);
+        assert_eq!(said(&mut check, 191, &[entered(191)]), (vec![false], 0));
+    }
+
+    #[test]
+    fn time_in_which_nothing_ran_is_on_record_after_a_restart() {
+        let mut before = check(None);
+        said(&mut before, 0, &[entered(0)]);
+        let mut after = check(None);
+        after.restore(&before.save().unwrap()).unwrap();
+        // Due at 60, 120 and 180.
+        assert_eq!(said(&mut after, 200, &[]), (vec![true], 3));
+        assert_eq!(said(&mut after, 201, &[]), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn an_entry_of_an_old_measurement_does_not_make_up_for_the_missed_one() {
+        let mut check = check(None);
+        said(&mut check, 0, &[entered(0)]);
+        assert_eq!(said(&mut check, 70, &[]), (vec![true], 1));
+        // Measured at minute 3, entered at 71: the one due at 120 is still due then.
+        said(&mut check, 71, &[entered(3)]);
+        assert_eq!(said(&mut check, 126, &[]).1, 1);
+    }
+
+    #[test]
+    fn while_the_line_stands_nothing_is_due_and_a_line_that_is_not_known_runs() {
+        let gate = |minute: i64, value: f64| Reading::new(Alias(1), minute * MINUTE, value, Quality::GOOD);
+        let mut check = check(Some((Alias(1), 1.0)));
+        for minute in 0..300 {
+            assert_eq!(said(&mut check, minute, &[gate(minute, 0.0)]), (Vec::new(), 0));
+        }
+        let unknown = Reading::bad(Alias(1), 300 * MINUTE, Quality::BAD_TIMEOUT);
+        said(&mut check, 300, &[unknown]);
+        assert_eq!(said(&mut check, 366, &[]), (vec![true], 1));
+        assert_eq!(said(&mut check, 367, &[gate(367, 0.0)]), (vec![false], 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_moves_what_is_due() {
+        let mut check = check(None);
+        said(&mut check, 600, &[entered(600)]);
+        check.set_back(600 * MINUTE);
+        assert_eq!(said(&mut check, 64, &[]), (Vec::new(), 0));
+        assert_eq!(said(&mut check, 66, &[]), (vec![true], 1));
+    }
+}

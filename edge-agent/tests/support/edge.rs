@@ -121,6 +121,25 @@ impl Edge {
         client.get(url).send().await.unwrap().text().await.unwrap()
     }
 
+    /// Opens the form of a page, fills it in and sends it; the answer's status.
+    pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> u16 {
+        let (client, url) = (client(), format!("http://{}{path}", self.http));
+        let form = client.get(&url).send().await.unwrap();
+        let cookie = form.headers()["set-cookie"].to_str().unwrap().to_owned();
+        let html = form.text().await.unwrap();
+        let hidden = |name: &str| {
+            let (_, rest) = html.split_once(&format!("name=\"{name}\" value=\"")).unwrap();
+            format!("{name}={}", rest.split('"').next().unwrap())
+        };
+        let typed = fields.iter().map(|(name, value)| format!("{name}={value}"));
+        let pairs: Vec<String> = [hidden("form"), hidden("token")].into_iter().chain(typed).collect();
+        let request = client
+            .post(&url)
+            .header("cookie", cookie.split(';').next().unwrap())
+            .header("content-type", "application/x-www-form-urlencoded");
+        request.body(pairs.join("&")).send().await.unwrap().status().as_u16()
+    }
+
     /// Asks for the status until it satisfies `enough`.
     pub async fn until(&self, what: &str, enough: impl Fn(&Value) -> bool) -> Value {
         let waiting = async {
@@ -206,6 +225,7 @@ impl Drop for Edge {
 fn client() -> reqwest::Client {
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(5))
         .build()
         .unwrap()
