@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use protocol::reading::Alias;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -17,12 +18,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    ccp::Engine,
+    alarm::{Register, skew::SkewWatch},
+    ccp::{Engine, config::Point, limits},
     clock,
     config::Config,
     health::{Health, SourceHealth, UplinkState},
     inspect::{self, Mailbox},
     local,
+    output::{self, Outputs},
     pipeline::Pipeline,
     source::{Acquired, Closed, Outlet, camera, modbus, opcua},
     spool::{self, Appender, Outbox, seal::Sealer, store::Limits},
@@ -97,6 +100,7 @@ struct Running {
     http: String,
     sources: Tasks,
     cameras: Tasks,
+    outputs: Tasks,
     cameras_stop: CancellationToken,
     mailbox: Mailbox,
     inspectors: Vec<std::thread::JoinHandle<()>>,
@@ -132,7 +136,10 @@ impl Running {
         let page = tokio::spawn(local::serve(listener, health.clone(), CancellationToken::new()));
 
         let (acquired_tx, acquired) = mpsc::channel(ACQUIRED_WAITING_MAX);
-        let mut pipeline = new_pipeline(config, boot, spool.appender, health.clone());
+        let mut outputs = JoinSet::new();
+        let driven = output::start(&config.outputs, data_dir, &acquired_tx, &mut outputs);
+        let points = points_in_force(config, data_dir);
+        let mut pipeline = new_pipeline(config, &points, driven, (boot, spool.appender, health.clone()));
         pipeline.recover(spool.left, &config.dictionary, clock::now_us());
         let pipeline_stop = CancellationToken::new();
         let pipeline = tokio::spawn(pipeline.run(acquired, pipeline_stop.clone()));
@@ -169,6 +176,7 @@ impl Running {
             http,
             sources,
             cameras,
+            outputs,
             cameras_stop,
             mailbox,
             inspectors,
@@ -189,6 +197,7 @@ impl Running {
             _ = &mut self.pipeline => "the pipeline",
             Some(_) = self.sources.join_next() => "a source",
             Some(_) = self.cameras.join_next() => "a camera",
+            Some(_) = self.outputs.join_next() => "an output",
             () = self.outbox.ended() => "the spool",
             _ = &mut self.page => "the local page",
             () = task_ended(self.uplink.as_mut()) => "the uplink",
@@ -210,6 +219,11 @@ impl Running {
         self.pipeline_stop.cancel();
         if !self.pipeline.is_finished() && tokio::time::timeout(STOP_WITHIN, self.pipeline).await.is_err() {
             tracing::error!("the pipeline did not stop in time");
+        }
+        // The pipeline is gone and with it what outputs are told: each takes its safe value and ends.
+        let leaving = async { while self.outputs.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_WITHIN, leaving).await.is_err() {
+            tracing::error!("an output did not take its safe value in time");
         }
         let flushed = tokio::task::spawn_blocking(move || self.spool.join());
         if !matches!(tokio::time::timeout(STOP_WITHIN, flushed).await, Ok(Ok(Ok(())))) {
@@ -254,8 +268,29 @@ async fn task_ended(task: Option<&mut JoinHandle<()>>) {
     }
 }
 
-fn new_pipeline(config: &Config, boot: Uuid, appender: Appender, health: Arc<Health>) -> Pipeline {
-    let engine = Engine::new(&config.edge.name, &config.points, Uuid::now_v7);
+/// The configured control points under the newest limits known.
+fn points_in_force(config: &Config, data_dir: &Path) -> Vec<Point> {
+    let mut points = config.points.clone();
+    match limits::load(data_dir) {
+        Ok(kept) => {
+            for fault in limits::apply(&mut points, kept) {
+                tracing::warn!(%fault, "a pushed limit is not in force");
+            }
+        }
+        Err(fault) => tracing::error!(%fault, "the pushed limits cannot be read"),
+    }
+    points
+}
+
+fn new_pipeline(
+    config: &Config,
+    points: &[Point],
+    outputs: Outputs,
+    (boot, appender, health): (Uuid, Appender, Arc<Health>),
+) -> Pipeline {
+    let edge = &config.edge.name;
+    let engine = Engine::new(edge, points, Uuid::now_v7);
+    let alarms = Register::new(edge, config.alarm_policy, &config.alarms, points);
     let sealer = Sealer::new(
         &config.edge.name,
         boot,
@@ -263,7 +298,17 @@ fn new_pipeline(config: &Config, boot: Uuid, appender: Appender, health: Arc<Hea
         config.spool.frame_readings_max,
         config.spool.frame_age_max,
     );
-    Pipeline::new(engine, sealer, appender, health)
+    let skew = SkewWatch::new(tags_by_source(config));
+    Pipeline::new((engine, alarms, skew), outputs, sealer, appender, health)
+}
+
+/// The sources whose readings bear times of their own, each with its tags.
+fn tags_by_source(config: &Config) -> Vec<(String, Vec<Alias>)> {
+    let opcua = config.opcua.iter().map(|server| {
+        let tags = server.tags.iter().map(|tag| tag.alias).collect();
+        (server.name.clone(), tags)
+    });
+    opcua.collect()
 }
 
 async fn listen(address: &str) -> Result<TcpListener, AgentError> {

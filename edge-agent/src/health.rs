@@ -17,7 +17,7 @@ use protocol::{
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::ccp::PointStatus;
+use crate::{alarm::AlarmBoard, ccp::PointStatus};
 
 /// Most alarms remembered for the status page.
 const ALARMS_KEPT: usize = 50;
@@ -41,6 +41,7 @@ pub struct Health {
     pub vision: VisionHealth,
     points: Mutex<Vec<PointStatus>>,
     alarms: Mutex<VecDeque<Alarm>>,
+    alarm_board: Mutex<AlarmBoard>,
     gaps: Mutex<Vec<Gap>>,
 }
 
@@ -57,6 +58,7 @@ impl Health {
             vision: VisionHealth::default(),
             points: Mutex::default(),
             alarms: Mutex::default(),
+            alarm_board: Mutex::default(),
             gaps: Mutex::default(),
         }
     }
@@ -69,6 +71,16 @@ impl Health {
     /// The states of the control points.
     pub fn points(&self) -> Vec<PointStatus> {
         locked(&self.points).clone()
+    }
+
+    /// Replaces what is shown of the alarms.
+    pub fn set_alarm_board(&self, board: AlarmBoard) {
+        *locked(&self.alarm_board) = board;
+    }
+
+    /// What is shown of the alarms.
+    pub fn alarm_board(&self) -> AlarmBoard {
+        locked(&self.alarm_board).clone()
     }
 
     /// Remembers an alarm for the status page.

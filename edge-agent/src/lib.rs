@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod alarm;
 pub mod ccp;
 pub mod cli;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod config;
 pub mod health;
 pub mod inspect;
 pub mod local;
+pub mod output;
 pub mod pipeline;
 pub mod simulate;
 pub mod source;

@@ -9,17 +9,20 @@ use std::{
 use protocol::{
     Micros,
     event::{Alarm, Event, Gap, NotRead},
+    limit::CriticalLimit,
     tag::Dictionary,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    alarm::{self, Register, skew::SkewWatch},
     ccp::Engine,
     clock,
-    health::Health,
+    health::{Health, SourceState},
     inspect,
+    output::Outputs,
     source::Acquired,
     spool::{self, Appender, Batch, Left, Refused, seal::Sealer},
 };
@@ -35,10 +38,16 @@ const EVENTS_WAITING_MAX: usize = 10_000;
 /// Why readings are given up before they reach the disk.
 const DISK_REFUSES: &str = "disk does not take data";
 
+/// Gets what became of pushed limits.
+type LimitsReply = oneshot::Sender<Result<Vec<CriticalLimit>, String>>;
+
 /// Judges, seals and stores.
 #[derive(Debug)]
 pub struct Pipeline {
     engine: Engine,
+    alarms: Register,
+    skew: SkewWatch,
+    outputs: Outputs,
     sealer: Sealer,
     appender: Appender,
     health: Arc<Health>,
@@ -52,9 +61,18 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// A pipeline that has seen nothing.
-    pub fn new(engine: Engine, sealer: Sealer, appender: Appender, health: Arc<Health>) -> Self {
+    pub fn new(
+        (engine, alarms, skew): (Engine, Register, SkewWatch),
+        outputs: Outputs,
+        sealer: Sealer,
+        appender: Appender,
+        health: Arc<Health>,
+    ) -> Self {
         Self {
             engine,
+            alarms,
+            skew,
+            outputs,
             sealer,
             appender,
             health,
@@ -69,10 +87,17 @@ impl Pipeline {
     /// record of the time in which nothing ran.
     pub fn recover(&mut self, left: Left, dictionary: &Dictionary, now_us: Micros) {
         for (code, state) in &left.store.states {
-            if let Err(reason) = self.engine.restore(code, state, now_us) {
-                tracing::warn!(%reason, "state not restored");
+            let restored = if code == alarm::STATE_KEY {
+                self.alarms.restore(state, now_us).map(|()| Vec::new())
+            } else {
+                self.engine.restore(code, state, now_us)
+            };
+            match restored {
+                Ok(events) => self.events.extend(events),
+                Err(reason) => tracing::warn!(%reason, "state not restored"),
             }
         }
+        self.react();
         if let Some(last_us) = left.store.last_sealed_us {
             self.events.extend(not_running(dictionary, last_us, now_us));
         }
@@ -106,7 +131,7 @@ impl Pipeline {
             let records = self.sealer.seal_events(left.unstored, now_us, clock::state());
             self.hand_over(Batch {
                 records,
-                states: self.engine.snapshot(),
+                states: self.states(),
                 journal: Vec::new(),
                 sealed_us: now_us,
             });
@@ -126,9 +151,7 @@ impl Pipeline {
                 () = stop.cancelled() => break,
                 _ = tick.tick() => {
                     let now_us = self.look_at_clock();
-                    let events = self.engine.tick(now_us);
-                    self.note(events);
-                    self.health.set_points(self.engine.status());
+                    self.tick(now_us);
                 }
                 count = acquired.recv_many(&mut messages, MESSAGES_AT_ONCE) => {
                     if count == 0 {
@@ -163,6 +186,7 @@ impl Pipeline {
             return;
         };
         self.engine.set_back(by_us);
+        self.alarms.set_back(by_us);
         let message = format!("the clock was set back by {:.1} s", by_us as f64 / 1e6);
         let edge = self.health.edge.clone();
         self.note(vec![Event::Alarm(alarm(
@@ -182,9 +206,25 @@ impl Pipeline {
                 // Later than now: received before the clock was set back.
                 let received_us = received_us.min(now_us);
                 let events = self.engine.observe(&mut readings, received_us);
+                // Before anything is written down: a valve does not wait for the record of why it closes.
+                self.react();
+                self.note(events);
+                let events = self.alarms.observe(&readings, received_us);
+                self.keep(events);
+                let events = self.skew.observe(&readings, received_us);
                 self.note(events);
                 self.sealer.push(readings, received_us);
             }
+            Acquired::Late {
+                readings,
+                received_us,
+            } => {
+                let received_us = received_us.min(now_us);
+                let events = self.engine.observe_late(&readings, received_us);
+                self.note(events);
+                self.sealer.push(readings, received_us);
+            }
+            Acquired::Limits { limits, reply } => self.set_limits(limits, now_us, reply),
             Acquired::NotRead(record) => self.note(vec![Event::NotRead(record)]),
             Acquired::Alarm(alarm) => self.note(vec![Event::Alarm(alarm)]),
             Acquired::Inspection(inspection) => {
@@ -193,12 +233,72 @@ impl Pipeline {
             }
             Acquired::Record(event) => self.note(vec![*event]),
             Acquired::AlarmAction(action) => {
-                tracing::warn!(code = %action.code, subject = %action.subject, "no alarm of this name");
+                let ccp = action.subject.clone();
+                let events = self.alarms.act(*action, now_us);
+                self.keep(events);
+                if self.alarms.is_settled(&ccp) {
+                    self.engine.release(&ccp);
+                    self.react();
+                }
             }
         }
     }
 
+    fn tick(&mut self, now_us: Micros) {
+        let events = self.engine.tick(now_us);
+        self.react();
+        self.note(events);
+        let events = self.alarms.tick(now_us);
+        self.keep(events);
+        // A start knows nothing of the alarms that sources raised before it.
+        let up: Vec<String> = (self.health.sources.iter())
+            .filter(|source| source.snapshot().state == SourceState::Up)
+            .map(|source| source.name.clone())
+            .collect();
+        for source in up {
+            let events = self.alarms.source_is_up(&source, now_us);
+            self.keep(events);
+        }
+        self.health.set_points(self.engine.status());
+        self.health.set_alarm_board(self.alarms.status(now_us));
+    }
+
+    /// Tells the outputs what they are to be.
+    fn react(&self) {
+        self.outputs.drive(&self.engine.wanted());
+    }
+
+    fn set_limits(&mut self, limits: Vec<CriticalLimit>, now_us: Micros, reply: LimitsReply) {
+        let done = self.engine.set_limits(limits, now_us).map(|events| {
+            self.note(events);
+            self.engine.limits()
+        });
+        if reply.send(done).is_err() {
+            tracing::warn!("nobody waits to hear what became of the limits");
+        }
+    }
+
+    /// What outlives a restart: the control points' states, and the alarms'.
+    fn states(&self) -> Vec<(String, Vec<u8>)> {
+        let mut states = self.engine.snapshot();
+        states.extend(self.alarms.snapshot());
+        states
+    }
+
+    /// Keeps events, and what follows from them for the alarms.
     fn note(&mut self, events: Vec<Event>) {
+        for event in events {
+            let changes = match &event {
+                Event::Alarm(alarm) => self.alarms.condition(alarm),
+                Event::Deviation(deviation) => self.alarms.deviation(deviation),
+                _ => Vec::new(),
+            };
+            self.keep(vec![event]);
+            self.keep(changes);
+        }
+    }
+
+    fn keep(&mut self, events: Vec<Event>) {
         for event in &events {
             if let Event::Alarm(alarm) = event {
                 tracing::info!(code = %alarm.code, subject = %alarm.subject, active = alarm.active, "{}", alarm.message);
@@ -237,7 +337,7 @@ impl Pipeline {
         }
         self.hand_over(Batch {
             records,
-            states: self.engine.snapshot(),
+            states: self.states(),
             journal,
             sealed_us: now_us,
         });
@@ -364,7 +464,12 @@ mod tests {
         let age = Duration::from_millis(250);
         let sealer = Sealer::new("akron-1", Uuid::from_u128(1), Uuid::from_u128(2), 1000, age);
         let (appender, batches) = Appender::into_channel(capacity);
-        (Pipeline::new(engine, sealer, appender, health), batches)
+        let alarms = Register::new("akron-1", alarm::config::AlarmPolicy::default(), &[], &[]);
+        let judges = (engine, alarms, SkewWatch::default());
+        (
+            Pipeline::new(judges, Outputs::default(), sealer, appender, health),
+            batches,
+        )
     }
 
     fn readings(at_us: Micros) -> Acquired {

@@ -8,6 +8,7 @@
 mod support;
 
 mod agent {
+    mod alarms;
     mod cameras;
     mod ccps;
     mod commands;

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod kpi;
+pub mod skew;
 mod standard;
 mod status;
 
@@ -99,7 +100,9 @@ impl Register {
             points: points.collect(),
             kpi: Kpi::default(),
         };
-        alarms.iter().for_each(|alarm| register.configure(alarm));
+        for alarm in alarms {
+            register.configure(alarm);
+        }
         register
     }
 
@@ -344,6 +347,14 @@ impl Register {
             },
         }));
         events
+    }
+
+    /// Whether no alarm of a critical limit of this control point is active or waits for a person.
+    pub fn is_settled(&self, ccp: &str) -> bool {
+        self.points.contains_key(ccp)
+            && self.entries.iter().all(|((_, subject), entry)| {
+                subject != ccp || !entry.rule.is_critical || entry.machine.is_settled()
+            })
     }
 
     /// A source gives readings: whatever an earlier start knew of its being down is over.

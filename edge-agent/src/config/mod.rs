@@ -20,7 +20,9 @@ use protocol::{
 
 pub use self::section::{At, Fault, Faults, Section};
 use crate::{
+    alarm::config::{AlarmPolicy, TagAlarm, read_alarm, read_policy},
     ccp::config::{Point, read_point},
+    output::config::{Output, read_output},
     source::{
         camera::config::{Camera, read_camera},
         modbus::config::{Device, read_device},
@@ -52,6 +54,12 @@ pub struct Config {
     pub cameras: Vec<Camera>,
     /// Critical control points.
     pub points: Vec<Point>,
+    /// What holds for all alarms.
+    pub alarm_policy: AlarmPolicy,
+    /// Limits on tags that are not critical limits.
+    pub alarms: Vec<TagAlarm>,
+    /// Outputs that control points drive.
+    pub outputs: Vec<Output>,
     /// Every tag, its alias being its index.
     pub dictionary: Dictionary,
 }
@@ -210,7 +218,16 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
         read_server(section, &mut tags, &mut names)
     });
     let cameras = each(root, "camera", |section| read_camera(section, &mut names));
-    let points = each(root, "ccp", |section| read_point(section, &tags, &mut names));
+    let outputs = each(root, "output", |section| {
+        read_output(section, (&modbus, &opcua), &mut names)
+    });
+    let points = each(root, "ccp", |section| {
+        read_point(section, &tags, &mut names, &outputs)
+    });
+    let alarm_policy = read_policy(root);
+    let alarms = each(root, "alarm", |section| {
+        Some(read_alarm(section, &tags, &mut names, alarm_policy))
+    });
     root.unknown_keys();
     Some(Config {
         edge: edge?,
@@ -222,6 +239,9 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>) -> Option<Config> {
         opcua,
         cameras,
         points,
+        alarm_policy,
+        alarms: alarms.into_iter().flatten().collect(),
+        outputs,
         dictionary: Dictionary { tags: tags.list },
     })
 }

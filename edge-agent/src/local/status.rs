@@ -7,6 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    alarm::AlarmBoard,
     ccp::PointStatus,
     clock,
     health::{Health, SourceSnapshot, UplinkState},
@@ -53,6 +54,8 @@ pub struct Status {
     pub uplink: UplinkStatus,
     /// Newest alarms first.
     pub alarms: Vec<Alarm>,
+    /// The alarms that stand, by their states.
+    pub alarm_board: AlarmBoard,
 }
 
 /// Inspections by verdict.
@@ -119,5 +122,6 @@ pub fn status(health: &Health) -> Status {
             rejected_frames: uplink.rejected_frames.load(Relaxed),
         },
         alarms: health.alarms(),
+        alarm_board: health.alarm_board(),
     }
 }

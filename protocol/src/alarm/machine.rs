@@ -220,6 +220,11 @@ impl AlarmMachine {
         self.is_active
     }
 
+    /// Whether nothing is wrong and nothing is owed, whatever hides it.
+    pub fn is_settled(&self) -> bool {
+        self.state_beneath() == AlarmState::Normal
+    }
+
     /// When it became active or returned; none before its first occurrence.
     pub fn turned_us(&self) -> Option<Micros> {
         (self.occurrence != Uuid::nil()).then_some(self.turned_us)
