@@ -162,7 +162,10 @@ async fn measure(reactions: usize, is_full: bool) -> (Vec<f64>, u64) {
         let told = told.expect("nothing is written before the value was told");
         took_ms.push(seen.duration_since(told).as_secs_f64() * 1e3);
         // Not in step with the polls, and not always at the same distance.
-        tokio::time::sleep(Duration::from_micros(1_000 + (took_ms.len() as u64 * 7_919) % 9_000)).await;
+        tokio::time::sleep(Duration::from_micros(
+            1_000 + (took_ms.len() as u64 * 7_919) % 9_000,
+        ))
+        .await;
     }
     let write_errors = write_errors(&data_dir).await;
     stop.cancel();
@@ -187,16 +190,17 @@ async fn next(written: &mut mpsc::Receiver<(u16, Instant)>, value: u16) -> Insta
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waiting)
+    tokio::time::timeout(Duration::from_mins(1), waiting)
         .await
         .unwrap_or_else(|_| panic!("the output never became {value}"))
 }
 
 fn config_text(address: SocketAddr) -> String {
     // A thousand more tags every second share the pipeline.
-    let others: String = (100..1_100)
+    let others: Vec<String> = (100..1_100)
         .map(|register| format!("[[modbus.group.tag]]\nname = \"T-{register}\"\naddress = {register}\n"))
         .collect();
+    let others = others.concat();
     format!(
         "[edge]\nname = \"akron-1\"\ntenant = \"akron\"\n[hub]\nmqtt = \"127.0.0.1:9\"\n[local]\nhttp = \"127.0.0.1:0\"\n\
          [spool]\nquota = \"1GiB\"\n\
@@ -227,8 +231,8 @@ fn answer(request: &[u8; 12], (address, count): (u16, u16), device: &Mutex<Devic
     let mut device = device.lock().expect("the device's lock");
     if request[7] == WRITE_REGISTER {
         device.output = count;
-        // A full channel: nobody waits for this write.
-        drop(device.writes.try_send((count, now)));
+        // When it is full nobody waits for this write.
+        device.writes.try_send((count, now)).unwrap_or_default();
         return request.to_vec();
     }
     let mut pdu = vec![request[7]];
@@ -283,7 +287,10 @@ impl Disk {
     fn fill(&self) {
         if self.is_mounted {
             // Ends with "no space left on device", which is what is wanted.
-            drop(std::fs::write(self.path.join("filler"), vec![1u8; DISK_BYTES as usize]));
+            drop(std::fs::write(
+                self.path.join("filler"),
+                vec![1u8; DISK_BYTES as usize],
+            ));
         } else if self.is_full {
             let spool = self.path.join("data");
             drop(Command::new("chmod").args(["-R", "a-w"]).arg(spool).status());
@@ -306,7 +313,10 @@ impl Drop for Disk {
 async fn write_errors(data_dir: &Path) -> u64 {
     let ready = std::fs::read_to_string(data_dir.join("ready.json")).unwrap_or_default();
     let ready: Value = serde_json::from_str(&ready).unwrap_or_default();
-    let url = format!("http://{}/status.json", ready["http"].as_str().unwrap_or_default());
+    let url = format!(
+        "http://{}/status.json",
+        ready["http"].as_str().unwrap_or_default()
+    );
     let status = async { reqwest::get(url).await?.text().await };
     let text = status.await.unwrap_or_default();
     let status: Value = serde_json::from_str(&text).unwrap_or_default();

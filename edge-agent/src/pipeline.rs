@@ -97,18 +97,21 @@ impl Pipeline {
                 Err(reason) => tracing::warn!(%reason, "state not restored"),
             }
         }
+        let events = self.alarms.keep_open(&self.engine.deviating(), now_us);
+        self.keep(events);
         self.react();
         if let Some(last_us) = left.store.last_sealed_us {
             self.events.extend(not_running(dictionary, last_us, now_us));
         }
         for path in left.store.set_aside.iter().chain(&left.journal_set_aside) {
             let message = format!("set aside as {}; records in it need a person", path.display());
-            self.events.push(Event::Alarm(alarm(
+            let edge = self.health.edge.clone();
+            self.note(vec![Event::Alarm(alarm(
                 "spool.corrupt",
-                &self.health.edge,
+                &edge,
                 &message,
                 now_us,
-            )));
+            ))]);
             self.events.push(Event::Gap(Gap {
                 from_us: 0,
                 to_us: now_us,
@@ -525,7 +528,11 @@ mod tests {
             250_001,
         );
         pipeline.flush(250_001, false);
-        assert_eq!(events(&batches.try_recv().unwrap()).len(), 1);
+        let told = events(&batches.try_recv().unwrap());
+        assert!(
+            matches!(&told[..], [Event::Alarm(_), Event::AlarmChange(_)]),
+            "{told:?}"
+        );
     }
 
     #[test]
@@ -596,7 +603,7 @@ mod tests {
         pipeline.clock_says(SECOND, Duration::from_secs(1));
         pipeline.flush(SECOND, false);
         let told = events(&batches.try_recv().unwrap());
-        assert!(matches!(&told[..], [Event::Alarm(alarm)] if alarm.code == "clock.set_back"));
+        assert!(matches!(&told[..], [Event::Alarm(alarm), ..] if alarm.code == "clock.set_back"));
     }
 
     #[test]
@@ -624,5 +631,39 @@ mod tests {
         let batch = batches.try_recv().unwrap();
         assert_eq!(events(&batch).len(), 1);
         assert!(batch.journal.is_empty());
+    }
+
+    #[test]
+    fn pushed_limits_are_answered_and_what_does_not_fit_changes_nothing() {
+        let (mut pipeline, _batches) = pipeline(8);
+        let (reply, mut answer) = oneshot::channel();
+        let limits = Vec::new();
+        pipeline.take(Acquired::Limits { limits, reply }, 0);
+        assert_eq!(answer.try_recv().unwrap(), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_alarm_that_comes_to_the_pipeline_gets_a_state_and_outlives_a_restart() {
+        let (mut before, mut batches) = pipeline(8);
+        before.take(
+            Acquired::Alarm(alarm("source.down", "plc", "no reply", SECOND)),
+            SECOND,
+        );
+        before.flush(SECOND, false);
+        let batch = batches.try_recv().unwrap();
+        assert!(
+            matches!(&events(&batch)[..], [Event::Alarm(_), Event::AlarmChange(change)] if change.is_active)
+        );
+        assert!(
+            batch
+                .journal
+                .iter()
+                .any(|event| matches!(event, Event::AlarmChange(_)))
+        );
+        let (mut after, _batches) = pipeline(8);
+        let mut left = Left::default();
+        left.store.states = batch.states;
+        after.recover(left, &dictionary(), 2 * SECOND);
+        assert_eq!(after.alarms.status(2 * SECOND).counts.standing, 1);
     }
 }

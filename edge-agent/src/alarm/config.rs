@@ -122,7 +122,10 @@ pub fn read_alarm(
 fn read_limits(section: &Section<'_>) -> Vec<(&'static str, AlarmBand)> {
     let deadband = section.number("deadband");
     if let Some(deadband) = deadband.as_ref().filter(|deadband| deadband.value < 0.0) {
-        section.fault_at(&deadband.span, "`alarm.deadband` must be 0 or more, in the tag's unit");
+        section.fault_at(
+            &deadband.span,
+            "`alarm.deadband` must be 0 or more, in the tag's unit",
+        );
     }
     let deadband = deadband.map_or(0.0, |at| at.value);
     let found = [

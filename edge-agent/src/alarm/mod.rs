@@ -176,7 +176,8 @@ impl Register {
         if !self.entries.contains_key(key) {
             if self.entries.len() >= RAISED_MAX + self.by_tag.len() * 8 {
                 // What is as if it had never been can go; only a plant with thousands of alarms at once has none.
-                self.entries.retain(|_, entry| entry.is_telling || !entry.machine.is_pristine());
+                self.entries
+                    .retain(|_, entry| entry.is_telling || !entry.machine.is_pristine());
                 if self.entries.len() >= RAISED_MAX + self.by_tag.len() * 8 {
                     tracing::error!(code = %key.0, subject = %key.1, "too many alarms at once: kept as a plain event only");
                     return None;
@@ -195,45 +196,42 @@ impl Register {
         if self.by_tag.is_empty() {
             return events;
         }
+        // Lent out for the time being: what a tag drives does not change while its readings are judged.
+        let by_tag = std::mem::take(&mut self.by_tag);
+        let driven = |reading: &Reading| by_tag.get(&reading.tag);
         for reading in readings {
-            self.suppress(reading, received_us, &mut events);
-        }
-        for reading in readings {
-            let Some(drives) = self.by_tag.get(&reading.tag) else {
-                continue;
-            };
-            let (judged, bad) = (drives.judged.clone(), drives.bad.clone());
-            if let Some(value) = reading.value() {
-                for key in &judged {
-                    let input = AlarmInput::Value {
-                        at_us: received_us,
-                        value,
-                    };
-                    self.feed(key, input, &mut events);
-                }
-            }
-            if let Some(key) = bad {
-                let input = AlarmInput::Condition {
+            for (key, value) in driven(reading).map_or(&[][..], |drives| &drives.suppressed) {
+                // A state of the process that is not known for good suppresses nothing.
+                let known = reading.value().filter(|_| reading.quality.is_good());
+                let input = AlarmInput::Suppress {
                     at_us: received_us,
-                    is_true: reading.quality.is_bad(),
-                    occurrence: None,
+                    is_suppressed: known.is_some_and(|known| (known - value).abs() < f64::EPSILON),
                 };
-                self.feed(&key, input, &mut events);
+                self.feed(key, input, &mut events);
             }
         }
+        for reading in readings {
+            if let Some(drives) = driven(reading) {
+                self.judge(drives, reading, received_us, &mut events);
+            }
+        }
+        self.by_tag = by_tag;
         events
     }
 
-    fn suppress(&mut self, reading: &Reading, at_us: Micros, events: &mut Vec<Event>) {
-        let Some(drives) = self.by_tag.get(&reading.tag) else {
-            return;
-        };
-        // A state of the process that is not known for good suppresses nothing.
-        let known = reading.value().filter(|_| reading.quality.is_good());
-        for (key, value) in drives.suppressed.clone() {
-            let is_suppressed = known.is_some_and(|known| (known - value).abs() < f64::EPSILON);
-            let input = AlarmInput::Suppress { at_us, is_suppressed };
-            self.feed(&key, input, events);
+    fn judge(&mut self, drives: &Drives, reading: &Reading, at_us: Micros, events: &mut Vec<Event>) {
+        if let Some(value) = reading.value() {
+            for key in &drives.judged {
+                self.feed(key, AlarmInput::Value { at_us, value }, events);
+            }
+        }
+        if let Some(key) = &drives.bad {
+            let input = AlarmInput::Condition {
+                at_us,
+                is_true: reading.quality.is_bad(),
+                occurrence: None,
+            };
+            self.feed(key, input, events);
         }
     }
 
@@ -311,7 +309,11 @@ impl Register {
             is_true,
             occurrence: Some(deviation.id),
         };
-        if was_over && !is_true && entry.machine.occurrence() != deviation.id && key.0 == code_of(deviation.kind) {
+        if was_over
+            && !is_true
+            && entry.machine.occurrence() != deviation.id
+            && key.0 == code_of(deviation.kind)
+        {
             self.feed(key, condition(true), events);
         }
         self.feed(key, condition(is_true), events);
@@ -355,6 +357,30 @@ impl Register {
             && self.entries.iter().all(|((_, subject), entry)| {
                 subject != ccp || !entry.rule.is_critical || entry.machine.is_settled()
             })
+    }
+
+    /// After a restart: an open deviation that no judge knows any more (its control point is gone, or is judged in
+    /// another way now) is over as an alarm; who looks must still acknowledge it.
+    pub fn keep_open(&mut self, deviating: &[String], now_us: Micros) -> Vec<Event> {
+        let forgotten: Vec<AlarmKey> = self
+            .entries
+            .iter()
+            .filter(|((_, subject), entry)| !entry.open.is_empty() && !deviating.contains(subject))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let mut events = Vec::new();
+        for key in forgotten {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.open.clear();
+            }
+            let input = AlarmInput::Condition {
+                at_us: now_us,
+                is_true: false,
+                occurrence: None,
+            };
+            self.feed(&key, input, &mut events);
+        }
+        events
     }
 
     /// A source gives readings: whatever an earlier start knew of its being down is over.
@@ -452,8 +478,8 @@ impl Register {
         let Some((&STATE_VERSION, bytes)) = state.split_first() else {
             return Err("the alarms' states are of another version".to_owned());
         };
-        let saved: Vec<Saved> =
-            postcard::from_bytes(bytes).map_err(|error| format!("the alarms' states cannot be read: {error}"))?;
+        let saved: Vec<Saved> = postcard::from_bytes(bytes)
+            .map_err(|error| format!("the alarms' states cannot be read: {error}"))?;
         let mut gone = Vec::new();
         for saved in saved {
             let name = saved.machine.name().clone();
@@ -465,7 +491,10 @@ impl Register {
             }
             if let Some(entry) = self.entry(&key, name.line.as_ref()) {
                 entry.machine = saved.machine;
-                let ahead_us = entry.machine.newest_us().map_or(0, |newest_us| newest_us - now_us);
+                let ahead_us = entry
+                    .machine
+                    .newest_us()
+                    .map_or(0, |newest_us| newest_us - now_us);
                 if ahead_us > AHEAD_US_MAX {
                     entry.machine.set_back(ahead_us);
                 }
@@ -478,7 +507,10 @@ impl Register {
         if gone.is_empty() {
             Ok(())
         } else {
-            Err(format!("alarms that are no longer configured end here: {}", gone.join(", ")))
+            Err(format!(
+                "alarms that are no longer configured end here: {}",
+                gone.join(", ")
+            ))
         }
     }
 }

@@ -49,6 +49,9 @@ impl SkewWatch {
 
     /// Takes readings that arrived together.
     pub fn observe(&mut self, readings: &[Reading], received_us: Micros) -> Vec<Event> {
+        if self.sources.is_empty() {
+            return Vec::new();
+        }
         // Readings that arrive together come from one source; the one least off speaks for its clock.
         let least = readings
             .iter()
@@ -79,9 +82,9 @@ impl Source {
         }
         self.against = 0;
         // Derived, so that judging needs no randomness.
-        let id = self
-            .open
-            .unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}\n{at_us}", self.name).as_bytes()));
+        let id = self.open.unwrap_or_else(|| {
+            Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}\n{at_us}", self.name).as_bytes())
+        });
         self.open = is_off.then_some(id);
         let message = if is_off {
             format!(
@@ -119,7 +122,10 @@ mod tests {
             let readings = [Reading::new(Alias(0), at + off_s * SECOND, 1.0, Quality::GOOD)];
             for event in watch.observe(&readings, at) {
                 if let Event::Alarm(alarm) = event {
-                    assert_eq!((alarm.code.as_str(), alarm.subject.as_str()), ("source.clock_skew", "oven"));
+                    assert_eq!(
+                        (alarm.code.as_str(), alarm.subject.as_str()),
+                        ("source.clock_skew", "oven")
+                    );
                     told.push((second, alarm.active));
                 }
             }
@@ -135,6 +141,9 @@ mod tests {
 
     #[test]
     fn late_values_now_and_then_are_no_wrong_clock() {
-        assert_eq!(run((0..100).map(|index| if index % 3 == 0 { -900 } else { 0 })), []);
+        assert_eq!(
+            run((0..100).map(|index| if index % 3 == 0 { -900 } else { 0 })),
+            []
+        );
     }
 }

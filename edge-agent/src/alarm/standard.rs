@@ -46,7 +46,12 @@ const fn critical(
     }
 }
 
-const fn momentary(code: &'static str, priority: u8, consequence: &'static str, action: &'static str) -> Standard {
+const fn momentary(
+    code: &'static str,
+    priority: u8,
+    consequence: &'static str,
+    action: &'static str,
+) -> Standard {
     Standard {
         is_momentary: true,
         ..row(code, priority, consequence, action, 0)
@@ -54,25 +59,123 @@ const fn momentary(code: &'static str, priority: u8, consequence: &'static str, 
 }
 
 const STANDARDS: &[Standard] = &[
-    critical("ccp.limit", "product is out of its critical limit and is held", "stop or divert the product and restore the process"),
-    critical("ccp.monitoring_gap", "product is not monitored and is held", "restore the signal or measure by hand"),
-    critical("ccp.sensor_stuck", "product is not monitored and is held", "check the sensor against its reference"),
-    critical("ccp.hold_time", "the batch was not held long enough and is held back", "cook it again or dispose of it"),
-    critical("ccp.cooling", "product cooled too slowly and is held", "separate the batch and have it judged"),
-    critical("ccp.challenge", "what should have been rejected was not; product since the last good challenge is held", "stop the line, repair and challenge again"),
-    critical("ccp.missed_check", "a check was not made; product since the last one is held", "make the check now"),
-    row("ccp.signal_lost", 2, "without a signal product will count as not monitored", "restore the signal", 60),
-    row("ccp.cooling_predicted", 2, "the batch will miss its cooling limit", "spread the load or lower the air temperature", 1_800),
-    row("ccp.diverted", 2, "product is diverted", "restore the process", 600),
-    row("ccp.not_judged", 4, "the control point is not judged in this state of the process", "none", 0),
-    row("sensor.stuck", 2, "the sensor's value is not trusted", "check the sensor", 600),
-    row("output.failed", 1, "the plant does not react to a deviation by itself", "stop or divert the product by hand", 60),
-    row("source.down", 2, "no readings come from this source", "check the device and its network", 600),
-    row("source.clock_skew", 3, "the source's times are wrong; readings are judged by when they arrived", "set the device's clock", 86_400),
-    row("camera.silent", 2, "parts pass without inspection", "check the camera", 600),
-    momentary("clock.set_back", 3, "times of records overlap", "check the time service"),
-    momentary("spool.corrupt", 2, "records need a person to recover them", "keep the directory that is named"),
-    row("tag.bad", 3, "the alarms of this tag see nothing", "restore the signal", 1_800),
+    critical(
+        "ccp.limit",
+        "product is out of its critical limit and is held",
+        "stop or divert the product and restore the process",
+    ),
+    critical(
+        "ccp.monitoring_gap",
+        "product is not monitored and is held",
+        "restore the signal or measure by hand",
+    ),
+    critical(
+        "ccp.sensor_stuck",
+        "product is not monitored and is held",
+        "check the sensor against its reference",
+    ),
+    critical(
+        "ccp.hold_time",
+        "the batch was not held long enough and is held back",
+        "cook it again or dispose of it",
+    ),
+    critical(
+        "ccp.cooling",
+        "product cooled too slowly and is held",
+        "separate the batch and have it judged",
+    ),
+    critical(
+        "ccp.challenge",
+        "what should have been rejected was not; product since the last good challenge is held",
+        "stop the line, repair and challenge again",
+    ),
+    critical(
+        "ccp.missed_check",
+        "a check was not made; product since the last one is held",
+        "make the check now",
+    ),
+    row(
+        "ccp.signal_lost",
+        2,
+        "without a signal product will count as not monitored",
+        "restore the signal",
+        60,
+    ),
+    row(
+        "ccp.cooling_predicted",
+        2,
+        "the batch will miss its cooling limit",
+        "spread the load or lower the air temperature",
+        1_800,
+    ),
+    row(
+        "ccp.diverted",
+        2,
+        "product is diverted",
+        "restore the process",
+        600,
+    ),
+    row(
+        "ccp.not_judged",
+        4,
+        "the control point is not judged in this state of the process",
+        "none",
+        0,
+    ),
+    row(
+        "sensor.stuck",
+        2,
+        "the sensor's value is not trusted",
+        "check the sensor",
+        600,
+    ),
+    row(
+        "output.failed",
+        1,
+        "the plant does not react to a deviation by itself",
+        "stop or divert the product by hand",
+        60,
+    ),
+    row(
+        "source.down",
+        2,
+        "no readings come from this source",
+        "check the device and its network",
+        600,
+    ),
+    row(
+        "source.clock_skew",
+        3,
+        "the source's times are wrong; readings are judged by when they arrived",
+        "set the device's clock",
+        86_400,
+    ),
+    row(
+        "camera.silent",
+        2,
+        "parts pass without inspection",
+        "check the camera",
+        600,
+    ),
+    momentary(
+        "clock.set_back",
+        3,
+        "times of records overlap",
+        "check the time service",
+    ),
+    momentary(
+        "spool.corrupt",
+        2,
+        "records need a person to recover them",
+        "keep the directory that is named",
+    ),
+    row(
+        "tag.bad",
+        3,
+        "the alarms of this tag see nothing",
+        "restore the signal",
+        1_800,
+    ),
 ];
 
 /// Most urgent of what is not known: neither hidden among diagnostics nor before what is.
@@ -127,7 +230,11 @@ mod tests {
         assert_eq!(codes.len(), STANDARDS.len());
         for standard in STANDARDS {
             assert!((1..=4).contains(&standard.priority), "{}", standard.code);
-            assert!(!standard.is_critical || standard.priority == 1, "{}", standard.code);
+            assert!(
+                !standard.is_critical || standard.priority == 1,
+                "{}",
+                standard.code
+            );
         }
     }
 

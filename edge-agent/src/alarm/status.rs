@@ -70,8 +70,9 @@ impl Register {
             let since_us = machine.turned_us();
             counts.standing += usize::from(machine.is_active() && !is_hidden(state));
             counts.hidden += usize::from(is_hidden(state));
-            counts.stale +=
-                usize::from(machine.is_active() && since_us.is_some_and(|since_us| now_us - since_us > STALE_US));
+            counts.stale += usize::from(
+                machine.is_active() && since_us.is_some_and(|since_us| now_us - since_us > STALE_US),
+            );
             let name = machine.name();
             shown.push(AlarmStatus {
                 id: machine.occurrence(),
@@ -93,7 +94,8 @@ impl Register {
         let flood = self.kpi.flood().cloned();
         if let Some(flood) = &flood {
             shown.retain(|alarm| {
-                alarm.priority == 1 || (alarm.code == flood.first_code && alarm.subject == flood.first_subject)
+                alarm.priority == 1
+                    || (alarm.code == flood.first_code && alarm.subject == flood.first_subject)
             });
         }
         AlarmBoard { shown, flood, counts }

@@ -148,14 +148,20 @@ fn t24_a_restart_in_any_state_goes_on_where_it_was() {
     let key = ("tag.high", "TT-403");
     let mut events = before.observe(&[good(TT403, 9.0)], 0);
     events.extend(before.act(action(1, key, AlarmVerb::Acknowledge, SECOND), SECOND));
-    let shelve = AlarmVerb::Shelve { until_us: 60 * SECOND };
+    let shelve = AlarmVerb::Shelve {
+        until_us: 60 * SECOND,
+    };
     events.extend(before.act(action(2, key, shelve, 2 * SECOND), 2 * SECOND));
     let mut after = register();
     for (_, state) in before.snapshot() {
         after.restore(&state, 3 * SECOND).unwrap();
     }
     assert_eq!(after.status(3 * SECOND).shown, before.status(3 * SECOND).shown);
-    assert_eq!(after.act(action(2, key, shelve, 2 * SECOND), 3 * SECOND), [], "done once, also across a restart");
+    assert_eq!(
+        after.act(action(2, key, shelve, 2 * SECOND), 3 * SECOND),
+        [],
+        "done once, also across a restart"
+    );
     for second in [10, 61, 90] {
         assert_eq!(after.tick(second * SECOND), before.tick(second * SECOND));
     }
@@ -177,7 +183,10 @@ fn what_the_program_raises_gets_the_state_of_its_code() {
     let Event::AlarmChange(change) = &events[0] else {
         panic!("{events:?}")
     };
-    assert_eq!((change.id, change.priority, change.to), (Uuid::from_u128(5), 2, AlarmState::Unacknowledged));
+    assert_eq!(
+        (change.id, change.priority, change.to),
+        (Uuid::from_u128(5), 2, AlarmState::Unacknowledged)
+    );
     let events = register.condition(&raised("clock.set_back", "akron-1", true, 2 * SECOND));
     assert_eq!(
         changes(&events),
@@ -204,21 +213,35 @@ fn an_open_deviation_is_an_active_critical_alarm_that_one_person_cannot_hide() {
     register.deviation(&deviation(Phase::Opened, DeviationKind::Limit, 1, 10 * SECOND));
     let board = register.status(11 * SECOND);
     let shown = &board.shown[0];
-    assert_eq!((shown.code.as_str(), shown.priority, shown.is_critical), ("ccp.limit", 1, true));
-    let shelve = AlarmVerb::Shelve { until_us: 100 * SECOND };
-    let events = register.act(action(1, ("ccp.limit", "CCP-1"), shelve, 12 * SECOND), 12 * SECOND);
-    assert!(
-        matches!(&events[..], [Event::AlarmChange(change)]
-            if matches!(change.cause, AlarmCause::Refused { .. }) && change.limit_version == Some(3))
+    assert_eq!(
+        (shown.code.as_str(), shown.priority, shown.is_critical),
+        ("ccp.limit", 1, true)
     );
+    let shelve = AlarmVerb::Shelve {
+        until_us: 100 * SECOND,
+    };
+    let events = register.act(
+        action(1, ("ccp.limit", "CCP-1"), shelve, 12 * SECOND),
+        12 * SECOND,
+    );
+    assert!(matches!(&events[..], [Event::AlarmChange(change)]
+            if matches!(change.cause, AlarmCause::Refused { .. }) && change.limit_version == Some(3)));
     let events = register.deviation(&deviation(Phase::Closed, DeviationKind::Limit, 1, 20 * SECOND));
-    assert_eq!(changes(&events), [("ccp.limit", AlarmState::ReturnedUnacknowledged)]);
+    assert_eq!(
+        changes(&events),
+        [("ccp.limit", AlarmState::ReturnedUnacknowledged)]
+    );
 }
 
 #[test]
 fn a_gap_that_turns_out_to_be_out_of_limit_goes_on_under_the_other_name() {
     let mut register = register();
-    register.deviation(&deviation(Phase::Opened, DeviationKind::MonitoringGap, 1, 10 * SECOND));
+    register.deviation(&deviation(
+        Phase::Opened,
+        DeviationKind::MonitoringGap,
+        1,
+        10 * SECOND,
+    ));
     let events = register.deviation(&deviation(Phase::Extended, DeviationKind::Limit, 1, 12 * SECOND));
     assert_eq!(
         changes(&events),
@@ -230,11 +253,25 @@ fn a_gap_that_turns_out_to_be_out_of_limit_goes_on_under_the_other_name() {
 }
 
 #[test]
+fn an_alarm_whose_deviation_no_judge_knows_any_more_ends_at_the_restart() {
+    let mut register = register();
+    register.deviation(&deviation(Phase::Opened, DeviationKind::Limit, 1, 10 * SECOND));
+    assert_eq!(register.keep_open(&["CCP-1".to_owned()], 11 * SECOND), []);
+    assert_eq!(
+        changes(&register.keep_open(&[], 11 * SECOND)),
+        [("ccp.limit", AlarmState::ReturnedUnacknowledged)]
+    );
+}
+
+#[test]
 fn a_late_deviation_does_not_end_the_alarm_of_one_that_is_open() {
     let mut register = register();
     register.deviation(&deviation(Phase::Opened, DeviationKind::Limit, 1, 10 * SECOND));
     register.deviation(&deviation(Phase::Opened, DeviationKind::Limit, 2, 11 * SECOND));
-    assert_eq!(register.deviation(&deviation(Phase::Closed, DeviationKind::Limit, 2, 12 * SECOND)), []);
+    assert_eq!(
+        register.deviation(&deviation(Phase::Closed, DeviationKind::Limit, 2, 12 * SECOND)),
+        []
+    );
     assert_eq!(register.status(12 * SECOND).counts.standing, 1);
 }
 
@@ -252,13 +289,21 @@ fn f20_in_a_flood_the_first_alarm_and_the_most_urgent_are_shown_and_the_rest_is_
     let mut register = register();
     register.condition(&raised("source.down", "ups", true, 0));
     for second in 1..60 {
-        register.condition(&raised("sensor.rate", &format!("PT-{second}"), true, second * SECOND));
+        register.condition(&raised(
+            "sensor.rate",
+            &format!("PT-{second}"),
+            true,
+            second * SECOND,
+        ));
     }
     register.deviation(&deviation(Phase::Opened, DeviationKind::Limit, 1, 61 * SECOND));
     let board = register.status(62 * SECOND);
     let shown: Vec<&str> = board.shown.iter().map(|alarm| alarm.code.as_str()).collect();
     assert_eq!(shown, ["ccp.limit", "source.down"]);
     let flood = board.flood.unwrap();
-    assert_eq!((flood.first_subject.as_str(), flood.others["sensor.rate"]), ("ups", 59));
+    assert_eq!(
+        (flood.first_subject.as_str(), flood.others["sensor.rate"]),
+        ("ups", 59)
+    );
     assert_eq!(board.counts.standing, 61);
 }

@@ -221,7 +221,10 @@ fn read_react(section: &Section<'_>, outputs: &[Output]) -> Option<Option<React>
     let known = output.as_ref().and_then(|at| {
         let found = outputs.iter().find(|output| output.name == at.value);
         if found.is_none() {
-            let message = format!("no `[[output]]` is named `{}`; add one, or name one that is there", at.value);
+            let message = format!(
+                "no `[[output]]` is named `{}`; add one, or name one that is there",
+                at.value
+            );
             react.fault_at(&at.span, message);
         }
         found

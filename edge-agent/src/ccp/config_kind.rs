@@ -76,7 +76,10 @@ fn read_cooling(section: &Section<'_>) -> Option<ControlKind> {
     }
     for pair in stages.windows(2) {
         if pair[1].0.value >= pair[0].0.value || pair[1].1 <= pair[0].1 {
-            section.fault_at(&pair[1].0.span, "each stage must be colder and later than the one before");
+            section.fault_at(
+                &pair[1].0.span,
+                "each stage must be colder and later than the one before",
+            );
         }
     }
     let start = start?;
@@ -117,7 +120,10 @@ fn read_challenge(section: &Section<'_>) -> Option<ControlKind> {
 }
 
 /// The limits. Those of a cooling curve are its last stage's.
-pub(super) fn read_low_high(section: &Section<'_>, kind: Option<&ControlKind>) -> (Option<At<f64>>, Option<At<f64>>) {
+pub(super) fn read_low_high(
+    section: &Section<'_>,
+    kind: Option<&ControlKind>,
+) -> (Option<At<f64>>, Option<At<f64>>) {
     if let Some(ControlKind::Cooling(curve)) = kind {
         let high = curve.stages.last().map(|stage| At {
             value: stage.to,

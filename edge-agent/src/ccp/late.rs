@@ -48,7 +48,9 @@ pub(super) fn judge(edge: &str, point: &Point, readings: &[Reading], received_us
             ..open
         });
     }
-    let told = found.into_iter().filter(|deviation| deviation.phase != Phase::Extended);
+    let told = found
+        .into_iter()
+        .filter(|deviation| deviation.phase != Phase::Extended);
     told.map(|deviation| {
         Event::Deviation(Deviation {
             detected_us: received_us,

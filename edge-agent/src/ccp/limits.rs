@@ -45,7 +45,10 @@ pub fn load(data_dir: &Path) -> Result<Vec<CriticalLimit>, String> {
     };
     let remedy = "the configured limits are in force; push the limits from the hub again";
     if size > BYTES_MAX {
-        return Err(format!("{}: larger than {BYTES_MAX} bytes: {remedy}", path.display()));
+        return Err(format!(
+            "{}: larger than {BYTES_MAX} bytes: {remedy}",
+            path.display()
+        ));
     }
     let text = fs::read(&path).map_err(|error| format!("{}: {error}: {remedy}", path.display()))?;
     serde_json::from_slice(&text).map_err(|error| format!("{}: {error}: {remedy}", path.display()))
@@ -152,7 +155,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("limits.json"), b"[{").unwrap();
         let fault = load(directory.path()).unwrap_err();
-        assert!(fault.contains("limits.json") && fault.contains("push the limits"), "{fault}");
+        assert!(
+            fault.contains("limits.json") && fault.contains("push the limits"),
+            "{fault}"
+        );
     }
 
     #[test]
@@ -167,7 +173,10 @@ mod tests {
             ..limit(2, 73.0)
         };
         let faults = apply(&mut points, vec![other_unit, gone]);
-        assert!(faults[0].contains("degF") && faults[1].contains("CCP-9"), "{faults:?}");
+        assert!(
+            faults[0].contains("degF") && faults[1].contains("CCP-9"),
+            "{faults:?}"
+        );
         assert_eq!(points[0].limit.version, 1);
     }
 }

@@ -142,13 +142,28 @@ impl Engine {
     pub fn wanted(&self) -> Wanted {
         let mut wanted = Wanted::new();
         let reacting = |watched: &&Watched| watched.is_reacting();
-        for react in self.points.iter().filter_map(|watched| watched.point.react.as_ref()) {
+        for react in self
+            .points
+            .iter()
+            .filter_map(|watched| watched.point.react.as_ref())
+        {
             wanted.insert(react.output.clone(), react.on_clear);
         }
-        for react in self.points.iter().filter(reacting).filter_map(|watched| watched.point.react.as_ref()) {
+        for react in self
+            .points
+            .iter()
+            .filter(reacting)
+            .filter_map(|watched| watched.point.react.as_ref())
+        {
             wanted.insert(react.output.clone(), react.on_deviation);
         }
         wanted
+    }
+
+    /// The control points with an open deviation.
+    pub fn deviating(&self) -> Vec<String> {
+        let deviating = self.points.iter().filter(|watched| watched.is_deviating());
+        deviating.map(|watched| watched.point.limit.ccp.clone()).collect()
     }
 
     /// A person reset an alarm of this control point: an output that was held is released, unless the deviation is
@@ -201,7 +216,10 @@ impl Engine {
     /// what was judged as it came. A deviation in them is told with `detected_us` far behind `until_us`; no earlier
     /// record is changed.
     pub fn observe_late(&self, readings: &[Reading], received_us: Micros) -> Vec<Event> {
-        let points = self.points.iter().filter(|watched| watched.point.kind == ControlKind::Limit);
+        let points = self
+            .points
+            .iter()
+            .filter(|watched| watched.point.kind == ControlKind::Limit);
         points
             .flat_map(|watched| late::judge(&self.edge, &watched.point, readings, received_us))
             .collect()
@@ -229,9 +247,12 @@ pub fn is_record(event: &Event) -> bool {
         | Event::Deviation(_)
         | Event::CommandResult(_)
         | Event::ManualEntry(_)
+        | Event::AlarmChange(_)
         | Event::ClockStep(_) => true,
-        Event::Alarm(alarm) => alarm.code.starts_with("ccp.") || alarm.code == "sensor.stuck",
-        Event::AlarmChange(change) => change.code.starts_with("ccp.") || change.code == "sensor.stuck",
+        Event::Alarm(alarm) => {
+            let also = ["sensor.stuck", "output.failed", "source.clock_skew"];
+            alarm.code.starts_with("ccp.") || also.contains(&alarm.code.as_str())
+        }
         Event::Inspection(_) | Event::NotRead(_) | Event::Gap(_) | Event::CertificateRequest(_) => false,
     }
 }

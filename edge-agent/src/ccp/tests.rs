@@ -389,8 +389,15 @@ fn t27_a_limit_change_mid_batch_leaves_every_record_under_the_version_its_readin
     assert_eq!(seen[0], (1, 30));
     assert!(seen[1..].iter().all(|(version, _)| *version == 2), "{seen:?}");
     let found = all_deviations(&events);
-    assert!(!found.is_empty(), "what met the old limit does not meet the new one");
-    assert!(found.iter().all(|deviation| (deviation.limit_version, deviation.limit_low) == (2, Some(73.5))));
+    assert!(
+        !found.is_empty(),
+        "what met the old limit does not meet the new one"
+    );
+    assert!(
+        found
+            .iter()
+            .all(|deviation| (deviation.limit_version, deviation.limit_low) == (2, Some(73.5)))
+    );
 }
 
 #[test]
@@ -401,7 +408,10 @@ fn t27_a_deviation_that_is_open_at_the_change_stays_under_its_version() {
     let (events, _) = play(&mut engine, 40, normal(10));
     let closed = all_deviations(&events);
     assert_eq!(
-        closed.iter().map(|deviation| (deviation.phase, deviation.limit_version)).collect::<Vec<_>>(),
+        closed
+            .iter()
+            .map(|deviation| (deviation.phase, deviation.limit_version))
+            .collect::<Vec<_>>(),
         [(Phase::Closed, 1)]
     );
 }
@@ -420,11 +430,30 @@ fn t27_limits_come_in_force_all_or_none_and_never_go_back() {
         unit: "degF".to_owned(),
         ..version(2, 160.0)
     };
-    assert!(engine.set_limits(vec![other_unit], 0).unwrap_err().contains("degF"));
+    assert!(
+        engine
+            .set_limits(vec![other_unit], 0)
+            .unwrap_err()
+            .contains("degF")
+    );
     engine.set_limits(vec![version(3, 73.0)], 0).unwrap();
-    assert!(engine.set_limits(vec![version(2, 72.0)], 0).unwrap_err().contains("not newer"));
-    assert!(engine.set_limits(vec![version(3, 72.0)], 0).unwrap_err().contains("not newer"));
-    assert_eq!(engine.set_limits(vec![version(3, 73.0)], 0), Ok(Vec::new()), "the same again changes nothing");
+    assert!(
+        engine
+            .set_limits(vec![version(2, 72.0)], 0)
+            .unwrap_err()
+            .contains("not newer")
+    );
+    assert!(
+        engine
+            .set_limits(vec![version(3, 72.0)], 0)
+            .unwrap_err()
+            .contains("not newer")
+    );
+    assert_eq!(
+        engine.set_limits(vec![version(3, 73.0)], 0),
+        Ok(Vec::new()),
+        "the same again changes nothing"
+    );
     assert_eq!(engine.limits()[0].low, Some(73.0));
 }
 
@@ -444,7 +473,13 @@ fn t27_a_pushed_limit_outlives_a_restart_and_a_configured_newer_one_ends_the_win
     };
     let mut after = Engine::new("akron-1", &[newer], || Uuid::from_u128(7));
     let events = after.restore("CCP-1", &saved[0].1, 21 * SECOND).unwrap();
-    assert_eq!(checks(&events).iter().map(|check| check.limit_version).collect::<Vec<_>>(), [5]);
+    assert_eq!(
+        checks(&events)
+            .iter()
+            .map(|check| check.limit_version)
+            .collect::<Vec<_>>(),
+        [5]
+    );
     assert_eq!(after.limits()[0].version, 6);
 }
 
@@ -458,7 +493,9 @@ fn t25_a_lost_signal_is_its_own_alarm_and_a_gap_on_record_within_two_periods() {
         ..point()
     };
     for comes_as_bad in [true, false] {
-        let mut engine = Engine::new("akron-1", std::slice::from_ref(&two_periods), || Uuid::from_u128(7));
+        let mut engine = Engine::new("akron-1", std::slice::from_ref(&two_periods), || {
+            Uuid::from_u128(7)
+        });
         play(&mut engine, 0, normal(10));
         let mut events = Vec::new();
         // The last good reading was at 9 s; from now on the clock ticks and nothing good comes.
@@ -475,9 +512,11 @@ fn t25_a_lost_signal_is_its_own_alarm_and_a_gap_on_record_within_two_periods() {
         events.extend(engine.tick(11 * SECOND + lag));
         let opened = all_deviations(&events);
         assert!(
-            opened.iter().any(|deviation| deviation.kind == DeviationKind::MonitoringGap
-                && deviation.detected_us <= 11 * SECOND
-                && deviation.last_good_us == 9 * SECOND),
+            opened
+                .iter()
+                .any(|deviation| deviation.kind == DeviationKind::MonitoringGap
+                    && deviation.detected_us <= 11 * SECOND
+                    && deviation.last_good_us == 9 * SECOND),
             "{opened:?}"
         );
         let (events, _) = play(&mut engine, 12, normal(3));
@@ -489,7 +528,10 @@ fn t25_a_lost_signal_is_its_own_alarm_and_a_gap_on_record_within_two_periods() {
 fn nothing_is_judged_while_the_process_is_cleaned_and_the_record_says_so() {
     const STATE: Alias = Alias(3);
     let cleaned = Point {
-        not_during: Some(Gate { tag: STATE, value: 3.0 }),
+        not_during: Some(Gate {
+            tag: STATE,
+            value: 3.0,
+        }),
         ..point()
     };
     let mut engine = Engine::new("akron-1", &[cleaned], || Uuid::from_u128(7));
@@ -498,7 +540,12 @@ fn nothing_is_judged_while_the_process_is_cleaned_and_the_record_says_so() {
         let at = second * SECOND;
         let is_cip = (50..150).contains(&second);
         let mut readings = [
-            Reading::new(TT101, at, if is_cip { 40.0 } else { 73.2 + noise(second) }, Quality::GOOD),
+            Reading::new(
+                TT101,
+                at,
+                if is_cip { 40.0 } else { 73.2 + noise(second) },
+                Quality::GOOD,
+            ),
             Reading::new(STATE, at, if is_cip { 3.0 } else { 1.0 }, Quality::GOOD),
         ];
         events.extend(engine.observe(&mut readings, at));
@@ -508,8 +555,17 @@ fn nothing_is_judged_while_the_process_is_cleaned_and_the_record_says_so() {
     assert_eq!(alarms(&events, "ccp.not_judged"), [true, false]);
     let windows = checks(&events);
     assert!(windows.iter().all(|check| check.verdict == CheckVerdict::Met));
-    assert!(windows.iter().any(|check| check.to_us <= 50 * SECOND && check.to_us > 49 * SECOND), "{windows:?}");
-    assert!(windows.iter().all(|check| check.to_us <= 50 * SECOND || check.from_us >= 150 * SECOND));
+    assert!(
+        windows
+            .iter()
+            .any(|check| check.to_us <= 50 * SECOND && check.to_us > 49 * SECOND),
+        "{windows:?}"
+    );
+    assert!(
+        windows
+            .iter()
+            .all(|check| check.to_us <= 50 * SECOND || check.from_us >= 150 * SECOND)
+    );
 }
 
 #[test]
@@ -526,13 +582,23 @@ fn f11_late_readings_are_judged_when_they_come_and_no_earlier_record_is_touched(
     let events = engine.observe_late(&late, 10_060 * SECOND);
     let found = all_deviations(&events);
     assert_eq!(
-        found.iter().map(|d| (d.phase, d.last_good_us / SECOND, d.until_us / SECOND)).collect::<Vec<_>>(),
+        found
+            .iter()
+            .map(|d| (d.phase, d.last_good_us / SECOND, d.until_us / SECOND))
+            .collect::<Vec<_>>(),
         [(Phase::Opened, 199, 202), (Phase::Closed, 199, 300)]
     );
-    assert!(found.iter().all(|deviation| deviation.detected_us == 10_060 * SECOND));
+    assert!(
+        found
+            .iter()
+            .all(|deviation| deviation.detected_us == 10_060 * SECOND)
+    );
     assert_eq!(engine.snapshot(), before);
     // The same replay again is the same deviation.
-    assert_eq!(all_deviations(&engine.observe_late(&late, 10_060 * SECOND))[0].id, found[0].id);
+    assert_eq!(
+        all_deviations(&engine.observe_late(&late, 10_060 * SECOND))[0].id,
+        found[0].id
+    );
 }
 
 #[test]
@@ -554,7 +620,9 @@ fn an_output_follows_the_deviation_and_a_held_one_waits_for_a_person() {
         play(&mut engine, 30, dip(false).take(10));
         assert!(wanted(&engine) > 0.5);
         let mut restarted = Engine::new("akron-1", &[reacting], || Uuid::from_u128(7));
-        restarted.restore("CCP-1", &engine.snapshot()[0].1, 40 * SECOND).unwrap();
+        restarted
+            .restore("CCP-1", &engine.snapshot()[0].1, 40 * SECOND)
+            .unwrap();
         assert!(wanted(&restarted) > 0.5);
         play(&mut engine, 40, normal(10));
         assert_eq!(wanted(&engine) > 0.5, hold_until_reset);

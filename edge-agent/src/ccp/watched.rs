@@ -97,7 +97,9 @@ impl Watched {
         let saved: Saved = postcard::from_bytes(state)
             .map_err(|error| format!("state of {code} cannot be read: {error}"))?;
         if saved.judge.kind() != self.point.kind {
-            return Err(format!("{code} is judged in another way than before: judging begins anew"));
+            return Err(format!(
+                "{code} is judged in another way than before: judging begins anew"
+            ));
         }
         self.judge = saved.judge;
         (self.alarms, self.is_paused, self.is_held) = (saved.alarms, saved.is_paused, saved.is_held);
@@ -140,6 +142,10 @@ impl Watched {
         self.say(said, new_id, events);
     }
 
+    pub(super) fn is_deviating(&self) -> bool {
+        self.judge.is_deviating()
+    }
+
     /// Whether the output is to be as on a deviation.
     pub(super) fn is_reacting(&self) -> bool {
         self.judge.is_deviating() || self.is_held
@@ -178,7 +184,12 @@ impl Watched {
         }
         if let Some(state) = self.point.not_during.filter(|state| state.tag == reading.tag) {
             // A state of the process that is not known for good stops no judging.
-            self.pause(is_at(state, reading).unwrap_or(false), (reading, received_us), new_id, events);
+            self.pause(
+                is_at(state, reading).unwrap_or(false),
+                (reading, received_us),
+                new_id,
+                events,
+            );
         }
         if let Some(gate) = self.point.gate.filter(|gate| gate.tag == reading.tag) {
             // A valve whose position is not known for good counts as open to product.
@@ -327,7 +338,11 @@ impl Watched {
             match judgement {
                 Judgement::Check(check) => events.push(Event::CcpCheck(check)),
                 Judgement::Deviation(deviation) => {
-                    let holds = self.point.react.as_ref().is_some_and(|react| react.hold_until_reset);
+                    let holds = self
+                        .point
+                        .react
+                        .as_ref()
+                        .is_some_and(|react| react.hold_until_reset);
                     self.is_held |= holds && deviation.phase == Phase::Opened;
                     events.push(Event::Deviation(deviation));
                 }

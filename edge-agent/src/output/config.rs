@@ -82,7 +82,8 @@ pub fn read_output(
         (true, false) => read_modbus(section, devices),
         (false, true) => read_opcua(section, servers),
         _ => {
-            section.fault("an output needs either `device` with `coil` or `register`, or `server` with `node`");
+            section
+                .fault("an output needs either `device` with `coil` or `register`, or `server` with `node`");
             None
         }
     };
@@ -129,7 +130,10 @@ fn read_opcua(section: &Section<'_>, servers: &[Server]) -> Option<Target> {
     let node = section.required_text("node").and_then(|at| {
         let node = NodeIdentifier::parse(&at.value);
         if node.is_none() {
-            let message = format!("`{}` is no node identifier: write \"s=NAME\" or \"i=NUMBER\"", at.value);
+            let message = format!(
+                "`{}` is no node identifier: write \"s=NAME\" or \"i=NUMBER\"",
+                at.value
+            );
             section.fault_at(&at.span, message);
         }
         node

@@ -9,7 +9,7 @@ use protocol::{
 use serde_json::Value;
 
 use crate::support::{
-    edge::{Edge, head},
+    edge::{Edge, count, head},
     hub::{Hub, Policy, Stored},
     plc::{Behaviour, Plc},
 };
@@ -63,12 +63,16 @@ async fn t24_alarms_survive_a_kill_in_their_states_and_reach_the_hub_in_order() 
         .await;
     plc.behave(|behaviour| behaviour.values.extend([(TT101, 7110)]));
     let before = edge
-        .until("both alarms, durable", |status| {
-            shown(status, "ccp.limit").is_some()
-                && shown(status, "tag.low").is_some()
-                && status["backlog_frames"].as_u64() > Some(5)
+        .until("both alarms", |status| {
+            shown(status, "ccp.limit").is_some() && shown(status, "tag.low").is_some()
         })
         .await;
+    // Stored in order: when later readings are on disk, so are the alarms.
+    let stored = count(&before["spooled"]);
+    edge.until("that they are durable", |status| {
+        count(&status["spooled"]) > stored + 20
+    })
+    .await;
     edge.kill();
     let edge = Edge::start(directory.path(), &config).await;
     let after = edge
@@ -81,11 +85,15 @@ async fn t24_alarms_survive_a_kill_in_their_states_and_reach_the_hub_in_order() 
         }
     }
     plc.behave(|behaviour| behaviour.values.extend([(TT101, 7320)]));
-    edge.until("control again", |status| status["ccps"][0]["state"] == "in_control")
-        .await;
+    edge.until("control again", |status| {
+        status["ccps"][0]["state"] == "in_control"
+    })
+    .await;
     hub.set_policy(Policy::Store);
     hub.until("the whole life of both alarms", |stored| {
-        ["ccp.limit", "tag.low"].iter().all(|code| changes(stored, code).len() >= 2)
+        ["ccp.limit", "tag.low"]
+            .iter()
+            .all(|code| changes(stored, code).len() >= 2)
     })
     .await;
     let stored = hub.stored.lock().unwrap();

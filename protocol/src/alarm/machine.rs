@@ -57,7 +57,8 @@ impl AlarmBand {
     /// Whether a value is alarming, given whether the one before it was.
     pub fn is_alarming(&self, value: f64, was: bool) -> bool {
         let inside = if was { self.deadband } else { 0.0 };
-        self.low.is_some_and(|low| value < low + inside) || self.high.is_some_and(|high| value > high - inside)
+        self.low.is_some_and(|low| value < low + inside)
+            || self.high.is_some_and(|high| value > high - inside)
     }
 }
 
@@ -324,7 +325,9 @@ impl AlarmMachine {
             let due_us = self.now_us.map_or(due_us, |now_us| now_us.max(due_us));
             self.now_us = Some(due_us);
             changes.extend(match due {
-                Due::Turn => self.noting(due_us, AlarmCause::Condition, |machine| machine.turn(rule, due_us)),
+                Due::Turn => self.noting(due_us, AlarmCause::Condition, |machine| {
+                    machine.turn(rule, due_us)
+                }),
                 Due::Unshelve => self.noting(due_us, AlarmCause::ShelvingExpired, |machine| {
                     machine.people.end_shelving();
                 }),
@@ -343,11 +346,19 @@ impl AlarmMachine {
         } else {
             rule.on_delay_us
         };
-        let turn = self.pending_us.map(|since_us| (since_us.saturating_add(delay_us), Due::Turn));
-        let unshelve = self.people.shelved_until_us().map(|until_us| (until_us, Due::Unshelve));
+        let turn = self
+            .pending_us
+            .map(|since_us| (since_us.saturating_add(delay_us), Due::Turn));
+        let unshelve = self
+            .people
+            .shelved_until_us()
+            .map(|until_us| (until_us, Due::Unshelve));
         let asks_again = rule.realarm_us > 0 && self.is_active && !self.needs_ack;
         let realarm = asks_again.then(|| (self.acked_us.saturating_add(rule.realarm_us), Due::Realarm));
-        [turn, unshelve, realarm].into_iter().flatten().min_by_key(|(due_us, _)| *due_us)
+        [turn, unshelve, realarm]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(due_us, _)| *due_us)
     }
 
     fn condition(&mut self, at_us: Micros, is_true: bool, occurrence: Option<Uuid>) {
@@ -392,7 +403,12 @@ impl AlarmMachine {
     }
 
     /// Does something and says what of it shows.
-    fn noting(&mut self, at_us: Micros, cause: AlarmCause, does: impl FnOnce(&mut Self)) -> Option<AlarmChange> {
+    fn noting(
+        &mut self,
+        at_us: Micros,
+        cause: AlarmCause,
+        does: impl FnOnce(&mut Self),
+    ) -> Option<AlarmChange> {
         let (from, was_active) = (self.state(), self.is_active);
         does(self);
         let changed = self.state() != from || self.is_active != was_active;
@@ -508,11 +524,17 @@ fn may_hide(rule: &AlarmRule, action: &AlarmAction) -> Result<(), &'static str> 
     Ok(())
 }
 
-fn may_last(rule: &AlarmRule, (acted_us, at_us): (Micros, Micros), until_us: Micros) -> Result<(), &'static str> {
+fn may_last(
+    rule: &AlarmRule,
+    (acted_us, at_us): (Micros, Micros),
+    until_us: Micros,
+) -> Result<(), &'static str> {
     if until_us <= acted_us {
         return Err("the shelving ends before it begins");
     }
-    let longest_us = until_us.saturating_sub(acted_us).max(until_us.saturating_sub(at_us));
+    let longest_us = until_us
+        .saturating_sub(acted_us)
+        .max(until_us.saturating_sub(at_us));
     if longest_us > rule.shelve_us_max {
         return Err("the shelving is longer than allowed; choose a nearer end");
     }

@@ -58,7 +58,9 @@ fn condition(second: i64, is_true: bool) -> AlarmInput {
 }
 
 fn tick(second: i64) -> AlarmInput {
-    AlarmInput::Tick { at_us: second * SECOND }
+    AlarmInput::Tick {
+        at_us: second * SECOND,
+    }
 }
 
 fn deed(id: u128, acted: i64, verb: AlarmVerb) -> AlarmAction {
@@ -100,7 +102,17 @@ fn t24_delays_and_deadband_keep_a_value_that_dances_at_the_limit_quiet() {
     // From second 1 on it is never half a degree inside: one alarm, five seconds later.
     assert_eq!(seen, [(6, AlarmState::Unacknowledged)]);
     let mut brief = super::tests::machine();
-    let seen = run(&mut brief, &rule(), vec![value(0, 6.0), value(4, 4.0), value(8, 6.0), value(12, 4.0), tick(60)]);
+    let seen = run(
+        &mut brief,
+        &rule(),
+        vec![
+            value(0, 6.0),
+            value(4, 4.0),
+            value(8, 6.0),
+            value(12, 4.0),
+            tick(60),
+        ],
+    );
     assert_eq!(seen, []);
 }
 
@@ -203,7 +215,11 @@ fn t24_a_critical_alarm_is_never_suppressed_and_hidden_only_by_two_people() {
         is_suppressed: true,
     };
     assert_eq!(machine.step(&critical, suppress), []);
-    for (id, second) in [(1, None), (2, Some("avery".to_owned())), (3, Some(" ".to_owned()))] {
+    for (id, second) in [
+        (1, None),
+        (2, Some("avery".to_owned())),
+        (3, Some(" ".to_owned())),
+    ] {
         for (offset, verb) in [(0, shelve(60)), (10, AlarmVerb::TakeOutOfService)] {
             let action = AlarmAction {
                 second: second.clone(),
@@ -211,7 +227,10 @@ fn t24_a_critical_alarm_is_never_suppressed_and_hidden_only_by_two_people() {
             };
             let changes = machine.step(&critical, act(2, action));
             assert!(matches!(changes[0].cause, AlarmCause::Refused { .. }));
-            assert_eq!((changes[0].from, changes[0].to), (machine.state(), AlarmState::Unacknowledged));
+            assert_eq!(
+                (changes[0].from, changes[0].to),
+                (machine.state(), AlarmState::Unacknowledged)
+            );
         }
     }
     let action = AlarmAction {
@@ -303,7 +322,11 @@ fn a_clock_that_is_set_back_keeps_delays_and_shelvings_as_long_as_they_were() {
         vec![value(1_000, 6.0), act(1_001, deed(1, 1_001, shelve(1_100)))],
     );
     machine.set_back(900 * SECOND);
-    let seen = run(&mut machine, &rule(), vec![tick(104), tick(106), tick(199), tick(201)]);
+    let seen = run(
+        &mut machine,
+        &rule(),
+        vec![tick(104), tick(106), tick(199), tick(201)],
+    );
     assert_eq!(
         seen,
         [(105, AlarmState::Shelved), (200, AlarmState::Unacknowledged)]

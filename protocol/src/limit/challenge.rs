@@ -89,9 +89,12 @@ impl ChallengeJudge {
     /// When the next challenge is due; none while no product flows.
     pub fn due_us(&self) -> Option<Micros> {
         let since_us = self.since_us.filter(|_| self.flowing)?;
-        Some(self.made_us.map_or(since_us + self.challenge.every_us, |made_us| {
-            since_us.max(made_us + self.challenge.every_us)
-        }))
+        Some(
+            self.made_us
+                .map_or(since_us + self.challenge.every_us, |made_us| {
+                    since_us.max(made_us + self.challenge.every_us)
+                }),
+        )
     }
 
     /// Puts another version of the limit in force; challenges made so far stay judged by the earlier one.
@@ -160,7 +163,10 @@ impl ChallengeJudge {
 
     fn is_challenge(&mut self, value: f64) -> bool {
         let before = self.before.replace(value);
-        let is_idle = self.challenge.idle.is_some_and(|idle| (idle - value).abs() < f64::EPSILON);
+        let is_idle = self
+            .challenge
+            .idle
+            .is_some_and(|idle| (idle - value).abs() < f64::EPSILON);
         let is_same = before.is_some_and(|before| (before - value).abs() < f64::EPSILON);
         !is_idle && (self.limit.period_us == 0 || !is_same)
     }

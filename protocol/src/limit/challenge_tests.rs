@@ -49,7 +49,9 @@ fn tick(minute: i64) -> Observation {
 
 fn run(observations: impl IntoIterator<Item = Observation>) -> Vec<Judgement> {
     let mut judge = judge(0);
-    let said = observations.into_iter().flat_map(|observation| judge.observe(observation));
+    let said = observations
+        .into_iter()
+        .flat_map(|observation| judge.observe(observation));
     said.collect()
 }
 
@@ -63,7 +65,11 @@ fn deviations(said: &[Judgement]) -> Vec<(DeviationKind, Phase, Micros, Micros)>
             until_us,
             ..
         }) if *phase != Phase::Extended => {
-            let at_us = if *phase == Phase::Closed { until_us } else { detected_us };
+            let at_us = if *phase == Phase::Closed {
+                until_us
+            } else {
+                detected_us
+            };
             Some((*kind, *phase, last_good_us / MINUTE, at_us / MINUTE))
         }
         _ => None,
@@ -72,7 +78,8 @@ fn deviations(said: &[Judgement]) -> Vec<(DeviationKind, Phase, Micros, Micros)>
 }
 
 #[test]
-fn f5_a_challenge_that_is_not_made_is_missed_after_its_grace_and_product_since_the_last_good_one_is_suspect() {
+fn f5_a_challenge_that_is_not_made_is_missed_after_its_grace_and_product_since_the_last_good_one_is_suspect()
+{
     let said = run([value(10, 1.0)]
         .into_iter()
         .chain((11..132).map(tick))
@@ -103,7 +110,10 @@ fn f6_a_challenge_that_fails_makes_everything_since_the_last_good_one_suspect() 
             _ => None,
         })
         .collect();
-    assert_eq!(verdicts, [CheckVerdict::Met, CheckVerdict::NotMet, CheckVerdict::Met]);
+    assert_eq!(
+        verdicts,
+        [CheckVerdict::Met, CheckVerdict::NotMet, CheckVerdict::Met]
+    );
 }
 
 #[test]
@@ -134,7 +144,10 @@ fn nothing_is_due_while_no_product_flows() {
         .into_iter()
         .chain((11..300).map(tick))
         .chain([start, tick(304), tick(305)]));
-    assert_eq!(deviations(&said), [(DeviationKind::MissedCheck, Phase::Opened, 0, 305)]);
+    assert_eq!(
+        deviations(&said),
+        [(DeviationKind::MissedCheck, Phase::Opened, 0, 305)]
+    );
 }
 
 #[test]
@@ -143,7 +156,10 @@ fn a_polled_result_that_stands_is_one_challenge() {
     let mut made = 0;
     for (minute, result) in (0..).zip([-1.0, 1.0, 1.0, 1.0, -1.0, -1.0, 1.0, -1.0]) {
         let said = polled.observe(value(minute, result));
-        made += said.iter().filter(|judgement| matches!(judgement, Judgement::Check(_))).count();
+        made += said
+            .iter()
+            .filter(|judgement| matches!(judgement, Judgement::Check(_)))
+            .count();
     }
     assert_eq!(made, 2);
 }

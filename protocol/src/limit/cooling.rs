@@ -114,7 +114,10 @@ impl CoolingJudge {
             } else {
                 CheckVerdict::NotMonitored
             };
-            said.push(self.tally.end(&self.limit, (batch.window_us, now_us + 1), verdict));
+            said.push(
+                self.tally
+                    .end(&self.limit, (batch.window_us, now_us + 1), verdict),
+            );
             batch.window_us = now_us + 1;
         }
         self.limit = limit;
@@ -244,8 +247,13 @@ impl CoolingJudge {
         let value = value.or_else(|| self.tally.range().map(|(least, _)| least));
         self.deviation.turn(DeviationKind::Cooling, at_us, value, said);
         let point = (self.edge.as_str(), &self.limit);
-        self.deviation
-            .open(point, DeviationKind::Cooling, window, (value, Quality::GOOD), said);
+        self.deviation.open(
+            point,
+            DeviationKind::Cooling,
+            window,
+            (value, Quality::GOOD),
+            said,
+        );
     }
 
     fn end_batch(&mut self, at_us: Micros, is_finished: bool, said: &mut Vec<Judgement>) {
@@ -262,8 +270,13 @@ impl CoolingJudge {
         if !is_finished {
             let point = (self.edge.as_str(), &self.limit);
             let window = (batch.from_us, at_us);
-            self.deviation
-                .open(point, DeviationKind::Cooling, window, (coldest, Quality::GOOD), said);
+            self.deviation.open(
+                point,
+                DeviationKind::Cooling,
+                window,
+                (coldest, Quality::GOOD),
+                said,
+            );
         }
         self.deviation.close(at_us, said);
         if batch.is_predicted_late {
@@ -279,17 +292,26 @@ impl CoolingJudge {
             return;
         }
         let remaining: Vec<(f64, Micros)> = (batch.stage..self.curve.stages.len())
-            .filter_map(|stage| Some((self.target(stage)? - self.curve.air, self.curve.stages[stage].within_us)))
+            .filter_map(|stage| {
+                Some((
+                    self.target(stage)? - self.curve.air,
+                    self.curve.stages[stage].within_us,
+                ))
+            })
             .collect();
         let misses = |errors: f64| {
-            let late = |(rise, within_us): &(f64, Micros)| batch.fit.reaches_us(*rise, errors) > *within_us as f64;
+            let late =
+                |(rise, within_us): &(f64, Micros)| batch.fit.reaches_us(*rise, errors) > *within_us as f64;
             remaining.iter().any(late)
         };
         let was = batch.is_predicted_late;
         // To be said it must be sure; to be taken back it must be likely otherwise.
         let is_late = batch.fit.is_enough() && misses(if was { 0.0 } else { ERRORS_SURE });
         if was != is_late {
-            said.push(Judgement::Predicted { at_us, active: is_late });
+            said.push(Judgement::Predicted {
+                at_us,
+                active: is_late,
+            });
             if let Some(batch) = &mut self.batch {
                 batch.is_predicted_late = is_late;
             }
@@ -301,8 +323,13 @@ impl CoolingJudge {
         if at_us - heard_us > self.limit.gap_us_max {
             let point = (self.edge.as_str(), &self.limit);
             let window = (heard_us, at_us);
-            self.deviation
-                .open(point, DeviationKind::MonitoringGap, window, (None, Quality::BAD), said);
+            self.deviation.open(
+                point,
+                DeviationKind::MonitoringGap,
+                window,
+                (None, Quality::BAD),
+                said,
+            );
         }
     }
 }

@@ -47,7 +47,10 @@ fn noise(index: i64) -> f64 {
 fn cools(k: f64, air: f64, minutes: i64) -> impl Iterator<Item = (Micros, f64)> {
     (0..minutes * 6).map(move |index| {
         let t_min = index as f64 / 6.0;
-        (index * 10 * SECOND, air + (60.0 - air) * (-k * t_min).exp() + noise(index))
+        (
+            index * 10 * SECOND,
+            air + (60.0 - air) * (-k * t_min).exp() + noise(index),
+        )
     })
 }
 
@@ -122,10 +125,17 @@ fn a_chiller_that_weakens_in_the_middle_is_seen() {
     assert_eq!(predictions(&said), []);
     let weak = (0..600).map(|index| {
         let t_min = index as f64 / 6.0;
-        (index * 10 * SECOND, -2.0 + (whole + 2.0) * (-0.004 * t_min).exp() + noise(index))
+        (
+            index * 10 * SECOND,
+            -2.0 + (whole + 2.0) * (-0.004 * t_min).exp() + noise(index),
+        )
     });
     said.extend(run(&mut judge, weak));
-    assert!(predictions(&said).first().is_some_and(|(minute, _)| *minute < 75), "{:?}", predictions(&said));
+    assert!(
+        predictions(&said).first().is_some_and(|(minute, _)| *minute < 75),
+        "{:?}",
+        predictions(&said)
+    );
 }
 
 #[test]
@@ -156,7 +166,11 @@ fn an_air_temperature_that_differs_from_the_configured_one_raises_no_false_warni
     for air in [-4.0, 0.0, 2.0] {
         let mut judge = judge();
         let said = run(&mut judge, cools(0.013, air, 300));
-        assert_eq!(predictions(&said).iter().filter(|(_, active)| *active).count(), 0, "{air}");
+        assert_eq!(
+            predictions(&said).iter().filter(|(_, active)| *active).count(),
+            0,
+            "{air}"
+        );
     }
 }
 

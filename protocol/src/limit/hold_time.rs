@@ -106,7 +106,10 @@ impl HoldTimeJudge {
             } else {
                 CheckVerdict::NotMonitored
             };
-            said.push(self.tally.end(&self.limit, (cycle.window_us, now_us + 1), verdict));
+            said.push(
+                self.tally
+                    .end(&self.limit, (cycle.window_us, now_us + 1), verdict),
+            );
             cycle.window_us = now_us + 1;
             cycle.run = None;
         }
@@ -236,13 +239,11 @@ impl HoldTimeJudge {
             return;
         };
         self.idle_us = Some(at_us);
-        let furthest = self.tally.range().map(|(least, greatest)| {
-            if self.limit.low.is_some() {
-                greatest
-            } else {
-                least
-            }
-        });
+        let furthest = self.tally.range().map(
+            |(least, greatest)| {
+                if self.limit.low.is_some() { greatest } else { least }
+            },
+        );
         let verdict = match (cycle.is_held, self.tally.good) {
             (true, _) => CheckVerdict::Met,
             (false, 0) => CheckVerdict::NotMonitored,
@@ -253,11 +254,17 @@ impl HoldTimeJudge {
             return;
         }
         self.failed_us = Some(at_us);
-        self.deviation.turn(DeviationKind::HoldTime, at_us, furthest, said);
+        self.deviation
+            .turn(DeviationKind::HoldTime, at_us, furthest, said);
         let point = (self.edge.as_str(), &self.limit);
         let window = (cycle.from_us, at_us);
-        self.deviation
-            .open(point, DeviationKind::HoldTime, window, (furthest, Quality::GOOD), said);
+        self.deviation.open(
+            point,
+            DeviationKind::HoldTime,
+            window,
+            (furthest, Quality::GOOD),
+            said,
+        );
     }
 
     fn check_gap(&mut self, at_us: Micros, said: &mut Vec<Judgement>) {

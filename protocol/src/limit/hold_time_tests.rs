@@ -68,14 +68,24 @@ fn deviations(said: &[Judgement]) -> Vec<Deviation> {
 
 /// Idle, then a batch that stays at 76 °C for so many seconds, then idle.
 fn batch(held_s: usize) -> Vec<f64> {
-    [vec![20.0; 3], vec![60.0; 5], vec![76.0; held_s], vec![60.0; 5], vec![20.0; 3]].concat()
+    [
+        vec![20.0; 3],
+        vec![60.0; 5],
+        vec![76.0; held_s],
+        vec![60.0; 5],
+        vec![20.0; 3],
+    ]
+    .concat()
 }
 
 #[test]
 fn a_batch_that_is_held_long_enough_is_met() {
     let mut judge = judge();
     let said = run(&mut judge, &batch(16));
-    assert_eq!((verdicts(&said), deviations(&said)), (vec![CheckVerdict::Met], vec![]));
+    assert_eq!(
+        (verdicts(&said), deviations(&said)),
+        (vec![CheckVerdict::Met], vec![])
+    );
     assert!(judge.is_in_control());
 }
 
@@ -134,7 +144,10 @@ fn silence_between_batches_is_a_gap_unless_a_gate_tells_that_nothing_runs() {
     let mut ungated = judge();
     run(&mut ungated, &[20.0]);
     let tick = Observation::Tick { at_us: 30 * SECOND };
-    assert_eq!(deviations(&ungated.observe(tick))[0].kind, DeviationKind::MonitoringGap);
+    assert_eq!(
+        deviations(&ungated.observe(tick))[0].kind,
+        DeviationKind::MonitoringGap
+    );
     let mut gated = judge();
     run(&mut gated, &[20.0]);
     gated.observe(Observation::Gate {
@@ -161,7 +174,10 @@ fn t27_a_change_within_a_batch_ends_its_window_and_begins_the_hold_anew() {
             _ => None,
         })
         .collect();
-    assert_eq!(versions, [(2, CheckVerdict::NotMonitored), (3, CheckVerdict::NotMet)]);
+    assert_eq!(
+        versions,
+        [(2, CheckVerdict::NotMonitored), (3, CheckVerdict::NotMet)]
+    );
 }
 
 proptest! {

@@ -14,7 +14,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Check, CheckVerdict, CriticalLimit, Deviation, DeviationKind, Phase, deviation_id, record::EXTEND_EVERY_US,
+    Check, CheckVerdict, CriticalLimit, Deviation, DeviationKind, Phase, deviation_id,
+    record::EXTEND_EVERY_US,
 };
 use crate::{quality::Quality, reading::Micros};
 
