@@ -17,7 +17,7 @@ use protocol::{
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{ccp::PointStatus, fleet::certificate::Certificate};
+use crate::{alarm::AlarmBoard, ccp::PointStatus, fleet::certificate::Certificate};
 
 /// Most alarms remembered for the status page.
 const ALARMS_KEPT: usize = 50;
@@ -47,6 +47,7 @@ pub struct Health {
     beats: AtomicU64,
     points: Mutex<Vec<PointStatus>>,
     alarms: Mutex<VecDeque<Alarm>>,
+    alarm_board: Mutex<AlarmBoard>,
     gaps: Mutex<Vec<Gap>>,
 }
 
@@ -67,6 +68,7 @@ impl Health {
             beats: AtomicU64::new(0),
             points: Mutex::default(),
             alarms: Mutex::default(),
+            alarm_board: Mutex::default(),
             gaps: Mutex::default(),
         }
     }
@@ -111,6 +113,16 @@ impl Health {
     /// The states of the control points.
     pub fn points(&self) -> Vec<PointStatus> {
         locked(&self.points).clone()
+    }
+
+    /// Replaces what is shown of the alarms.
+    pub fn set_alarm_board(&self, board: AlarmBoard) {
+        *locked(&self.alarm_board) = board;
+    }
+
+    /// What is shown of the alarms.
+    pub fn alarm_board(&self) -> AlarmBoard {
+        locked(&self.alarm_board).clone()
     }
 
     /// Remembers an alarm for the status page.

@@ -2,6 +2,7 @@
 //! every reading on disk until the hub has it.
 
 pub mod agent;
+pub mod alarm;
 pub mod ccp;
 pub mod cli;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod fleet;
 pub mod health;
 pub mod inspect;
 pub mod local;
+pub mod output;
 pub mod pipeline;
 pub mod signal;
 pub mod simulate;

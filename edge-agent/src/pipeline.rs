@@ -7,17 +7,21 @@ use protocol::{
     Micros,
     event::{Alarm, ClockStep, Event, Gap, NotRead},
     frame::ClockState,
+    limit::CriticalLimit,
+    reading::Alias,
     tag::Dictionary,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    ccp::{Engine, config::Point},
+    alarm::{self, Register, skew::SkewWatch},
+    ccp::Engine,
     clock,
-    health::Health,
+    health::{Health, SourceState},
     inspect,
+    output::Outputs,
     signal::{self, Signals, config::Plan},
     source::Acquired,
     sparkplug::Tap,
@@ -38,19 +42,24 @@ const DISK_REFUSES: &str = "disk does not take data";
 /// What of the configuration the pipeline goes by.
 #[derive(Debug)]
 pub struct Rules {
-    /// The critical control points.
-    pub points: Vec<Point>,
-    /// What is made of signals before.
+    /// What is made of signals before control points are judged.
     pub signals: Plan,
+    /// The sources whose readings bear times of their own, each with its tags.
+    pub timed: Vec<(String, Vec<Alias>)>,
     /// Content id of the dictionary; it is on disk.
     pub dictionary: Uuid,
 }
+/// Gets what became of pushed limits.
+type LimitsReply = oneshot::Sender<Result<Vec<CriticalLimit>, String>>;
 
 /// Judges, seals and stores.
 #[derive(Debug)]
 pub struct Pipeline {
     signals: Signals,
     engine: Engine,
+    alarms: Register,
+    skew: SkewWatch,
+    outputs: Outputs,
     sealer: Sealer,
     appender: Appender,
     health: Arc<Health>,
@@ -76,10 +85,19 @@ struct Pause {
 
 impl Pipeline {
     /// A pipeline that has seen nothing.
-    pub fn new(engine: Engine, sealer: Sealer, appender: Appender, health: Arc<Health>) -> Self {
+    pub fn new(
+        (engine, alarms, skew): (Engine, Register, SkewWatch),
+        outputs: Outputs,
+        sealer: Sealer,
+        appender: Appender,
+        health: Arc<Health>,
+    ) -> Self {
         Self {
             signals: Signals::default(),
             engine,
+            alarms,
+            skew,
+            outputs,
             sealer,
             appender,
             health,
@@ -111,14 +129,20 @@ impl Pipeline {
     pub fn recover(&mut self, left: Left, dictionary: &Dictionary, now_us: Micros) {
         for (code, state) in &left.store.states {
             let restored = if code.starts_with(signal::STATE_PREFIX) {
-                self.signals.restore(code, state)
+                self.signals.restore(code, state).map(|()| Vec::new())
+            } else if code == alarm::STATE_KEY {
+                self.alarms.restore(state, now_us).map(|()| Vec::new())
             } else {
                 self.engine.restore(code, state, now_us)
             };
-            if let Err(reason) = restored {
-                tracing::warn!(%reason, "state not restored");
+            match restored {
+                Ok(events) => self.events.extend(events),
+                Err(reason) => tracing::warn!(%reason, "state not restored"),
             }
         }
+        let events = self.alarms.keep_open(&self.engine.deviating(), now_us);
+        self.keep(events);
+        self.react();
         if let Some(last_us) = left.store.last_sealed_us {
             if now_us < last_us {
                 self.unknown_pause = Some(Pause {
@@ -132,12 +156,13 @@ impl Pipeline {
         }
         for path in left.store.set_aside.iter().chain(&left.journal_set_aside) {
             let message = format!("set aside as {}; records in it need a person", path.display());
-            self.events.push(Event::Alarm(alarm(
+            let edge = self.health.edge.clone();
+            self.note(vec![Event::Alarm(alarm(
                 "spool.corrupt",
-                &self.health.edge,
+                &edge,
                 &message,
                 now_us,
-            )));
+            ))]);
             self.events.push(Event::Gap(Gap {
                 from_us: 0,
                 to_us: now_us,
@@ -160,7 +185,7 @@ impl Pipeline {
             let records = self.sealer.seal_events(left.unstored, now_us, self.clock);
             self.hand_over(Batch {
                 records,
-                states: self.snapshot(),
+                states: self.states(),
                 journal: Vec::new(),
                 sealed_us: now_us,
             });
@@ -182,10 +207,7 @@ impl Pipeline {
                 _ = tick.tick() => {
                     self.clock = clock::state();
                     let now_us = self.look_at_clock();
-                    let mut events = self.signals.tick(now_us);
-                    events.extend(self.engine.tick(now_us));
-                    self.note(events);
-                    self.health.set_points(self.engine.status());
+                    self.tick(now_us);
                 }
                 count = acquired.recv_many(&mut messages, MESSAGES_AT_ONCE) => {
                     if count == 0 {
@@ -208,13 +230,6 @@ impl Pipeline {
         self.flush(clock::now_us(), true);
     }
 
-    /// The states that outlive a restart.
-    fn snapshot(&self) -> Vec<(String, Vec<u8>)> {
-        let mut states = self.engine.snapshot();
-        states.extend(self.signals.snapshot());
-        states
-    }
-
     fn look_at_clock(&mut self) -> Micros {
         let now_us = clock::now_us();
         if let Some(step) = self.steps.look(now_us, clock::since_boot(), self.clock.synced) {
@@ -227,6 +242,7 @@ impl Pipeline {
     /// nobody notices, and an hour that never passed is no monitoring gap.
     fn clock_stepped(&mut self, step: ClockStep) {
         self.engine.set_back(-step.by_us);
+        self.alarms.set_back(-step.by_us);
         self.signals.set_back(-step.by_us);
         let way = if step.by_us < 0 { "back" } else { "forward" };
         let message = format!(
@@ -261,6 +277,12 @@ impl Pipeline {
                 let events = self.signals.derive(&mut readings, received_us);
                 self.note(events);
                 let events = self.engine.observe(&mut readings, received_us);
+                // Before anything is written down: a valve does not wait for the record of why it closes.
+                self.react();
+                self.note(events);
+                let events = self.alarms.observe(&readings, received_us);
+                self.keep(events);
+                let events = self.skew.observe(&readings, received_us);
                 self.note(events);
                 clock::mark_times(&mut readings, received_us);
                 if let Some(tap) = &self.tap {
@@ -275,6 +297,18 @@ impl Pipeline {
                 self.signals.not_read(&mut record);
                 self.note(vec![Event::NotRead(record)]);
             }
+            Acquired::Late {
+                readings,
+                received_us,
+            } => {
+                let received_us = received_us.min(now_us);
+                let events = self.engine.observe_late(&readings, received_us);
+                self.note(events);
+                let mut readings = readings;
+                clock::mark_times(&mut readings, received_us);
+                self.sealer.push(readings, received_us);
+            }
+            Acquired::Limits { limits, reply } => self.set_limits(limits, now_us, reply),
             Acquired::Alarm(alarm) => self.note(vec![Event::Alarm(alarm)]),
             Acquired::Inspection(inspection) => {
                 inspect::count(&self.health, &inspection);
@@ -286,7 +320,13 @@ impl Pipeline {
                 done.send(()).unwrap_or_default();
             }
             Acquired::AlarmAction(action) => {
-                tracing::warn!(code = %action.code, subject = %action.subject, "no alarm of this name");
+                let ccp = action.subject.clone();
+                let events = self.alarms.act(*action, now_us);
+                self.keep(events);
+                if self.alarms.is_settled(&ccp) {
+                    self.engine.release(&ccp);
+                    self.react();
+                }
             }
         }
     }
@@ -294,7 +334,7 @@ impl Pipeline {
     /// Goes by other rules from here on. What waits is explained by the new dictionary too: a tag never changes its
     /// alias while the agent runs.
     fn follow(&mut self, rules: &Rules) {
-        self.engine.follow(&rules.points);
+        self.skew = SkewWatch::new(rules.timed.clone());
         let states = self.signals.snapshot();
         self.signals = Signals::new(&rules.signals, Uuid::now_v7);
         for (key, state) in states {
@@ -303,10 +343,66 @@ impl Pipeline {
             }
         }
         self.sealer.set_dictionary(rules.dictionary);
-        self.health.set_points(self.engine.status());
     }
 
+    fn tick(&mut self, now_us: Micros) {
+        let events = self.signals.tick(now_us);
+        self.note(events);
+        let events = self.engine.tick(now_us);
+        self.react();
+        self.note(events);
+        let events = self.alarms.tick(now_us);
+        self.keep(events);
+        // A start knows nothing of the alarms that sources raised before it.
+        let up: Vec<String> = (self.health.sources().iter())
+            .filter(|source| source.snapshot().state == SourceState::Up)
+            .map(|source| source.name.clone())
+            .collect();
+        for source in up {
+            let events = self.alarms.source_is_up(&source, now_us);
+            self.keep(events);
+        }
+        self.health.set_points(self.engine.status());
+        self.health.set_alarm_board(self.alarms.status(now_us));
+    }
+
+    /// Tells the outputs what they are to be.
+    fn react(&self) {
+        self.outputs.drive(&self.engine.wanted());
+    }
+
+    fn set_limits(&mut self, limits: Vec<CriticalLimit>, now_us: Micros, reply: LimitsReply) {
+        let done = self.engine.set_limits(limits, now_us).map(|events| {
+            self.note(events);
+            self.engine.limits()
+        });
+        if reply.send(done).is_err() {
+            tracing::warn!("nobody waits to hear what became of the limits");
+        }
+    }
+
+    /// What outlives a restart: the control points' states, and the alarms'.
+    fn states(&self) -> Vec<(String, Vec<u8>)> {
+        let mut states = self.engine.snapshot();
+        states.extend(self.alarms.snapshot());
+        states.extend(self.signals.snapshot());
+        states
+    }
+
+    /// Keeps events, and what follows from them for the alarms.
     fn note(&mut self, events: Vec<Event>) {
+        for event in events {
+            let changes = match &event {
+                Event::Alarm(alarm) => self.alarms.condition(alarm),
+                Event::Deviation(deviation) => self.alarms.deviation(deviation),
+                _ => Vec::new(),
+            };
+            self.keep(vec![event]);
+            self.keep(changes);
+        }
+    }
+
+    fn keep(&mut self, events: Vec<Event>) {
         for event in &events {
             if let Event::Alarm(alarm) = event {
                 tracing::info!(code = %alarm.code, subject = %alarm.subject, active = alarm.active, "{}", alarm.message);
@@ -345,7 +441,7 @@ impl Pipeline {
         }
         self.hand_over(Batch {
             records,
-            states: self.snapshot(),
+            states: self.states(),
             journal,
             sealed_us: now_us,
         });
@@ -472,7 +568,12 @@ mod tests {
         let age = Duration::from_millis(250);
         let sealer = Sealer::new("akron-1", Uuid::from_u128(1), Uuid::from_u128(2), 1000, age);
         let (appender, batches) = Appender::into_channel(capacity);
-        (Pipeline::new(engine, sealer, appender, health), batches)
+        let alarms = Register::new("akron-1", alarm::config::AlarmPolicy::default(), &[], &[]);
+        let judges = (engine, alarms, SkewWatch::default());
+        (
+            Pipeline::new(judges, Outputs::default(), sealer, appender, health),
+            batches,
+        )
     }
 
     fn readings(at_us: Micros) -> Acquired {
@@ -529,7 +630,11 @@ mod tests {
             250_001,
         );
         pipeline.flush(250_001, false);
-        assert_eq!(events(&batches.try_recv().unwrap()).len(), 1);
+        let told = events(&batches.try_recv().unwrap());
+        assert!(
+            matches!(&told[..], [Event::Alarm(_), Event::AlarmChange(_)]),
+            "{told:?}"
+        );
     }
 
     #[test]
@@ -604,7 +709,7 @@ mod tests {
             pipeline.flush(SECOND, false);
             let told = events(&batches.try_recv().unwrap());
             assert!(
-                matches!(&told[..], [Event::ClockStep(step), Event::Alarm(alarm)]
+                matches!(&told[..], [Event::ClockStep(step), Event::Alarm(alarm), ..]
                     if step.by_us == by_us && alarm.code == code),
                 "{told:?}"
             );
@@ -697,5 +802,39 @@ mod tests {
         let batch = batches.try_recv().unwrap();
         assert_eq!(events(&batch).len(), 1);
         assert!(batch.journal.is_empty());
+    }
+
+    #[test]
+    fn pushed_limits_are_answered_and_what_does_not_fit_changes_nothing() {
+        let (mut pipeline, _batches) = pipeline(8);
+        let (reply, mut answer) = oneshot::channel();
+        let limits = Vec::new();
+        pipeline.take(Acquired::Limits { limits, reply }, 0);
+        assert_eq!(answer.try_recv().unwrap(), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_alarm_that_comes_to_the_pipeline_gets_a_state_and_outlives_a_restart() {
+        let (mut before, mut batches) = pipeline(8);
+        before.take(
+            Acquired::Alarm(alarm("source.down", "plc", "no reply", SECOND)),
+            SECOND,
+        );
+        before.flush(SECOND, false);
+        let batch = batches.try_recv().unwrap();
+        assert!(
+            matches!(&events(&batch)[..], [Event::Alarm(_), Event::AlarmChange(change)] if change.is_active)
+        );
+        assert!(
+            batch
+                .journal
+                .iter()
+                .any(|event| matches!(event, Event::AlarmChange(_)))
+        );
+        let (mut after, _batches) = pipeline(8);
+        let mut left = Left::default();
+        left.store.states = batch.states;
+        after.recover(left, &dictionary(), 2 * SECOND);
+        assert_eq!(after.alarms.status(2 * SECOND).counts.standing, 1);
     }
 }

@@ -8,6 +8,7 @@
 mod support;
 
 mod agent {
+    mod alarms;
     mod brokers;
     mod cameras;
     mod ccps;
@@ -17,13 +18,13 @@ mod agent {
     mod devices;
     mod fleet;
     mod fleet_commands;
+    mod manual;
     mod reload;
     mod scenarios;
     mod service;
+    mod signals;
     mod sparkplug;
     mod sparkplug_fault;
-    mod manual;
-    mod signals;
     mod uplink;
     mod versions;
 }

@@ -4,23 +4,26 @@
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use protocol::{Micros, command::CommandOutcome, limit::CriticalLimit, sparkplug::edge_node::EdgeNode};
+use protocol::{
+    Micros, command::CommandOutcome, limit::CriticalLimit, reading::Alias, sparkplug::edge_node::EdgeNode,
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{AgentError, Followed, ReloadError};
 use crate::{
-    ccp::Engine,
+    alarm::{Register, skew::SkewWatch},
+    ccp::{Engine, config::Point, limits},
     clock,
     config::Config,
     fleet::{
@@ -31,10 +34,11 @@ use crate::{
     health::{Health, UplinkState},
     inspect::{self, Mailbox},
     local::{self, Book, Local, badge::Badges},
+    output::{self, Outputs},
     pipeline::{Pipeline, Rules},
     signal::Signals,
     source::{
-        Acquired,
+        Acquired, Closed,
         running::{Running as Sources, Surroundings},
     },
     sparkplug::{self, Tap},
@@ -61,6 +65,7 @@ pub(super) struct Parts {
     node: Option<(JoinHandle<()>, CancellationToken)>,
     inspectors: Vec<std::thread::JoinHandle<()>>,
     acquired: mpsc::Sender<Acquired>,
+    outputs: JoinSet<Result<(), Closed>>,
     pipeline: JoinHandle<()>,
     pipeline_stop: CancellationToken,
     uplink: Option<JoinHandle<()>>,
@@ -71,6 +76,7 @@ pub(super) struct Parts {
     pages: Local,
     spool: std::thread::JoinHandle<()>,
     outbox: Outbox,
+    data_dir: PathBuf,
 }
 
 impl Parts {
@@ -95,7 +101,11 @@ impl Parts {
         let pages = Local::new(health.clone(), acquired_tx.clone(), book(&config));
         let page = tokio::spawn(local::serve(listener, pages.clone(), CancellationToken::new()));
         let (tap, node) = start_node(&config, &health);
-        let mut pipeline = new_pipeline(&config, boot, spool.appender, health.clone()).with_tap(tap);
+        let mut outputs = JoinSet::new();
+        let driven = output::start(&config.outputs, data_dir, &acquired_tx, &mut outputs);
+        let points = points_in_force(&config, data_dir);
+        let pipeline = new_pipeline(&config, &points, driven, (boot, spool.appender, health.clone()));
+        let mut pipeline = pipeline.with_tap(tap);
         pipeline.recover(spool.left, &config.dictionary, clock::now_us());
         let pipeline_stop = CancellationToken::new();
         let pipeline = tokio::spawn(pipeline.run(acquired, pipeline_stop.clone()));
@@ -153,6 +163,7 @@ impl Parts {
             node,
             inspectors,
             acquired: acquired_tx,
+            outputs,
             pipeline,
             pipeline_stop,
             uplink,
@@ -163,6 +174,7 @@ impl Parts {
             pages,
             spool: spool.thread,
             outbox: spool.outbox,
+            data_dir: data_dir.to_owned(),
         };
         Ok((parts, requests))
     }
@@ -172,6 +184,7 @@ impl Parts {
         tokio::select! {
             _ = &mut self.pipeline => "the pipeline",
             part = self.sources.ended() => part,
+            Some(_) = self.outputs.join_next() => "an output",
             () = self.outbox.ended() => "the spool",
             _ = &mut self.page => "the local page",
             () = task_ended(self.uplink.as_mut()) => "the uplink",
@@ -206,6 +219,11 @@ impl Parts {
         if !self.pipeline.is_finished() && tokio::time::timeout(STOP_WITHIN, self.pipeline).await.is_err() {
             tracing::error!("the pipeline did not stop in time");
         }
+        // The pipeline is gone and with it what outputs are told: each takes its safe value and ends.
+        let leaving = async { while self.outputs.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_WITHIN, leaving).await.is_err() {
+            tracing::error!("an output did not take its safe value in time");
+        }
         let flushed = tokio::task::spawn_blocking(move || self.spool.join());
         if !matches!(tokio::time::timeout(STOP_WITHIN, flushed).await, Ok(Ok(Ok(())))) {
             tracing::error!("the spool did not stop in time");
@@ -237,6 +255,10 @@ impl Parts {
             || before.local_http != config.local_http
             || before.spool != config.spool
             || before.fleet != config.fleet
+            || before.points != config.points
+            || before.alarm_policy != config.alarm_policy
+            || before.alarms != config.alarms
+            || before.outputs != config.outputs
     }
 
     /// Goes by another configuration from here on: what stays the same is not touched, so that nothing is missed.
@@ -245,17 +267,15 @@ impl Parts {
             return Err(ReloadError::OtherEdge);
         }
         let before = &self.config;
-        let has_new_rules = config.dictionary != before.dictionary
-            || config.points != before.points
-            || config.signals != before.signals;
+        let has_new_rules = config.dictionary != before.dictionary || config.signals != before.signals;
         // First the words, then those who use them: no frame may hold an alias that its dictionary does not explain.
         if has_new_rules {
             if !self.outbox.adopt(config.dictionary.clone()).await {
                 return Err(ReloadError::Disk);
             }
             let rules = Rules {
-                points: config.points.clone(),
                 signals: config.signals.clone(),
+                timed: timed_sources(&config),
                 dictionary: config.dictionary.id(),
             };
             let (done, is_done) = oneshot::channel();
@@ -289,8 +309,24 @@ impl Parts {
 
     /// Puts critical limits into force.
     pub(super) async fn set_limits(&self, limits: Vec<CriticalLimit>) -> CommandOutcome {
-        let _ = limits;
-        inbox::refused("this version of the agent does not do that")
+        let (reply, done) = oneshot::channel();
+        let given = self.acquired.send(Acquired::Limits { limits, reply }).await;
+        let done = match given {
+            Ok(()) => done
+                .await
+                .unwrap_or_else(|_| Err("the agent is shutting down".to_owned())),
+            Err(_) => Err("the agent is shutting down".to_owned()),
+        };
+        let in_force = match done {
+            Ok(in_force) => in_force,
+            Err(reason) => return inbox::refused(&reason),
+        };
+        match limits::save(&self.data_dir, &in_force) {
+            Ok(()) => CommandOutcome::Done,
+            Err(error) => inbox::refused(&format!(
+                "the limits are in force until the next start only: {error}"
+            )),
+        }
     }
 
     /// Sends again what was sealed in this time.
@@ -366,8 +402,43 @@ async fn task_ended(task: Option<&mut JoinHandle<()>>) {
     }
 }
 
-fn new_pipeline(config: &Config, boot: Uuid, appender: Appender, health: Arc<Health>) -> Pipeline {
-    let engine = Engine::new(&config.edge.name, &config.points, Uuid::now_v7);
+/// The configured control points under the newest limits known.
+fn points_in_force(config: &Config, data_dir: &Path) -> Vec<Point> {
+    let mut points = config.points.clone();
+    match limits::load(data_dir) {
+        Ok(kept) => {
+            for fault in limits::apply(&mut points, kept) {
+                tracing::warn!(%fault, "a pushed limit is not in force");
+            }
+        }
+        Err(fault) => tracing::error!(%fault, "the pushed limits cannot be read"),
+    }
+    points
+}
+
+/// The sources whose readings bear times of their own, each with its tags.
+fn timed_sources(config: &Config) -> Vec<(String, Vec<Alias>)> {
+    let opcua = config.opcua.iter().map(|server| {
+        let tags = server.tags.iter().map(|tag| tag.alias).collect();
+        (server.name.clone(), tags)
+    });
+    let mqtt = config.mqtt.iter().map(|broker| {
+        let tags = broker.tags.iter().map(|tag| tag.alias).collect();
+        (broker.name.clone(), tags)
+    });
+    opcua.chain(mqtt).collect()
+}
+
+fn new_pipeline(
+    config: &Config,
+    points: &[Point],
+    outputs: Outputs,
+    (boot, appender, health): (Uuid, Appender, Arc<Health>),
+) -> Pipeline {
+    let edge = &config.edge.name;
+    let engine = Engine::new(edge, points, Uuid::now_v7);
+    let alarms = Register::new(edge, config.alarm_policy, &config.alarms, points);
+    let skew = SkewWatch::new(timed_sources(config));
     let sealer = Sealer::new(
         &config.edge.name,
         boot,
@@ -376,7 +447,7 @@ fn new_pipeline(config: &Config, boot: Uuid, appender: Appender, health: Arc<Hea
         config.spool.frame_age_max,
     );
     let signals = Signals::new(&config.signals, Uuid::now_v7);
-    Pipeline::new(engine, sealer, appender, health).with_signals(signals)
+    Pipeline::new((engine, alarms, skew), outputs, sealer, appender, health).with_signals(signals)
 }
 
 /// What can be entered on the local pages, and by whom.

@@ -1,27 +1,50 @@
-//! What does `[[ccp]]` say? One critical limit, the gate that tells whether product flows, and the reference that
-//! shows a stuck sensor.
+//! What does `[[ccp]]` say? One critical limit and how it is judged, the gate that tells whether product flows, the
+//! state in which nothing is judged, the reference that shows a stuck sensor, and what the plant does on a deviation.
 
 use std::time::Duration;
 
 use protocol::{
     Micros,
-    limit::{CriticalLimit, LimitError},
+    limit::{ControlKind, CriticalLimit, LimitError},
     reading::Alias,
 };
 
-use crate::config::{At, Names, Section, Tags};
+use super::config_kind::{read_kind, read_low_high};
+use crate::{
+    config::{At, Names, Section, Tags},
+    output::config::Output,
+};
 
 /// One critical control point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
     /// The limit.
     pub limit: CriticalLimit,
+    /// How it is judged.
+    pub kind: ControlKind,
     /// The monitored tag.
     pub tag: Alias,
     /// Tells whether product flows; it always flows without one.
     pub gate: Option<Gate>,
+    /// Nothing is judged while this tag has this value.
+    pub not_during: Option<Gate>,
     /// Tells whether the sensor is stuck.
     pub stuck: Option<Stuck>,
+    /// What the plant does on a deviation.
+    pub react: Option<React>,
+}
+
+/// What is written to an output on a deviation, and when there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct React {
+    /// Name of the output.
+    pub output: String,
+    /// Written while a deviation is open.
+    pub on_deviation: f64,
+    /// Written while none is.
+    pub on_clear: f64,
+    /// After a deviation the output stays until a person resets the alarm.
+    pub hold_until_reset: bool,
 }
 
 /// Product flows while `tag` has exactly `value`.
@@ -47,21 +70,38 @@ pub struct Stuck {
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads one `[[ccp]]`.
-pub fn read_point(section: &Section<'_>, tags: &Tags<'_>, names: &mut Names) -> Option<Point> {
+pub fn read_point(
+    section: &Section<'_>,
+    tags: &Tags<'_>,
+    names: &mut Names,
+    outputs: &[Output],
+) -> Option<Point> {
     let code = section.required_text("code");
     if let Some(code) = &code {
         names.claim(section, "control point", code);
     }
     let tag_name = section.required_text("tag");
     let tag = tag_name.as_ref().and_then(|at| tags.find(at));
-    let limit = read_limit(section, code.as_ref(), tag_name.as_ref(), tag);
-    let gate = read_gate(section, tags);
+    let kind = read_kind(section);
+    let limit = read_limit(section, code.as_ref(), tag_name.as_ref(), tag, kind.as_ref());
+    let gate = read_gate(section, "gate", tags);
+    let not_during = read_gate(section, "not_during", tags);
     let stuck = read_stuck(section, tags);
+    let react = read_react(section, outputs);
+    if let (Some(ControlKind::Challenge(challenge)), Some(tag)) = (&kind, tag)
+        && tag.period_ms > 0
+        && challenge.idle.is_none()
+    {
+        section.fault("the tag is polled: `idle` must say which value it has while no challenge is made");
+    }
     Some(Point {
         limit: limit?,
+        kind: kind?,
         tag: tag?.alias,
         gate: gate?,
+        not_during: not_during?,
         stuck: stuck?,
+        react: react?,
     })
 }
 
@@ -70,9 +110,9 @@ fn read_limit(
     code: Option<&At<String>>,
     tag_name: Option<&At<String>>,
     tag: Option<&protocol::tag::Tag>,
+    kind: Option<&ControlKind>,
 ) -> Option<CriticalLimit> {
-    let low = section.number("low");
-    let high = section.number("high");
+    let (low, high) = read_low_high(section, kind);
     let unit = section.text("unit");
     let margin = section.number("clear_margin").map_or(0.0, |at| at.value);
     let delay = section
@@ -129,11 +169,11 @@ fn read_limit(
 
 /// The outer `Option` is none when the gate is there and faulty.
 #[expect(clippy::option_option, reason = "absent and faulty are two answers")]
-fn read_gate(section: &Section<'_>, tags: &Tags<'_>) -> Option<Option<Gate>> {
-    if !section.has("gate") {
+fn read_gate(section: &Section<'_>, key: &'static str, tags: &Tags<'_>) -> Option<Option<Gate>> {
+    if !section.has(key) {
         return Some(None);
     }
-    let gate = section.table("gate");
+    let gate = section.table(key);
     let tag = gate
         .required_text("tag")
         .and_then(|at| tags.find(&at).map(|tag| tag.alias));
@@ -167,6 +207,42 @@ fn read_stuck(section: &Section<'_>, tags: &Tags<'_>) -> Option<Option<Stuck>> {
     }))
 }
 
-fn micros(duration: Duration) -> Micros {
+/// Like [`read_gate`].
+#[expect(clippy::option_option, reason = "absent and faulty are two answers")]
+fn read_react(section: &Section<'_>, outputs: &[Output]) -> Option<Option<React>> {
+    if !section.has("react") {
+        return Some(None);
+    }
+    let react = section.table("react");
+    let output = react.required_text("output");
+    let on_deviation = react.number("on_deviation");
+    let on_clear = react.number("on_clear");
+    let hold_until_reset = react.flag("hold_until_reset", false);
+    let known = output.as_ref().and_then(|at| {
+        let found = outputs.iter().find(|output| output.name == at.value);
+        if found.is_none() {
+            let message = format!(
+                "no `[[output]]` is named `{}`; add one, or name one that is there",
+                at.value
+            );
+            react.fault_at(&at.span, message);
+        }
+        found
+    });
+    for value in [&on_deviation, &on_clear].into_iter().flatten() {
+        if let Some(reason) = known.and_then(|output| output.target.refuses(value.value)) {
+            react.fault_at(&value.span, reason);
+        }
+    }
+    react.finish();
+    Some(Some(React {
+        output: known?.name.clone(),
+        on_deviation: on_deviation.map_or(1.0, |at| at.value),
+        on_clear: on_clear.map_or(0.0, |at| at.value),
+        hold_until_reset,
+    }))
+}
+
+pub(super) fn micros(duration: Duration) -> Micros {
     Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
 }

@@ -1,12 +1,13 @@
 //! Do the fault scenarios of the plant end as food safety wants? Scripted readings, no clock.
 
 use protocol::{
-    limit::{CheckVerdict, CriticalLimit, DeviationKind, Phase},
+    Quality,
+    limit::{Check, CheckVerdict, CriticalLimit, Deviation, DeviationKind, Phase},
     reading::Alias,
 };
 
 use super::{
-    config::{Gate, Stuck},
+    config::{Gate, React, Stuck},
     *,
 };
 
@@ -31,7 +32,10 @@ fn point() -> Point {
             period_us: SECOND,
             version: 1,
         },
+        kind: ControlKind::Limit,
         tag: TT101,
+        not_during: None,
+        react: None,
         gate: Some(Gate {
             tag: ZS106,
             value: 1.0,
@@ -345,4 +349,284 @@ fn a_value_out_of_limit_is_not_shown_as_in_control_while_the_delay_runs() {
     assert_eq!(engine.status()[0].state, "in_control");
     play(&mut engine, 10, dip(false).take(1));
     assert_eq!(engine.status()[0].state, "unknown");
+}
+
+fn checks(events: &[Event]) -> Vec<Check> {
+    let checks = events.iter().filter_map(|event| match event {
+        Event::CcpCheck(check) => Some(check.clone()),
+        _ => None,
+    });
+    checks.collect()
+}
+
+fn all_deviations(events: &[Event]) -> Vec<Deviation> {
+    let deviations = events.iter().filter_map(|event| match event {
+        Event::Deviation(deviation) => Some(deviation.clone()),
+        _ => None,
+    });
+    deviations.collect()
+}
+
+fn version(version: u32, low: f64) -> CriticalLimit {
+    CriticalLimit {
+        low: Some(low),
+        version,
+        ..point().limit
+    }
+}
+
+#[test]
+fn t27_a_limit_change_mid_batch_leaves_every_record_under_the_version_its_readings_came_under() {
+    let mut engine = engine();
+    let (mut events, _) = play(&mut engine, 0, normal(30));
+    events.extend(engine.set_limits(vec![version(2, 73.5)], 30 * SECOND).unwrap());
+    let (after, _) = play(&mut engine, 30, normal(40));
+    events.extend(after);
+    let seen: Vec<(u32, u32)> = checks(&events)
+        .iter()
+        .map(|check| (check.limit_version, check.good))
+        .collect();
+    assert_eq!(seen[0], (1, 30));
+    assert!(seen[1..].iter().all(|(version, _)| *version == 2), "{seen:?}");
+    let found = all_deviations(&events);
+    assert!(
+        !found.is_empty(),
+        "what met the old limit does not meet the new one"
+    );
+    assert!(
+        found
+            .iter()
+            .all(|deviation| (deviation.limit_version, deviation.limit_low) == (2, Some(73.5)))
+    );
+}
+
+#[test]
+fn t27_a_deviation_that_is_open_at_the_change_stays_under_its_version() {
+    let mut engine = engine();
+    play(&mut engine, 0, normal(30).chain(dip(false).take(10)));
+    engine.set_limits(vec![version(2, 71.0)], 40 * SECOND).unwrap();
+    let (events, _) = play(&mut engine, 40, normal(10));
+    let closed = all_deviations(&events);
+    assert_eq!(
+        closed
+            .iter()
+            .map(|deviation| (deviation.phase, deviation.limit_version))
+            .collect::<Vec<_>>(),
+        [(Phase::Closed, 1)]
+    );
+}
+
+#[test]
+fn t27_limits_come_in_force_all_or_none_and_never_go_back() {
+    let mut engine = engine();
+    let unknown = CriticalLimit {
+        ccp: "CCP-9".to_owned(),
+        ..version(2, 73.0)
+    };
+    let fault = engine.set_limits(vec![version(2, 73.0), unknown], 0).unwrap_err();
+    assert!(fault.contains("CCP-9"), "{fault}");
+    assert_eq!(engine.limits()[0].version, 1);
+    let other_unit = CriticalLimit {
+        unit: "degF".to_owned(),
+        ..version(2, 160.0)
+    };
+    assert!(
+        engine
+            .set_limits(vec![other_unit], 0)
+            .unwrap_err()
+            .contains("degF")
+    );
+    engine.set_limits(vec![version(3, 73.0)], 0).unwrap();
+    assert!(
+        engine
+            .set_limits(vec![version(2, 72.0)], 0)
+            .unwrap_err()
+            .contains("not newer")
+    );
+    assert!(
+        engine
+            .set_limits(vec![version(3, 72.0)], 0)
+            .unwrap_err()
+            .contains("not newer")
+    );
+    assert_eq!(
+        engine.set_limits(vec![version(3, 73.0)], 0),
+        Ok(Vec::new()),
+        "the same again changes nothing"
+    );
+    assert_eq!(engine.limits()[0].low, Some(73.0));
+}
+
+#[test]
+fn t27_a_pushed_limit_outlives_a_restart_and_a_configured_newer_one_ends_the_window() {
+    let mut before = engine();
+    play(&mut before, 0, normal(10));
+    before.set_limits(vec![version(5, 72.5)], 10 * SECOND).unwrap();
+    play(&mut before, 10, normal(10));
+    let saved = before.snapshot();
+    let mut after = engine();
+    assert_eq!(after.restore("CCP-1", &saved[0].1, 21 * SECOND), Ok(Vec::new()));
+    assert_eq!(after.limits()[0].version, 5);
+    let newer = Point {
+        limit: version(6, 72.0),
+        ..point()
+    };
+    let mut after = Engine::new("akron-1", &[newer], || Uuid::from_u128(7));
+    let events = after.restore("CCP-1", &saved[0].1, 21 * SECOND).unwrap();
+    assert_eq!(
+        checks(&events)
+            .iter()
+            .map(|check| check.limit_version)
+            .collect::<Vec<_>>(),
+        [5]
+    );
+    assert_eq!(after.limits()[0].version, 6);
+}
+
+#[test]
+fn t25_a_lost_signal_is_its_own_alarm_and_a_gap_on_record_within_two_periods() {
+    let two_periods = Point {
+        limit: CriticalLimit {
+            gap_us_max: SECOND * 3 / 2,
+            ..point().limit
+        },
+        ..point()
+    };
+    for comes_as_bad in [true, false] {
+        let mut engine = Engine::new("akron-1", std::slice::from_ref(&two_periods), || {
+            Uuid::from_u128(7)
+        });
+        play(&mut engine, 0, normal(10));
+        let mut events = Vec::new();
+        // The last good reading was at 9 s; from now on the clock ticks and nothing good comes.
+        for quarter in 4..=8 {
+            let at = 9 * SECOND + quarter * SECOND / 4;
+            if comes_as_bad && quarter % 4 == 0 {
+                let mut readings = [Reading::bad(TT101, at, Quality::BAD_TIMEOUT)];
+                events.extend(engine.observe(&mut readings, at));
+            }
+            events.extend(engine.tick(at));
+        }
+        assert_eq!(alarms(&events, "ccp.signal_lost"), [true], "{comes_as_bad}");
+        let lag = SECOND / 2;
+        events.extend(engine.tick(11 * SECOND + lag));
+        let opened = all_deviations(&events);
+        assert!(
+            opened
+                .iter()
+                .any(|deviation| deviation.kind == DeviationKind::MonitoringGap
+                    && deviation.detected_us <= 11 * SECOND
+                    && deviation.last_good_us == 9 * SECOND),
+            "{opened:?}"
+        );
+        let (events, _) = play(&mut engine, 12, normal(3));
+        assert_eq!(alarms(&events, "ccp.signal_lost"), [false]);
+    }
+}
+
+#[test]
+fn nothing_is_judged_while_the_process_is_cleaned_and_the_record_says_so() {
+    const STATE: Alias = Alias(3);
+    let cleaned = Point {
+        not_during: Some(Gate {
+            tag: STATE,
+            value: 3.0,
+        }),
+        ..point()
+    };
+    let mut engine = Engine::new("akron-1", &[cleaned], || Uuid::from_u128(7));
+    let mut events = Vec::new();
+    for second in 0..200 {
+        let at = second * SECOND;
+        let is_cip = (50..150).contains(&second);
+        let mut readings = [
+            Reading::new(
+                TT101,
+                at,
+                if is_cip { 40.0 } else { 73.2 + noise(second) },
+                Quality::GOOD,
+            ),
+            Reading::new(STATE, at, if is_cip { 3.0 } else { 1.0 }, Quality::GOOD),
+        ];
+        events.extend(engine.observe(&mut readings, at));
+        events.extend(engine.tick(at + SECOND / 2));
+    }
+    assert_eq!(deviations(&events), []);
+    assert_eq!(alarms(&events, "ccp.not_judged"), [true, false]);
+    let windows = checks(&events);
+    assert!(windows.iter().all(|check| check.verdict == CheckVerdict::Met));
+    assert!(
+        windows
+            .iter()
+            .any(|check| check.to_us <= 50 * SECOND && check.to_us > 49 * SECOND),
+        "{windows:?}"
+    );
+    assert!(
+        windows
+            .iter()
+            .all(|check| check.to_us <= 50 * SECOND || check.from_us >= 150 * SECOND)
+    );
+}
+
+#[test]
+fn f11_late_readings_are_judged_when_they_come_and_no_earlier_record_is_touched() {
+    let mut engine = engine();
+    play(&mut engine, 10_000, normal(60));
+    let before = engine.snapshot();
+    let late: Vec<Reading> = (0..600)
+        .map(|second| {
+            let value = if (200..300).contains(&second) { 71.0 } else { 73.2 };
+            Reading::new(TT101, second * SECOND, value, Quality::GOOD)
+        })
+        .collect();
+    let events = engine.observe_late(&late, 10_060 * SECOND);
+    let found = all_deviations(&events);
+    assert_eq!(
+        found
+            .iter()
+            .map(|d| (d.phase, d.last_good_us / SECOND, d.until_us / SECOND))
+            .collect::<Vec<_>>(),
+        [(Phase::Opened, 199, 202), (Phase::Closed, 199, 300)]
+    );
+    assert!(
+        found
+            .iter()
+            .all(|deviation| deviation.detected_us == 10_060 * SECOND)
+    );
+    assert_eq!(engine.snapshot(), before);
+    // The same replay again is the same deviation.
+    assert_eq!(
+        all_deviations(&engine.observe_late(&late, 10_060 * SECOND))[0].id,
+        found[0].id
+    );
+}
+
+#[test]
+fn an_output_follows_the_deviation_and_a_held_one_waits_for_a_person() {
+    for hold_until_reset in [false, true] {
+        let reacting = Point {
+            react: Some(React {
+                output: "stop".to_owned(),
+                on_deviation: 1.0,
+                on_clear: 0.0,
+                hold_until_reset,
+            }),
+            ..point()
+        };
+        let mut engine = Engine::new("akron-1", std::slice::from_ref(&reacting), || Uuid::from_u128(7));
+        let wanted = |engine: &Engine| engine.wanted()["stop"];
+        play(&mut engine, 0, normal(30));
+        assert!(wanted(&engine) < 0.5);
+        play(&mut engine, 30, dip(false).take(10));
+        assert!(wanted(&engine) > 0.5);
+        let mut restarted = Engine::new("akron-1", &[reacting], || Uuid::from_u128(7));
+        restarted
+            .restore("CCP-1", &engine.snapshot()[0].1, 40 * SECOND)
+            .unwrap();
+        assert!(wanted(&restarted) > 0.5);
+        play(&mut engine, 40, normal(10));
+        assert_eq!(wanted(&engine) > 0.5, hold_until_reset);
+        engine.release("CCP-1");
+        assert!(wanted(&engine) < 0.5);
+    }
 }

@@ -18,9 +18,11 @@ pub use self::{
     tags::{Names, NewTag, Tags},
 };
 use crate::{
+    alarm::config::{AlarmPolicy, TagAlarm, read_alarm, read_policy},
     ccp::config::{Point, read_point},
     fleet::config::{Fleet, read_fleet},
     local::badge::{Badge, config::read_badge},
+    output::config::{Output, read_output},
     signal::config::{Plan, read_signals},
     source::{
         camera::config::{Camera, read_camera},
@@ -65,6 +67,12 @@ pub struct Config {
     pub badges: Vec<Badge>,
     /// Critical control points.
     pub points: Vec<Point>,
+    /// What holds for all alarms.
+    pub alarm_policy: AlarmPolicy,
+    /// Limits on tags that are not critical limits.
+    pub alarms: Vec<TagAlarm>,
+    /// Outputs that control points drive.
+    pub outputs: Vec<Output>,
     /// Every tag, by alias.
     pub dictionary: Dictionary,
 }
@@ -249,10 +257,19 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
     });
     let cameras = each(root, "camera", |section| read_camera(section, &mut names));
     let mut signals = read_signals(root, &mut tags, &mut names);
-    let points = each(root, "ccp", |section| read_point(section, &tags, &mut names));
     let sparkplug = read_node(root, edge.as_ref().map(|edge| edge.name.as_str()));
-    signals.protect(&points, &tags);
     let badges = each(root, "badge", |section| read_badge(section, &mut names));
+    let outputs = each(root, "output", |section| {
+        read_output(section, (&modbus, &opcua), &mut names)
+    });
+    let points = each(root, "ccp", |section| {
+        read_point(section, &tags, &mut names, &outputs)
+    });
+    signals.protect(&points, &tags);
+    let alarm_policy = read_policy(root);
+    let alarms = each(root, "alarm", |section| {
+        Some(read_alarm(section, &tags, &mut names, alarm_policy))
+    });
     root.unknown_keys();
     Some(Config {
         edge: edge?,
@@ -269,6 +286,9 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
         signals,
         badges,
         points,
+        alarm_policy,
+        alarms: alarms.into_iter().flatten().collect(),
+        outputs,
         dictionary: tags.into_dictionary(),
     })
 }

@@ -260,6 +260,115 @@ fn aliases_follow_the_order_of_appearance_and_periods_come_from_the_group() {
     assert_eq!(point.limit.period_us, 1_000_000);
 }
 
+/// A plant that may be written to, with an output and a control point that drives it.
+const REACTING: &str = r#"
+[edge]
+name = "akron-1"
+tenant = "akron"
+[hub]
+mqtt = "127.0.0.1:1883"
+[[modbus]]
+name = "htst"
+address = "127.0.0.1:1502"
+writes_enabled = true
+[[modbus.group]]
+period = "1s"
+[[modbus.group.tag]]
+name = "TT-101"
+unit = "degC"
+address = 0
+[[output]]
+name = "stop"
+device = "htst"
+coil = 10
+[[ccp]]
+code = "CCP-1"
+tag = "TT-101"
+low = 72.0
+react = { output = "stop", on_deviation = 1, on_clear = 0 }
+[[alarm]]
+tag = "TT-101"
+low = 73.0
+high = 80.0
+priority = 2
+"#;
+
+#[test]
+fn every_fault_of_outputs_kinds_and_alarms_is_named_with_its_remedy() {
+    parse(REACTING).unwrap();
+    for (from, to, says) in [
+        (
+            "writes_enabled = true\n",
+            "",
+            "`htst` is read-only: set `writes_enabled = true`",
+        ),
+        (
+            "device = \"htst\"",
+            "device = \"htts\"",
+            "no `[[modbus]]` is named `htts`",
+        ),
+        ("device = \"htst\"\n", "", "an output needs either `device`"),
+        (
+            "coil = 10",
+            "coil = 10\nregister = 3",
+            "name one of `coil` and `register`",
+        ),
+        (
+            "output = \"stop\"",
+            "output = \"halt\"",
+            "no `[[output]]` is named `halt`",
+        ),
+        ("on_deviation = 1", "on_deviation = 2", "a coil is 0 or 1, not 2"),
+        (
+            "low = 72.0",
+            "kind = \"hold\"",
+            "expected one of limit, hold_time, cooling, challenge",
+        ),
+        (
+            "low = 72.0",
+            "low = 72.0\nkind = \"hold_time\"",
+            "`ccp.hold` is missing",
+        ),
+        (
+            "low = 72.0",
+            "kind = \"cooling\"\nstart = 57.0",
+            "a cooling curve needs `stages`",
+        ),
+        (
+            "low = 72.0",
+            "kind = \"cooling\"\nstart = 57.0\nair = 6.0\nstages = [{ to = 5.0, within = \"6h\" }]",
+            "not warmer than `air`",
+        ),
+        (
+            "low = 72.0",
+            "kind = \"cooling\"\nstart = 57.0\nstages = [{ to = 5.0, within = \"6h\" }, { to = 21.0, within = \"2h\" }]",
+            "each stage must be colder and later",
+        ),
+        (
+            "low = 72.0",
+            "low = 72.0\nkind = \"challenge\"\nevery = \"1h\"",
+            "the tag is polled: `idle` must say",
+        ),
+        (
+            "low = 72.0",
+            "low = 72.0\nhold = \"15s\"",
+            "unknown key `ccp.hold`",
+        ),
+        ("high = 80.0", "high = 70.0", "limits must rise"),
+        ("low = 73.0\nhigh = 80.0\n", "", "an alarm needs `low`"),
+        ("priority = 2", "priority = 5", "must be between 1 and 4"),
+    ] {
+        assert!(REACTING.contains(from), "{from:?}");
+        let faults = parse(&REACTING.replacen(from, to, 1)).expect_err(to);
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.message.contains(says) && fault.line > 0),
+            "{to:?} gave {faults:#?}, not {says:?}"
+        );
+    }
+}
+
 fn with_variables(variables: &[(&str, &str)]) -> Result<Config, Vec<Fault>> {
     let variables = variables
         .iter()

@@ -79,6 +79,7 @@ pub(super) fn render(status: &Status) -> String {
     );
     sources(status, &mut out);
     points(status, &mut out);
+    alarms(status, &mut out);
     let verdicts = [
         ("pass", status.vision.pass),
         ("reject", status.vision.reject),
@@ -118,6 +119,61 @@ pub(super) fn render(status: &Status) -> String {
         );
     }
     out.text
+}
+
+fn alarms(status: &Status, out: &mut Exposition) {
+    let counts = &status.alarm_board.counts;
+    let gauges = [
+        (
+            "standing",
+            "Alarms that are active and not hidden.",
+            counts.standing,
+        ),
+        (
+            "hidden",
+            "Alarms that are shelved, suppressed or out of service.",
+            counts.hidden,
+        ),
+        (
+            "stale",
+            "Alarms that are active for more than a day.",
+            counts.stale,
+        ),
+        (
+            "last_10_minutes",
+            "Alarms that became active within ten minutes.",
+            counts.last_10_min,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        out.one(
+            &format!("foodflow_edge_alarms_{name}"),
+            "gauge",
+            help,
+            value as f64,
+        );
+    }
+    let counters = [
+        ("activations", "Alarms that became active.", counts.activations),
+        (
+            "floods",
+            "Times of more than ten alarms in ten minutes.",
+            counts.floods,
+        ),
+        (
+            "chattering",
+            "Times that an alarm came more than three times in a minute.",
+            counts.chattering,
+        ),
+    ];
+    for (name, help, value) in counters {
+        out.one(
+            &format!("foodflow_edge_alarm_{name}_total"),
+            "counter",
+            help,
+            value as f64,
+        );
+    }
 }
 
 fn sources(status: &Status, out: &mut Exposition) {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    alarm::AlarmBoard,
     ccp::PointStatus,
     clock,
     health::{CertificateStatus, Health, SourceSnapshot, UplinkState},
@@ -57,6 +58,8 @@ pub struct Status {
     pub uplink: UplinkStatus,
     /// Newest alarms first.
     pub alarms: Vec<Alarm>,
+    /// The alarms that stand, by their states.
+    pub alarm_board: AlarmBoard,
 }
 
 /// Inspections by verdict.
@@ -131,5 +134,6 @@ pub fn status(health: &Health) -> Status {
             certificate: uplink.certificate(),
         },
         alarms: health.alarms(),
+        alarm_board: health.alarm_board(),
     }
 }

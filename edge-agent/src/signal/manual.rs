@@ -247,7 +247,11 @@ mod tests {
     fn a_check_that_is_made_in_time_is_no_alarm() {
         let mut check = check(None);
         for minute in 0..600 {
-            let readings = if minute % 62 == 0 { vec![entered(minute)] } else { Vec::new() };
+            let readings = if minute % 62 == 0 {
+                vec![entered(minute)]
+            } else {
+                Vec::new()
+            };
             assert_eq!(said(&mut check, minute, &readings), (Vec::new(), 0), "{minute}");
         }
     }

@@ -14,6 +14,7 @@ use protocol::{
     Quality, Reading,
     alarm::AlarmAction,
     event::{Alarm, Event, Inspection, NotRead},
+    limit::CriticalLimit,
     reading::{Alias, Micros},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -47,6 +48,21 @@ pub enum Acquired {
     Rules(Box<Rules>, oneshot::Sender<()>),
     /// What a person does about an alarm.
     AlarmAction(Box<AlarmAction>),
+    /// Readings that the source knows to be late (a replay, a device that buffered): stored like others, judged
+    /// retroactively.
+    Late {
+        /// The readings.
+        readings: Vec<Reading>,
+        /// When they arrived.
+        received_us: Micros,
+    },
+    /// Pushed critical limits, put in force all or none.
+    Limits {
+        /// The limits.
+        limits: Vec<CriticalLimit>,
+        /// Gets all limits in force, to be kept by [`ccp::limits::save`](crate::ccp::limits::save), or why not.
+        reply: oneshot::Sender<Result<Vec<CriticalLimit>, String>>,
+    },
 }
 
 /// Where a source puts what it acquired. A full outlet makes the source wait, which it then records as overrun.
@@ -80,6 +96,20 @@ impl Outlet {
         let received_us = clock::now_us();
         self.health.count(&readings, received_us);
         self.send(Acquired::Readings {
+            readings,
+            received_us,
+        })
+        .await
+    }
+
+    /// Hands over readings that are late by the source's own word.
+    pub async fn late(&self, readings: Vec<Reading>) -> Result<(), Closed> {
+        if readings.is_empty() {
+            return Ok(());
+        }
+        let received_us = clock::now_us();
+        self.health.count(&readings, received_us);
+        self.send(Acquired::Late {
             readings,
             received_us,
         })

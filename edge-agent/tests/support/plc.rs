@@ -26,6 +26,8 @@ pub struct Behaviour {
     pub illegal: BTreeSet<u16>,
     /// Registers with a value of their own.
     pub values: BTreeMap<u16, u16>,
+    /// Refuse writes with exception 04; else function 06 sets the register's value.
+    pub refuses_writes: bool,
     /// Answer holding registers with the number of the request instead of `1000 + address`.
     pub counts: bool,
 }
@@ -66,6 +68,18 @@ impl Plc {
         change(&mut self.state.lock().unwrap().behaviour);
     }
 
+    /// Waits until a register has this value of its own.
+    pub async fn until_value(&self, address: u16, value: u16) {
+        let waiting = async {
+            while self.state.lock().unwrap().behaviour.values.get(&address) != Some(&value) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), waiting)
+            .await
+            .unwrap_or_else(|_| panic!("register {address} never became {value}"));
+    }
+
     /// Address and count of every request so far.
     pub fn requests(&self) -> Vec<(u16, u16)> {
         self.state.lock().unwrap().requests.clone()
@@ -78,11 +92,33 @@ impl Drop for Plc {
     }
 }
 
+const WRITE_REGISTER: u8 = 6;
+
+/// Sets a register; the reply repeats the request.
+fn written(request: &[u8; 12], state: &Mutex<State>) -> Vec<u8> {
+    let word = |at: usize| u16::from_be_bytes([request[at], request[at + 1]]);
+    let mut state = state.lock().unwrap();
+    if state.behaviour.refuses_writes {
+        let mut reply = request[..4].to_vec();
+        reply.extend_from_slice(&[0, 3, request[6], WRITE_REGISTER | 0x80, 4]);
+        return reply;
+    }
+    state.behaviour.values.insert(word(8), word(10));
+    request.to_vec()
+}
+
 async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
     let mut request = [0u8; 12];
     while stream.read_exact(&mut request).await.is_ok() {
         let word = |at: usize| u16::from_be_bytes([request[at], request[at + 1]]);
         let (function, address, count) = (request[7], word(8), word(10));
+        if function == WRITE_REGISTER {
+            let reply = written(&request, &state);
+            if stream.write_all(&reply).await.is_err() {
+                return;
+            }
+            continue;
+        }
         let (behaviour, number) = {
             let mut state = state.lock().unwrap();
             state.requests.push((address, count));

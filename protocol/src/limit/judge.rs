@@ -13,11 +13,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, CheckVerdict, CriticalLimit, Deviation, DeviationKind, Phase, deviation_id};
+use super::{
+    Check, CheckVerdict, CriticalLimit, Deviation, DeviationKind, Phase, deviation_id,
+    record::EXTEND_EVERY_US,
+};
 use crate::{quality::Quality, reading::Micros};
-
-/// How often an open deviation reports that its window grew.
-const EXTEND_EVERY_US: Micros = 10_000_000;
 
 /// Something the judge is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +45,14 @@ pub enum Observation {
     },
 }
 
+impl Observation {
+    /// When it was made.
+    pub fn at_us(&self) -> Micros {
+        let (Self::Value { at_us, .. } | Self::Gate { at_us, .. } | Self::Tick { at_us }) = self;
+        *at_us
+    }
+}
+
 /// Something the judge says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Judgement {
@@ -57,6 +65,13 @@ pub enum Judgement {
         /// When.
         at_us: Micros,
         /// Diverted now, or back to normal.
+        active: bool,
+    },
+    /// A limit will be missed if things go on like this, or no longer.
+    Predicted {
+        /// When this was found.
+        at_us: Micros,
+        /// It will be missed, or no longer.
         active: bool,
     },
 }
@@ -131,9 +146,44 @@ impl Judge {
         &self.limit
     }
 
-    /// Puts another version of the limit in force from the next observation on; what is open stays open.
-    pub fn set_limit(&mut self, limit: CriticalLimit) {
+    /// Puts another version of the limit in force from the next observation on. The window so far is ended, so that
+    /// every record bears the version that its readings were judged by; an open deviation stays open under its own.
+    pub fn change_limit(&mut self, limit: CriticalLimit) -> Vec<Judgement> {
+        let said = self.cut_window();
         self.limit = limit;
+        said.into_iter().collect()
+    }
+
+    /// The process enters a state in which nothing is judged: the window so far is ended. Nothing may be observed
+    /// until [`resume`](Self::resume).
+    pub fn pause(&mut self) -> Vec<Judgement> {
+        let mut said: Vec<Judgement> = self.cut_window().into_iter().collect();
+        self.window = Window::default();
+        if let Some(now_us) = self.now_us {
+            self.set_diverted(now_us, false, &mut said);
+        }
+        if !self.is_deviating() {
+            self.state = State::Starting;
+        }
+        said
+    }
+
+    /// Judging goes on: product is suspect from here on at the earliest, unless a deviation is open.
+    pub fn resume(&mut self, at_us: Micros) {
+        let at_us = self.now_us.map_or(at_us, |now_us| now_us.max(at_us));
+        self.now_us = Some(at_us);
+        self.window.from_us = Some(at_us);
+        if !self.is_deviating() {
+            self.safe_us = Some(at_us);
+        }
+    }
+
+    /// Ends the window just behind the newest observation.
+    fn cut_window(&mut self) -> Option<Judgement> {
+        let (from_us, now_us) = (self.window.from_us?, self.now_us?);
+        let ended = std::mem::take(&mut self.window);
+        self.window.from_us = Some(now_us + 1);
+        Some(Judgement::Check(self.check(&ended, from_us, now_us + 1)))
     }
 
     /// Whether a deviation is open.
@@ -183,9 +233,7 @@ impl Judge {
 
     /// Takes one observation and says what follows from it.
     pub fn observe(&mut self, observation: Observation) -> Vec<Judgement> {
-        let (Observation::Value { at_us, .. }
-        | Observation::Gate { at_us, .. }
-        | Observation::Tick { at_us }) = observation;
+        let at_us = observation.at_us();
         if self.now_us.is_some_and(|now_us| at_us < now_us) {
             return Vec::new();
         }
@@ -224,13 +272,23 @@ impl Judge {
         let (is_met, is_clear) = (self.limit.is_met(value), self.limit.is_clear(value));
         self.window.out |= !is_met;
         match &mut self.state {
-            State::Deviating { kind, opened, .. } => {
+            State::Deviating {
+                kind,
+                opened,
+                extended_us,
+            } => {
                 if !is_met {
                     opened.value_extreme = Some(self.limit.further_out(opened.value_extreme, value));
                     if *kind != DeviationKind::Limit {
                         // The value is back and it is bad: from here on it is the limit that is breached.
                         *kind = DeviationKind::Limit;
                         opened.kind = DeviationKind::Limit;
+                        *extended_us = at_us;
+                        said.push(Judgement::Deviation(Deviation {
+                            phase: Phase::Extended,
+                            until_us: at_us,
+                            ..(**opened).clone()
+                        }));
                     }
                 }
                 if is_clear {

@@ -226,14 +226,17 @@ fn nothing_is_judged_against_product_while_it_is_diverted_and_silent() {
 }
 
 #[test]
-fn a_limit_change_is_stamped_on_what_follows() {
+fn t27_a_limit_change_ends_the_window_and_is_stamped_on_what_follows() {
     let (mut judge, _) = run((0..5).map(|s| value(s, 73.2)));
-    judge.set_limit(CriticalLimit {
+    let said = judge.change_limit(CriticalLimit {
         low: Some(74.4),
         version: 4,
         delay_us: 0,
         ..holding_tube()
     });
+    assert!(
+        matches!(&said[..], [Judgement::Check(c)] if (c.limit_version, c.good, c.verdict) == (3, 5, CheckVerdict::Met))
+    );
     let said = judge.observe(value(5, 73.2));
     assert!(
         matches!(&said[..], [Judgement::Deviation(d)] if d.limit_version == 4 && d.limit_low == Some(74.4))

@@ -1,12 +1,21 @@
 //! When is a critical control point out of control? The limits, and the pure state machine that judges them
 //! the same way on the edge and on the hub.
 
+mod challenge;
+mod control;
+mod cooling;
+mod hold_time;
 mod judge;
+mod record;
 mod stuck;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use challenge::{Challenge, ChallengeJudge};
+pub use control::{ControlJudge, ControlKind};
+pub use cooling::{CoolingCurve, CoolingJudge, CoolingStage};
+pub use hold_time::{HoldTime, HoldTimeJudge};
 pub use judge::{Judge, Judgement, Observation};
 pub use stuck::StuckDetector;
 

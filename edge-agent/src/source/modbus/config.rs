@@ -21,6 +21,8 @@ pub struct Device {
     pub unit_id: u8,
     /// No reply within this is a failure.
     pub timeout: Duration,
+    /// Whether the agent may write to it.
+    pub writes_enabled: bool,
     /// What it takes in one request.
     pub limits: Limits,
     /// Its poll groups.
@@ -62,6 +64,7 @@ pub fn read_device(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
     let timeout = section
         .duration("timeout", Duration::from_millis(10)..=Duration::from_mins(1))
         .unwrap_or(Duration::from_millis(800));
+    let writes_enabled = section.flag("writes_enabled", false);
     let limits = Limits {
         block_registers_max: section.integer("block_registers_max", 1..=125).unwrap_or(120) as u16,
         hole_registers_max: section.integer("hole_registers_max", 0..=124).unwrap_or(8) as u16,
@@ -79,6 +82,7 @@ pub fn read_device(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
         address: address?,
         unit_id,
         timeout,
+        writes_enabled,
         limits,
         groups,
     })

@@ -7,5 +7,6 @@ pub mod decode;
 pub mod plan;
 pub mod poll;
 pub mod schedule;
+pub mod write;
 
 pub use poll::run;

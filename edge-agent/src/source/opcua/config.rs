@@ -15,6 +15,8 @@ pub struct Server {
     pub url: String,
     /// The namespace of all node identifiers: indices change between restarts, URIs do not.
     pub namespace_uri: String,
+    /// Whether the agent may write to it.
+    pub writes_enabled: bool,
     /// How often the server publishes.
     pub publish: Duration,
     /// The nodes.
@@ -70,6 +72,7 @@ pub fn read_server(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
     let publish = section
         .duration("publish", Duration::from_millis(50)..=HOUR)
         .unwrap_or(Duration::from_secs(1));
+    let writes_enabled = section.flag("writes_enabled", false);
     let mut list = Vec::new();
     for tag in section.tables("tag") {
         list.extend(read_tag(&tag, tags, publish));
@@ -82,6 +85,7 @@ pub fn read_server(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
         name: name?.value,
         url: url?.value,
         namespace_uri: namespace_uri?.value,
+        writes_enabled,
         publish,
         tags: list,
     })

@@ -6,5 +6,6 @@ pub mod config;
 pub mod decode;
 pub mod plan;
 pub mod session;
+pub mod write;
 
 pub use session::run;

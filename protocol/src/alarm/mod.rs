@@ -1,6 +1,9 @@
 //! In which state is an alarm, and who may change it? The states of ISA-18.2 (IEC 62682), the changes between them
 //! as records, and the actions of people.
 
+pub mod machine;
+mod people;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
