@@ -304,8 +304,10 @@ fn start_sources(
         .sources
         .iter()
         .map(|source| Outlet::new(acquired.clone(), source.clone()));
+    let lines = modbus::Lines::default();
     for (device, outlet) in config.modbus.iter().zip(outlets.by_ref()) {
-        tasks.spawn(modbus::run(device.clone(), outlet));
+        let device = tokio::sync::watch::channel(device.clone()).1;
+        tasks.spawn(modbus::run(device, lines.clone(), outlet));
     }
     for (server, outlet) in config.opcua.iter().zip(outlets.by_ref()) {
         tasks.spawn(opcua::run(server.clone(), data_dir.join("opcua-pki"), outlet));

@@ -13,5 +13,10 @@ mod agent {
     mod commands;
     mod crash;
     mod devices;
+    mod gateways;
+    mod modbus;
+    #[cfg(feature = "rtu")]
+    mod serial;
     mod uplink;
+    mod writes;
 }

@@ -5,6 +5,8 @@ use std::{io, time::Duration};
 use protocol::Quality;
 use tokio_modbus::ExceptionCode;
 
+use super::modbus::write::WriteError;
+
 /// What a source's loop does after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -52,6 +54,9 @@ pub enum SourceError {
         /// Values that came.
         have: usize,
     },
+    /// A value was not written, or not taken over.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// An OPC UA service failed.
     #[error("{service} failed: {status}")]
     Opcua {
@@ -66,7 +71,7 @@ impl SourceError {
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::Refused(_) => Class::Skip,
+            Self::Refused(_) | Self::Write(_) => Class::Skip,
             Self::Connect { .. }
             | Self::Timeout { .. }
             | Self::Transport { .. }
@@ -81,6 +86,7 @@ impl SourceError {
             Self::Connect { .. } => Quality::BAD_NOT_CONNECTED,
             Self::Timeout { .. } => Quality::BAD_TIMEOUT,
             Self::Transport { .. } | Self::Length { .. } | Self::Opcua { .. } => Quality::BAD_COMMUNICATION,
+            Self::Write(_) => Quality::BAD_CONFIGURATION,
             Self::Refused(code) => match code {
                 ExceptionCode::IllegalDataAddress => Quality::BAD_ADDRESS,
                 ExceptionCode::IllegalFunction | ExceptionCode::IllegalDataValue => {
@@ -93,4 +99,15 @@ impl SourceError {
             },
         }
     }
+}
+
+/// An error with its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
