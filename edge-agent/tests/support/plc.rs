@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -82,6 +83,8 @@ pub struct Plc {
     /// Where it listens.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
+    /// How many requests arrived.
+    arrived: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
 
@@ -101,14 +104,21 @@ impl Plc {
             ..State::default()
         }));
         let shared = state.clone();
+        let (count, arrived) = watch::channel(0);
+        let count = Arc::new(count);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 shared.lock().unwrap().connections += 1;
-                tokio::spawn(serve(stream, shared.clone()));
+                tokio::spawn(serve(stream, shared.clone(), count.clone()));
             }
         });
-        Self { address, state, task }
+        Self {
+            address,
+            state,
+            arrived,
+            task,
+        }
     }
 
     pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
@@ -128,6 +138,12 @@ impl Plc {
     /// Every request so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.state.lock().unwrap().asked.clone()
+    }
+
+    /// Waits until more requests than that have arrived.
+    pub async fn until_asked(&self, more_than: usize) {
+        let mut arrived = self.arrived.clone();
+        arrived.wait_for(|count| *count > more_than).await.unwrap();
     }
 
     /// Connections accepted so far.
@@ -151,7 +167,7 @@ fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
+async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>, count: Arc<watch::Sender<usize>>) {
     let mut header = [0u8; 7];
     while stream.read_exact(&mut header).await.is_ok() {
         let mut pdu = vec![0; usize::from(word(&header, 4)) - 1];
@@ -169,6 +185,7 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
             });
             (state.behaviour.clone(), state.asked.len() as u16)
         };
+        count.send_modify(|count| *count += 1);
         if behaviour.is_silent || behaviour.silent_units.contains(&header[6]) {
             continue;
         }

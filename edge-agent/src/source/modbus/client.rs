@@ -114,3 +114,53 @@ pub fn values(response: Response, count: u16) -> Result<Vec<u16>, SourceError> {
     values.truncate(need);
     Ok(values)
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng as _, SeedableRng as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// What a device answers to a request for three holding registers, from `pdu` on.
+    async fn answered(pdu: Vec<u8>) -> Result<Vec<u16>, SourceError> {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut connection = Connection {
+            context: tcp::attach(ours),
+            address: "plc".to_owned(),
+        };
+        let device = async move {
+            let mut request = [0u8; 12];
+            theirs.read_exact(&mut request).await.unwrap();
+            let mut reply = request[..4].to_vec();
+            reply.extend_from_slice(&(pdu.len() as u16 + 1).to_be_bytes());
+            reply.push(request[6]);
+            reply.extend_from_slice(&pdu);
+            theirs.write_all(&reply).await.unwrap();
+        };
+        let request = Request::ReadHoldingRegisters(0, 3);
+        let (reply, ()) = tokio::join!(connection.call(1, request, Duration::from_secs(5)), device);
+        values(reply?, 3)
+    }
+
+    #[tokio::test]
+    async fn t13_whatever_bytes_come_there_are_as_many_values_as_asked_for_or_an_error() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let (mut values, mut errors) = (0, 0);
+        for _ in 0..5_000 {
+            let mut pdu: Vec<u8> = (0..rng.random_range(1..20)).map(|_| rng.random()).collect();
+            pdu[0] = [3, 3, 3, 0x83, 1, 0x2B, rng.random()][rng.random_range(0..7)];
+            if pdu.len() > 1 && rng.random() {
+                pdu[1] = [6, 4, 8, (pdu.len() - 2) as u8][rng.random_range(0..4)];
+            }
+            match answered(pdu).await {
+                Ok(found) => {
+                    assert_eq!(found.len(), 3);
+                    values += 1;
+                }
+                Err(_) => errors += 1,
+            }
+        }
+        assert!(values > 0 && errors > 0, "{values} values, {errors} errors");
+    }
+}

@@ -21,6 +21,9 @@ use crate::source::error::SourceError;
 
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// A connection without a reply for longer may have been closed by the device; what must not be repeated is not
+/// tried on it.
+const IDLE_MIN: Duration = Duration::from_secs(2);
 
 /// The connections of one agent, by endpoint. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +118,10 @@ impl Line {
         let mut state = self.state.lock().await;
         // Taken out for the exchange: when this is cancelled, the connection goes with the reply still on its way.
         let (mut connection, was_used) = state.connection(&self.endpoint, asking.limit).await?;
+        if was_used && !asking.may_repeat && state.is_idle() {
+            drop(connection);
+            connection = state.dial(&self.endpoint, asking.limit).await?;
+        }
         state.keep_silence(asking.pause).await;
         let again = (was_used && asking.may_repeat).then(|| request.clone());
         let mut result = connection.call(asking.unit_id, request, asking.limit).await;
@@ -175,6 +182,10 @@ impl State {
             failure,
         };
         Err(error)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.replied.is_none_or(|replied| replied.elapsed() >= IDLE_MIN)
     }
 
     async fn keep_silence(&mut self, pause: Duration) {
