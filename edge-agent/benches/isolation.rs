@@ -95,19 +95,22 @@ async fn isolation() -> Jitter {
 
 /// A device an address, each with so many neighbouring registers.
 fn config_of(addresses: &[SocketAddr], registers: u16) -> String {
-    let mut text = "[edge]\nname = \"bench\"\ntenant = \"bench\"\n[hub]\nmqtt = \"127.0.0.1:9\"\n".to_owned();
-    for (index, address) in addresses.iter().enumerate() {
-        text += &format!(
-            "[[modbus]]\nname = \"plc{index}\"\naddress = \"{address}\"\n[[modbus.group]]\nperiod = \"{}ms\"\n",
-            PERIOD.as_millis()
-        );
-        for register in 0..registers {
-            text += &format!(
-                "[[modbus.group.tag]]\nname = \"T-{index}-{register}\"\naddress = {register}\nscale_digits = 1\n"
-            );
-        }
-    }
-    text
+    let head = "[edge]\nname = \"bench\"\ntenant = \"bench\"\n[hub]\nmqtt = \"127.0.0.1:9\"\n";
+    let devices = addresses.iter().enumerate().map(|(index, address)| {
+        let tags: Vec<String> = (0..registers)
+            .map(|register| {
+                format!(
+                    "[[modbus.group.tag]]\nname = \"T-{index}-{register}\"\naddress = {register}\nscale_digits = 1\n"
+                )
+            })
+            .collect();
+        format!(
+            "[[modbus]]\nname = \"plc{index}\"\naddress = \"{address}\"\n[[modbus.group]]\nperiod = \"{}ms\"\n{}",
+            PERIOD.as_millis(),
+            tags.concat()
+        )
+    });
+    head.to_owned() + &devices.collect::<String>()
 }
 
 /// Nanoseconds from the registers of a reply to one reading.
