@@ -18,13 +18,18 @@ mod agent {
     mod devices;
     mod fleet;
     mod fleet_commands;
+    mod gateways;
     mod manual;
+    mod modbus;
     mod reload;
     mod scenarios;
+    #[cfg(feature = "rtu")]
+    mod serial;
     mod service;
     mod signals;
     mod sparkplug;
     mod sparkplug_fault;
     mod uplink;
     mod versions;
+    mod writes;
 }

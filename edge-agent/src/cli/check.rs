@@ -79,7 +79,7 @@ fn summary(config: &Config) -> serde_json::Value {
     let devices: Vec<serde_json::Value> = config
         .modbus
         .iter()
-        .map(|device| serde_json::json!({ "name": device.name, "address": device.address, "requests": requests(device) }))
+        .map(|device| serde_json::json!({ "name": device.name, "address": device.endpoint.to_string(), "requests": requests(device) }))
         .collect();
     serde_json::json!({
         "ok": true,

@@ -12,7 +12,10 @@ use crate::{
     clock,
     config::{self, Config},
     source::{
-        modbus::{self, client::Connection},
+        modbus::{
+            self,
+            client::{Connection, read_request, values},
+        },
         opcua::{client, decode},
     },
 };
@@ -70,14 +73,15 @@ async fn read_modbus(config: &Config, alias: Alias) -> anyhow::Result<Option<Rea
         let Some(tag) = tags.into_iter().find(|tag| tag.alias == alias) else {
             continue;
         };
-        let mut connection = Connection::open(&device.address, device.unit_id, device.timeout).await?;
-        let block = modbus::plan::blocks(&[tag.place], &[0], device.limits);
-        let registers = match connection.read(&block[0]).await {
+        let mut connection = Connection::open(&device.endpoint, device.timeout).await?;
+        let block = &modbus::plan::blocks(&[tag.place], &[0], device.limits)[0];
+        let request = read_request(block);
+        let reply = connection.call(device.unit_id, request, device.timeout).await;
+        let registers = match reply.and_then(|reply| values(reply, block.count)) {
             Ok(registers) => registers,
             Err(error) => return Ok(Some(Reading::bad(alias, clock::now_us(), error.quality()))),
         };
-        let registers = &registers[..usize::from(tag.place.width)];
-        return Ok(Some(match modbus::decode::value(registers, tag.decoding) {
+        return Ok(Some(match modbus::decode::value(&registers, &tag.decoding) {
             Ok((value, quality)) => Reading::new(alias, clock::now_us(), value, quality),
             Err(reason) => Reading::bad(alias, clock::now_us(), reason),
         }));

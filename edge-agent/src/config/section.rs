@@ -379,6 +379,57 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of finite numbers; empty when the key is absent.
+    pub fn numbers(&self, key: &'static str) -> Vec<f64> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong(key, value, "a list of numbers, like [-32768, 65535]");
+            return Vec::new();
+        };
+        let numbers = items.iter().map(|item| self.finite(key, item));
+        numbers.map(Option::unwrap_or_default).collect()
+    }
+
+    /// A table of names and finite numbers, like `{ "RUN" = 1 }`, in order of name; empty when the key is absent.
+    pub fn named_numbers(&self, key: &'static str) -> Vec<(String, f64)> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong(key, value, "a table of names and numbers, like { \"RUN\" = 1 }");
+            return Vec::new();
+        };
+        let entries = table.iter();
+        entries
+            .map(|(name, item)| {
+                (
+                    name.get_ref().to_string(),
+                    self.finite(key, item).unwrap_or_default(),
+                )
+            })
+            .collect()
+    }
+
+    fn finite(&self, key: &str, item: &Spanned<DeValue<'_>>) -> Option<f64> {
+        let text = match item.get_ref() {
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => {
+                self.wrong(key, item, "made of numbers");
+                return None;
+            }
+        };
+        let number = text.replace('_', "").parse::<f64>().ok();
+        let finite = number.filter(|number| number.is_finite());
+        if finite.is_none() {
+            let message = format!("`{}` must be made of finite decimal numbers", self.path(key));
+            self.faults.add(&item.span(), message);
+        }
+        finite
+    }
+
     /// Ends the section: every key that nobody asked for is a fault.
     pub fn finish(self) {
         self.unknown_keys();

@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::{
     config::{At, Names, Section},
     source::{
-        modbus::config::Device,
+        modbus::{config::Device, endpoint::Endpoint},
         opcua::config::{NodeIdentifier, Server},
     },
 };
 
 /// One output of the plant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     /// Name, unique among outputs.
     pub name: String,
@@ -22,7 +22,7 @@ pub struct Output {
 }
 
 /// Where an output is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     /// Of a Modbus device.
     Modbus {
@@ -117,8 +117,13 @@ fn read_modbus(section: &Section<'_>, devices: &[Device]) -> Option<Target> {
         return None;
     };
     may_write(section, &at, device.writes_enabled, "[[modbus]]");
+    let Endpoint::Tcp(address) = &device.endpoint else {
+        let message = "an output needs a device on the network: its writes must not wait for the polls of a serial line";
+        section.fault_at(&at.span, message);
+        return None;
+    };
     Some(Target::Modbus {
-        address: device.address.clone(),
+        address: address.clone(),
         unit_id: device.unit_id,
         timeout: device.timeout,
         place: place?,

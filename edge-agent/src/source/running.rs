@@ -98,6 +98,8 @@ pub struct Running {
     tasks: JoinSet<Result<(), Closed>>,
     /// Tasks that were told to end.
     ending: HashSet<Id>,
+    /// The connections that Modbus devices share.
+    lines: modbus::Lines,
     /// The counters of what people enter.
     people: Arc<SourceHealth>,
 }
@@ -110,6 +112,7 @@ impl Running {
             members: Vec::new(),
             tasks: JoinSet::new(),
             ending: HashSet::new(),
+            lines: modbus::Lines::default(),
             people: people(),
         };
         running.follow(config);
@@ -213,7 +216,7 @@ impl Running {
         let (control, task) = match settings.clone() {
             Settings::Modbus(device) => {
                 let (tx, rx) = watch::channel(device);
-                (Control::Modbus(tx), self.tasks.spawn(modbus::run(rx, outlet)))
+                (Control::Modbus(tx), self.tasks.spawn(modbus::run(rx, self.lines.clone(), outlet)))
             }
             Settings::Opcua(server) => {
                 let (tx, rx) = watch::channel(server);

@@ -74,7 +74,7 @@ async fn everything_acquired_is_on_disk_or_at_the_hub_after_a_clean_stop() {
 }
 
 #[tokio::test]
-async fn a_black_hole_gives_bad_readings_in_time_and_does_not_touch_its_neighbour() {
+async fn t14_a_black_hole_gives_bad_readings_in_time_and_does_not_touch_its_neighbour() {
     let directory = tempfile::tempdir().unwrap();
     let dead = Plc::start(Behaviour {
         is_silent: true,
@@ -130,7 +130,7 @@ async fn a_black_hole_gives_bad_readings_in_time_and_does_not_touch_its_neighbou
 }
 
 #[tokio::test]
-async fn one_illegal_register_costs_only_its_own_tag() {
+async fn t15_one_illegal_register_costs_only_its_own_tag() {
     let directory = tempfile::tempdir().unwrap();
     let plc = Plc::start(Behaviour {
         illegal: [5].into(),
@@ -157,7 +157,7 @@ async fn one_illegal_register_costs_only_its_own_tag() {
 }
 
 #[tokio::test]
-async fn a_late_reply_never_answers_the_next_request() {
+async fn t12_a_late_reply_never_answers_the_next_request() {
     let directory = tempfile::tempdir().unwrap();
     let plc = Plc::start(Behaviour {
         counts: true,
@@ -193,7 +193,7 @@ async fn a_late_reply_never_answers_the_next_request() {
 }
 
 #[tokio::test]
-async fn every_exception_is_a_bad_reading_with_its_reason() {
+async fn t13_every_exception_is_a_bad_reading_with_its_reason() {
     let directory = tempfile::tempdir().unwrap();
     let plc = Plc::start(Behaviour {
         exception: Some(6),
@@ -218,7 +218,7 @@ async fn every_exception_is_a_bad_reading_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_device_slower_than_its_period_is_reported_as_overrun() {
+async fn t17_a_device_slower_than_its_period_is_reported_as_overrun() {
     let directory = tempfile::tempdir().unwrap();
     let plc = Plc::start(Behaviour {
         delay: Duration::from_millis(300),

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the support code")]
 
 pub mod broker;
+pub mod acquisition;
 pub mod edge;
 pub mod hub;
+pub mod jitter;
 pub mod plc;

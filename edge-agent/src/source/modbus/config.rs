@@ -2,25 +2,28 @@
 
 use std::time::Duration;
 
-use protocol::reading::Alias;
-
 use super::{
-    decode::{ByteOrder, Decoding, Scale, Table, ValueType},
-    plan::{Limits, Place},
+    endpoint::{Endpoint, Parity, Serial},
+    plan::Limits,
+    tag::{Habits, TagPlan, read_tag},
 };
 use crate::config::{Names, Section, Tags, check_address};
 
-/// One Modbus TCP device, or one unit behind a gateway.
+/// One Modbus device, or one unit behind a gateway or on a serial line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Device {
     /// Name, unique among sources.
     pub name: String,
-    /// `host:port`.
-    pub address: String,
+    /// How it is reached.
+    pub endpoint: Endpoint,
     /// Unit id.
     pub unit_id: u8,
     /// No reply within this is a failure.
     pub timeout: Duration,
+    /// Silence kept between a reply and the next request.
+    pub pause: Duration,
+    /// Whether it has a connection of its own, though others have the same address.
+    pub has_own_connection: bool,
     /// Whether the agent may write to it.
     pub writes_enabled: bool,
     /// What it takes in one request.
@@ -38,17 +41,6 @@ pub struct Group {
     pub tags: Vec<TagPlan>,
 }
 
-/// One tag of a device.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TagPlan {
-    /// Its alias.
-    pub alias: Alias,
-    /// Where it stands.
-    pub place: Place,
-    /// How it is decoded.
-    pub decoding: Decoding,
-}
-
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads one `[[modbus]]`.
@@ -57,21 +49,26 @@ pub fn read_device(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
     if let Some(name) = &name {
         names.claim(section, "source", name);
     }
-    let address = section
-        .required_text("address")
-        .map(|at| check_address(section, at, "modbus.address"));
+    let endpoint = read_endpoint(section);
     let unit_id = section.integer("unit_id", 0..=255).unwrap_or(1) as u8;
     let timeout = section
         .duration("timeout", Duration::from_millis(10)..=Duration::from_mins(1))
         .unwrap_or(Duration::from_millis(800));
-    let writes_enabled = section.flag("writes_enabled", false);
-    let limits = Limits {
-        block_registers_max: section.integer("block_registers_max", 1..=125).unwrap_or(120) as u16,
-        hole_registers_max: section.integer("hole_registers_max", 0..=124).unwrap_or(8) as u16,
+    let pause = section
+        .duration("pause_between_requests", Duration::ZERO..=Duration::from_secs(1))
+        .unwrap_or_default();
+    let habits = Habits {
+        limits: read_limits(section),
+        is_one_based: section.flag("one_based", false),
     };
+    let has_own_connection = section.flag("own_connection", false);
+    if has_own_connection && matches!(endpoint, Some(Endpoint::Serial(_))) {
+        section.fault("`own_connection` cannot be had on a serial line: only one program may open the port");
+    }
+    let writes_enabled = section.flag("writes_enabled", false);
     let mut groups = Vec::new();
     for group in section.tables("group") {
-        groups.extend(read_group(&group, tags, limits));
+        groups.extend(read_group(&group, tags, habits));
         group.finish();
     }
     if groups.is_empty() {
@@ -79,23 +76,81 @@ pub fn read_device(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
     }
     Some(Device {
         name: name?.value,
-        address: address?,
+        endpoint: endpoint?,
         unit_id,
         timeout,
+        pause,
+        has_own_connection,
         writes_enabled,
-        limits,
+        limits: habits.limits,
         groups,
     })
 }
 
-fn read_group(section: &Section<'_>, tags: &mut Tags<'_>, limits: Limits) -> Option<Group> {
+fn read_limits(section: &Section<'_>) -> Limits {
+    let defaults = Limits::default();
+    let registers = |key, range, default| section.integer(key, range).map_or(default, |count| count as u16);
+    let block_registers_max = registers("block_registers_max", 1..=125, defaults.block_registers_max);
+    Limits {
+        block_registers_max,
+        hole_registers_max: registers("hole_registers_max", 0..=124, defaults.hole_registers_max),
+        block_bits_max: registers("block_bits_max", 1..=2000, block_registers_max * 16),
+        is_single: section.flag("single_requests", false),
+    }
+}
+
+fn read_endpoint(section: &Section<'_>) -> Option<Endpoint> {
+    let is_serial = section.choice("transport", &[("tcp", false), ("rtu", true)]);
+    let serial = read_serial(section, is_serial == Some(true));
+    if is_serial == Some(true) {
+        if section.text("address").is_some() {
+            section.fault("`address` belongs to `transport = \"tcp\"`; a serial line is named by `serial`");
+        }
+        return serial.map(Endpoint::Serial);
+    }
+    let address = section.required_text("address")?;
+    Some(Endpoint::Tcp(check_address(section, address, "modbus.address")))
+}
+
+fn read_serial(section: &Section<'_>, is_serial: bool) -> Option<Serial> {
+    const PARITIES: [(&str, Parity); 3] = [
+        ("none", Parity::None),
+        ("even", Parity::Even),
+        ("odd", Parity::Odd),
+    ];
+    if !is_serial {
+        for key in ["serial", "baud", "parity", "stop_bits"] {
+            if section.has(key) {
+                section.fault(format!("`modbus.{key}` belongs to `transport = \"rtu\"`"));
+            }
+        }
+        return None;
+    }
+    if cfg!(not(feature = "rtu")) {
+        section.fault(
+            "`transport = \"rtu\"` needs a program built with serial lines: `cargo build -p edge-agent --features rtu`",
+        );
+    }
+    let path = section.required_text("serial");
+    let baud = section.integer("baud", 300..=1_000_000).unwrap_or(19_200) as u32;
+    let parity = section.choice("parity", &PARITIES).unwrap_or(Parity::Even);
+    let stop_bits = section.integer("stop_bits", 1..=2).unwrap_or(1) as u8;
+    Some(Serial {
+        path: path?.value,
+        baud,
+        parity,
+        stop_bits,
+    })
+}
+
+fn read_group(section: &Section<'_>, tags: &mut Tags<'_>, habits: Habits) -> Option<Group> {
     if !section.has("period") {
         section.fault("`modbus.group.period` is missing (like \"1s\")");
     }
     let period = section.duration("period", Duration::from_millis(10)..=HOUR);
     let mut list = Vec::new();
     for tag in section.tables("tag") {
-        list.extend(read_tag(&tag, tags, period.unwrap_or(HOUR), limits));
+        list.extend(read_tag(&tag, tags, period.unwrap_or(HOUR), habits));
         tag.finish();
     }
     if !section.has("tag") {
@@ -107,91 +162,5 @@ fn read_group(section: &Section<'_>, tags: &mut Tags<'_>, limits: Limits) -> Opt
     })
 }
 
-fn read_tag(section: &Section<'_>, tags: &mut Tags<'_>, period: Duration, limits: Limits) -> Option<TagPlan> {
-    const TABLES: [(&str, Table); 4] = [
-        ("holding", Table::Holding),
-        ("input", Table::Input),
-        ("coil", Table::Coil),
-        ("discrete", Table::Discrete),
-    ];
-    const TYPES: [(&str, ValueType); 9] = [
-        ("i16", ValueType::I16),
-        ("u16", ValueType::U16),
-        ("i32", ValueType::I32),
-        ("u32", ValueType::U32),
-        ("f32", ValueType::F32),
-        ("i64", ValueType::I64),
-        ("u64", ValueType::U64),
-        ("f64", ValueType::F64),
-        ("bool", ValueType::Bool),
-    ];
-    const ORDERS: [(&str, ByteOrder); 4] = [
-        ("ABCD", ByteOrder::Abcd),
-        ("CDAB", ByteOrder::Cdab),
-        ("BADC", ByteOrder::Badc),
-        ("DCBA", ByteOrder::Dcba),
-    ];
-    let alias = tags.read(section, period);
-    let table = section.choice("kind", &TABLES).unwrap_or(Table::Holding);
-    if !section.has("address") {
-        section.fault("`modbus.group.tag.address` is missing (the 0-based protocol address)");
-    }
-    let address = section.integer("address", 0..=65_535);
-    let type_when_absent = if table.is_bits() {
-        ValueType::Bool
-    } else {
-        ValueType::U16
-    };
-    let value_type = section.choice("type", &TYPES).unwrap_or(type_when_absent);
-    let order = section.choice("byte_order", &ORDERS).unwrap_or_default();
-    let scale = read_scale(section);
-    if table.is_bits() && value_type != ValueType::Bool {
-        section.fault("coils and discrete inputs hold bits: `type` must be \"bool\"");
-    }
-    let place = Place {
-        table,
-        address: address? as u16,
-        width: value_type.registers(),
-    };
-    if place.end() > 65_536 {
-        section.fault(format!(
-            "a {} register value at address {} runs past 65535",
-            place.width, place.address
-        ));
-    }
-    if !table.is_bits() && place.width > limits.block_registers_max {
-        section.fault("the value needs more registers than `block_registers_max` allows in a request");
-    }
-    Some(TagPlan {
-        alias: alias?,
-        place,
-        decoding: Decoding {
-            value_type,
-            order,
-            scale,
-        },
-    })
-}
-
-fn read_scale(section: &Section<'_>) -> Scale {
-    let digits = section.integer("scale_digits", 0..=9);
-    let factor = section.number("scale");
-    let offset = section.number("offset");
-    if digits.is_some() && (factor.is_some() || offset.is_some()) {
-        section.fault("give either `scale_digits` or `scale` and `offset`, not both");
-    }
-    if let Some(factor) = factor.as_ref().filter(|factor| factor.value == 0.0) {
-        section.fault_at(
-            &factor.span,
-            "`scale` must not be 0: every value would be the offset",
-        );
-    }
-    match (digits, factor, offset) {
-        (Some(digits), _, _) => Scale::Digits(digits as u8),
-        (None, None, None) => Scale::Digits(0),
-        (None, factor, offset) => Scale::Linear {
-            factor: factor.map_or(1.0, |at| at.value),
-            offset: offset.map_or(0.0, |at| at.value),
-        },
-    }
-}
+#[cfg(test)]
+pub(super) mod tests;

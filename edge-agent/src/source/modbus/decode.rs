@@ -1,5 +1,7 @@
 //! What number do these registers hold? Pure: registers, type and byte order in, value and quality out.
 
+use std::sync::Arc;
+
 use protocol::Quality;
 
 /// Which of a device's four tables a tag is in.
@@ -27,14 +29,28 @@ impl Table {
 pub enum ValueType {
     /// A bit, or a register that is not zero.
     Bool,
+    /// One bit of a register, 0 (least significant) to 15.
+    Bit(u8),
+    /// Signed, the more significant byte of a register.
+    I8High,
+    /// Signed, the less significant byte of a register.
+    I8Low,
+    /// Unsigned, the more significant byte of a register.
+    U8High,
+    /// Unsigned, the less significant byte of a register.
+    U8Low,
     /// Signed, one register.
     I16,
     /// Unsigned, one register.
     U16,
+    /// Four decimal digits of four bits each, one register.
+    Bcd16,
     /// Signed, two registers.
     I32,
     /// Unsigned, two registers.
     U32,
+    /// Eight decimal digits of four bits each, two registers.
+    Bcd32,
     /// IEEE 754 single, two registers.
     F32,
     /// Signed, four registers.
@@ -43,15 +59,26 @@ pub enum ValueType {
     U64,
     /// IEEE 754 double, four registers.
     F64,
+    /// UTF-8 text of so many bytes, 1 to 250; the last register of an odd length is used by half.
+    Text(u8),
 }
 
 impl ValueType {
     /// How many registers it takes.
     pub const fn registers(self) -> u16 {
         match self {
-            Self::Bool | Self::I16 | Self::U16 => 1,
-            Self::I32 | Self::U32 | Self::F32 => 2,
+            Self::Bool
+            | Self::Bit(_)
+            | Self::I8High
+            | Self::I8Low
+            | Self::U8High
+            | Self::U8Low
+            | Self::I16
+            | Self::U16
+            | Self::Bcd16 => 1,
+            Self::I32 | Self::U32 | Self::F32 | Self::Bcd32 => 2,
             Self::I64 | Self::U64 | Self::F64 => 4,
+            Self::Text(bytes) => (bytes as u16).div_ceil(2),
         }
     }
 }
@@ -73,7 +100,7 @@ pub enum ByteOrder {
 /// From the raw number to the tag's unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scale {
-    /// `raw / 10^digits`: exact decimals, which travel as integers.
+    /// `raw / 10^digits`, 0 to 9 digits: exact decimals, which travel as integers.
     Digits(u8),
     /// `raw * factor + offset`.
     Linear {
@@ -84,8 +111,11 @@ pub enum Scale {
     },
 }
 
+/// The numbers that stand for texts. A text that is not among them is no value.
+pub type Words = Arc<[(String, f64)]>;
+
 /// How one tag is decoded.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decoding {
     /// Layout.
     pub value_type: ValueType,
@@ -93,23 +123,44 @@ pub struct Decoding {
     pub order: ByteOrder,
     /// Scale.
     pub scale: Scale,
+    /// Raw numbers, before scaling, by which the device says that it has no value. Compared as `f64`: beyond 2^53
+    /// neighbouring integers are one.
+    pub bad_values: Option<Arc<[f64]>>,
+    /// What texts mean; only for [`ValueType::Text`].
+    pub words: Option<Words>,
 }
 
 /// Beyond this an integer is no longer exactly an `f64`.
 const EXACT_MAX: u64 = 1 << 53;
+/// Longest text: what one request carries.
+pub const TEXT_BYTES_MAX: usize = 250;
+const POWERS: [f64; 10] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// The value that `registers` hold. Integers beyond 2^53 are uncertain: an `f64` rounds them.
 ///
 /// # Errors
-/// [`Quality::BAD_TYPE`] when the number of registers is not the type's, [`Quality::BAD_OUT_OF_RANGE`] when the
-/// value is NaN or infinite.
-pub fn value(registers: &[u16], decoding: Decoding) -> Result<(f64, Quality), Quality> {
-    let mut bytes = [0u8; 8];
-    let used = ordered_bytes(registers, decoding, &mut bytes)?;
-    let (raw, is_exact) = raw_number(used, decoding.value_type);
+/// [`Quality::BAD_TYPE`] when the number of registers is not the type's, a BCD digit is above 9, or a text is not
+/// UTF-8 or not among the known words; [`Quality::BAD_SENSOR_FAILURE`] for one of the configured bad values;
+/// [`Quality::BAD_OUT_OF_RANGE`] when the value is NaN or infinite.
+pub fn value(registers: &[u16], decoding: &Decoding) -> Result<(f64, Quality), Quality> {
+    if registers.len() != usize::from(decoding.value_type.registers()) {
+        return Err(Quality::BAD_TYPE);
+    }
+    let (raw, is_exact) = match decoding.value_type {
+        ValueType::Text(bytes) => (word(registers, decoding, usize::from(bytes))?, true),
+        value_type => {
+            let mut bytes = [0u8; 8];
+            let used = &mut bytes[..registers.len() * 2];
+            lay_out(registers, decoding.order, used);
+            raw_number(used, value_type)?
+        }
+    };
+    if decoding.bad_values.as_ref().is_some_and(|bad| bad.contains(&raw)) {
+        return Err(Quality::BAD_SENSOR_FAILURE);
+    }
     let value = match decoding.scale {
         Scale::Digits(0) => raw,
-        Scale::Digits(digits) => raw / 10f64.powi(i32::from(digits)),
+        Scale::Digits(digits) => raw / POWERS[usize::from(digits.min(9))],
         Scale::Linear { factor, offset } => raw * factor + offset,
     };
     if !value.is_finite() {
@@ -123,39 +174,40 @@ pub fn value(registers: &[u16], decoding: Decoding) -> Result<(f64, Quality), Qu
     Ok((value, quality))
 }
 
-/// The value's bytes, most significant first.
-fn ordered_bytes<'a>(
-    registers: &[u16],
-    decoding: Decoding,
-    bytes: &'a mut [u8; 8],
-) -> Result<&'a [u8], Quality> {
-    let words = usize::from(decoding.value_type.registers());
-    if registers.len() != words {
-        return Err(Quality::BAD_TYPE);
-    }
-    let (reverse_words, swap_bytes) = match decoding.order {
+/// Writes the value's bytes, most significant first, into `bytes`, which holds two for each register.
+fn lay_out(registers: &[u16], order: ByteOrder, bytes: &mut [u8]) {
+    let (reverse_words, swap_bytes) = match order {
         ByteOrder::Abcd => (false, false),
         ByteOrder::Cdab => (true, false),
         ByteOrder::Badc => (false, true),
         ByteOrder::Dcba => (true, true),
     };
     for (index, register) in registers.iter().enumerate() {
-        let at = if reverse_words { words - 1 - index } else { index };
-        let register = if swap_bytes {
-            register.swap_bytes()
+        let at = if reverse_words {
+            registers.len() - 1 - index
         } else {
-            *register
+            index
         };
-        bytes[at * 2..at * 2 + 2].copy_from_slice(&register.to_be_bytes());
+        let pair = if swap_bytes {
+            register.to_le_bytes()
+        } else {
+            register.to_be_bytes()
+        };
+        bytes[at * 2..at * 2 + 2].copy_from_slice(&pair);
     }
-    Ok(&bytes[..words * 2])
 }
 
-fn raw_number(bytes: &[u8], value_type: ValueType) -> (f64, bool) {
+fn raw_number(bytes: &[u8], value_type: ValueType) -> Result<(f64, bool), Quality> {
     let unsigned = bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-    match value_type {
+    Ok(match value_type {
         ValueType::Bool => (f64::from(u8::from(unsigned != 0)), true),
+        ValueType::Bit(bit) => ((unsigned >> bit & 1) as f64, true),
+        ValueType::I8High => (f64::from((unsigned >> 8) as u8 as i8), true),
+        ValueType::I8Low => (f64::from(unsigned as u8 as i8), true),
+        ValueType::U8High => (f64::from((unsigned >> 8) as u8), true),
+        ValueType::U8Low => (f64::from(unsigned as u8), true),
         ValueType::U16 | ValueType::U32 => (unsigned as f64, true),
+        ValueType::Bcd16 | ValueType::Bcd32 => (decimal(bytes)?, true),
         ValueType::I16 => (f64::from(unsigned as u16 as i16), true),
         ValueType::I32 => (f64::from(unsigned as u32 as i32), true),
         ValueType::F32 => (f64::from(f32::from_bits(unsigned as u32)), true),
@@ -165,142 +217,44 @@ fn raw_number(bytes: &[u8], value_type: ValueType) -> (f64, bool) {
             let signed = unsigned as i64;
             (signed as f64, signed.unsigned_abs() <= EXACT_MAX)
         }
-    }
+        ValueType::Text(_) => return Err(Quality::BAD_TYPE),
+    })
+}
+
+/// The number whose decimal digits are the bytes' halves.
+fn decimal(bytes: &[u8]) -> Result<f64, Quality> {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    digits
+        .map(|digit| (digit <= 9).then_some(u32::from(digit)))
+        .try_fold(0u32, |sum, digit| Some(sum * 10 + digit?))
+        .map(f64::from)
+        .ok_or(Quality::BAD_TYPE)
+}
+
+/// The number that stands for the text in `registers`.
+fn word(registers: &[u16], decoding: &Decoding, length: usize) -> Result<f64, Quality> {
+    let mut bytes = [0u8; TEXT_BYTES_MAX + 2];
+    let used = bytes
+        .get_mut(..registers.len() * 2)
+        .ok_or(Quality::BAD_CONFIGURATION)?;
+    lay_out(registers, decoding.order, used);
+    let text = text(&used[..length.min(used.len())]).ok_or(Quality::BAD_TYPE)?;
+    let words = decoding.words.iter().flat_map(|words| words.iter());
+    words
+        .into_iter()
+        .find(|(known, _)| known == text)
+        .map(|(_, number)| *number)
+        .ok_or(Quality::BAD_TYPE)
+}
+
+/// A text as devices keep it: it ends at the first NUL, and what follows the last character that is no space does
+/// not count. Nothing when it is not UTF-8.
+fn text(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    std::str::from_utf8(&bytes[..end])
+        .ok()
+        .map(|text| text.trim_end_matches(' '))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn decode(registers: &[u16], value_type: ValueType, order: ByteOrder) -> Result<(f64, Quality), Quality> {
-        let scale = Scale::Digits(0);
-        value(
-            registers,
-            Decoding {
-                value_type,
-                order,
-                scale,
-            },
-        )
-    }
-
-    /// The registers that hold `bytes` (most significant first) in an order, laid out by the definition.
-    fn laid_out(bytes: &[u8], order: ByteOrder) -> Vec<u16> {
-        let mut words: Vec<[u8; 2]> = bytes.chunks(2).map(|pair| [pair[0], pair[1]]).collect();
-        if matches!(order, ByteOrder::Cdab | ByteOrder::Dcba) {
-            words.reverse();
-        }
-        if matches!(order, ByteOrder::Badc | ByteOrder::Dcba) {
-            for word in &mut words {
-                word.reverse();
-            }
-        }
-        words.into_iter().map(u16::from_be_bytes).collect()
-    }
-
-    const ORDERS: [ByteOrder; 4] = [ByteOrder::Abcd, ByteOrder::Cdab, ByteOrder::Badc, ByteOrder::Dcba];
-
-    #[test]
-    fn every_type_survives_every_byte_order() {
-        for order in ORDERS {
-            let cases: [(Vec<u8>, ValueType, f64); 8] = [
-                ((-12_345i16).to_be_bytes().to_vec(), ValueType::I16, -12_345.0),
-                (54_321u16.to_be_bytes().to_vec(), ValueType::U16, 54_321.0),
-                (
-                    (-123_456_789i32).to_be_bytes().to_vec(),
-                    ValueType::I32,
-                    -123_456_789.0,
-                ),
-                (
-                    3_123_456_789u32.to_be_bytes().to_vec(),
-                    ValueType::U32,
-                    3_123_456_789.0,
-                ),
-                (73.25f32.to_be_bytes().to_vec(), ValueType::F32, 73.25),
-                (
-                    (-1_234_567_890_123i64).to_be_bytes().to_vec(),
-                    ValueType::I64,
-                    -1_234_567_890_123.0,
-                ),
-                (
-                    1_234_567_890_123u64.to_be_bytes().to_vec(),
-                    ValueType::U64,
-                    1_234_567_890_123.0,
-                ),
-                (
-                    (-73.200_000_1f64).to_be_bytes().to_vec(),
-                    ValueType::F64,
-                    -73.200_000_1,
-                ),
-            ];
-            for (bytes, value_type, expected) in cases {
-                let found = decode(&laid_out(&bytes, order), value_type, order);
-                assert_eq!(found, Ok((expected, Quality::GOOD)), "{value_type:?} {order:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_names_of_the_orders_mean_what_the_manuals_say() {
-        // 0x42924000 is 73.125; A=42 B=92 C=40 D=00.
-        for (order, registers) in [
-            (ByteOrder::Abcd, [0x4292, 0x4000]),
-            (ByteOrder::Cdab, [0x4000, 0x4292]),
-            (ByteOrder::Badc, [0x9242, 0x0040]),
-            (ByteOrder::Dcba, [0x0040, 0x9242]),
-        ] {
-            assert_eq!(
-                decode(&registers, ValueType::F32, order),
-                Ok((73.125, Quality::GOOD))
-            );
-        }
-    }
-
-    #[test]
-    fn a_float_that_is_no_number_is_bad_and_never_zero() {
-        for float in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let registers = laid_out(&float.to_be_bytes(), ByteOrder::Abcd);
-            assert_eq!(
-                decode(&registers, ValueType::F32, ByteOrder::Abcd),
-                Err(Quality::BAD_OUT_OF_RANGE)
-            );
-        }
-    }
-
-    #[test]
-    fn an_integer_that_an_f64_would_round_is_uncertain() {
-        let registers = laid_out(&u64::MAX.to_be_bytes(), ByteOrder::Abcd);
-        let (_, quality) = decode(&registers, ValueType::U64, ByteOrder::Abcd).unwrap();
-        assert_eq!(quality, Quality::UNCERTAIN);
-    }
-
-    #[test]
-    fn a_short_reply_is_bad() {
-        assert_eq!(
-            decode(&[1], ValueType::F32, ByteOrder::Abcd),
-            Err(Quality::BAD_TYPE)
-        );
-        assert_eq!(
-            decode(&[], ValueType::U16, ByteOrder::Abcd),
-            Err(Quality::BAD_TYPE)
-        );
-    }
-
-    #[test]
-    fn a_decimal_scale_gives_the_nearest_decimal() {
-        let scaled = Decoding {
-            value_type: ValueType::I16,
-            order: ByteOrder::Abcd,
-            scale: Scale::Digits(2),
-        };
-        assert_eq!(value(&[7320], scaled), Ok((73.2, Quality::GOOD)));
-        let linear = Decoding {
-            scale: Scale::Linear {
-                factor: 0.5,
-                offset: -10.0,
-            },
-            ..scaled
-        };
-        assert_eq!(value(&[100], linear), Ok((40.0, Quality::GOOD)));
-    }
-}
+mod tests;

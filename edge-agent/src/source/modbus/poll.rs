@@ -1,284 +1,233 @@
-//! What happens at each due time? The loop of one device: connect, poll what is due, turn failures into bad
-//! readings, report what could not be asked in time.
+//! What happens at each due time? The loop of one device: poll what is due, report what could not be asked in time,
+//! follow changes of the configuration without touching the groups that did not change.
 
 use std::{
-    collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use protocol::{Micros, Quality, Reading, event::NotRead, reading::Alias};
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_modbus::ExceptionCode;
+use tokio::sync::watch;
 
 use super::{
-    client::Connection,
-    config::{Device, Group},
-    decode,
-    plan::{self, Block, Place},
-    schedule::{Missed, Schedule},
+    config::Device,
+    group::{GroupState, Target, not_read},
+    line::{Line, Lines},
+    plan::Limits,
+    schedule::Schedule,
+    unit::Unit,
 };
 use crate::{
-    clock,
     health::SourceState,
-    source::{
-        Closed, Outlet,
-        error::{Class, SourceError},
-    },
+    source::{Closed, Outlet},
 };
 
-const BACKOFF_MIN: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(15);
-/// A plan that was split around refused addresses is tried whole again this often: registers do appear.
-const REPLAN_EVERY: Duration = Duration::from_mins(1);
-
-/// Polls one device until the agent shuts down.
-pub async fn run(device: watch::Receiver<Device>, outlet: Outlet) -> Result<(), Closed> {
-    let device = device.borrow().clone();
-    let mut link = Link::new(&device);
-    let mut groups: Vec<GroupState> = device
-        .groups
-        .iter()
-        .enumerate()
-        .map(|(index, group)| GroupState::new(&device, group, index))
-        .collect();
-    // The first connection is waited for, so that a healthy device's first poll is not recorded as bad.
-    link.connect_now().await;
-    let start = Instant::now();
+/// Polls one device until the agent shuts down. A new value in `device` is followed at once: groups that did not
+/// change keep their phase and miss no poll. Devices with the same endpoint share a connection through `lines`.
+///
+/// # Errors
+/// [`Closed`] when nobody takes readings any more.
+pub async fn run(mut device: watch::Receiver<Device>, lines: Lines, outlet: Outlet) -> Result<(), Closed> {
+    let first = device.borrow_and_update().clone();
+    let mut poller = Poller::start(first, &lines).await;
+    let mut may_change = true;
     loop {
-        let Some(next) = groups.iter_mut().min_by_key(|group| group.schedule.next_due()) else {
-            return Ok(());
-        };
-        tokio::time::sleep_until((start + next.schedule.next_due()).into()).await;
-        let elapsed = start.elapsed();
-        if let Some(missed) = next.schedule.take(elapsed) {
-            outlet
-                .not_read(next.not_read(missed, elapsed, clock::now_us()))
-                .await?;
-        }
-        let readings = next.poll(&device, &mut link).await;
-        outlet.readings(readings).await?;
-        outlet.state(link.state()).await?;
-    }
-}
-
-/// The connection to a device, as it comes and goes.
-struct Link {
-    address: String,
-    unit_id: u8,
-    timeout: Duration,
-    backoff: Duration,
-    phase: Phase,
-    last_error: Option<(Quality, String)>,
-}
-
-enum Phase {
-    Up(Box<Connection>),
-    Connecting(JoinHandle<Result<Connection, SourceError>>),
-    Waiting(Instant),
-}
-
-impl Link {
-    fn new(device: &Device) -> Self {
-        Self {
-            address: device.address.clone(),
-            unit_id: device.unit_id,
-            timeout: device.timeout,
-            backoff: BACKOFF_MIN,
-            phase: Phase::Waiting(Instant::now()),
-            last_error: None,
-        }
-    }
-
-    async fn connect_now(&mut self) {
-        match Connection::open(&self.address, self.unit_id, self.timeout).await {
-            Ok(connection) => self.phase = Phase::Up(Box::new(connection)),
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    /// The connection, if there is one. Connecting goes on in the background: a dead device must not delay the
-    /// record that its readings are bad.
-    async fn get(&mut self) -> Option<&mut Connection> {
-        match &mut self.phase {
-            Phase::Waiting(until) if Instant::now() >= *until => {
-                let (address, unit_id, timeout) = (self.address.clone(), self.unit_id, self.timeout);
-                let attempt = tokio::spawn(async move { Connection::open(&address, unit_id, timeout).await });
-                self.phase = Phase::Connecting(attempt);
-            }
-            Phase::Connecting(attempt) if attempt.is_finished() => match attempt.await {
-                Ok(Ok(connection)) => self.phase = Phase::Up(Box::new(connection)),
-                Ok(Err(error)) => self.failed(&error),
-                Err(_) => self.wait(),
+        tokio::select! {
+            biased;
+            changed = device.changed(), if may_change => match changed {
+                Ok(()) => {
+                    let new = device.borrow_and_update().clone();
+                    poller.follow(new, &lines);
+                }
+                Err(_) => may_change = false,
             },
-            _ => {}
-        }
-        match &mut self.phase {
-            Phase::Up(connection) => Some(connection),
-            _ => None,
+            () = poller.until_due() => poller.poll(&outlet).await?,
         }
     }
+}
 
-    fn failed(&mut self, error: &SourceError) {
-        self.last_error = Some((error.quality(), chain(error)));
-        self.wait();
+/// A device and the state of its polls.
+struct Poller {
+    device: Device,
+    line: Arc<Line>,
+    unit: Unit,
+    /// One for each of the device's groups.
+    groups: Vec<GroupState>,
+    start: Instant,
+}
+
+impl Poller {
+    async fn start(device: Device, lines: &Lines) -> Self {
+        let line = line_of(&device, lines);
+        let groups = plan_anew(&device, Vec::new(), None, Duration::ZERO);
+        // The first connection is waited for, so that a healthy device's first poll is not recorded as bad.
+        line.warm(device.timeout).await;
+        Self {
+            line,
+            unit: Unit::default(),
+            groups,
+            start: Instant::now(),
+            device,
+        }
     }
 
-    fn wait(&mut self) {
-        self.phase = Phase::Waiting(Instant::now() + self.backoff);
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+    /// Takes over what changed.
+    fn follow(&mut self, new: Device, lines: &Lines) {
+        if new == self.device {
+            return;
+        }
+        let is_elsewhere =
+            new.endpoint != self.device.endpoint || new.has_own_connection != self.device.has_own_connection;
+        if is_elsewhere {
+            self.line = line_of(&new, lines);
+        }
+        if is_elsewhere || new.unit_id != self.device.unit_id {
+            self.unit = Unit::default();
+        }
+        let old = std::mem::take(&mut self.groups);
+        self.groups = plan_anew(&new, old, Some(self.device.limits), self.start.elapsed());
+        self.device = new;
     }
 
-    /// A reply came: the device is well.
-    fn succeeded(&mut self) {
-        self.backoff = BACKOFF_MIN;
-        self.last_error = None;
+    fn next(&self) -> Option<usize> {
+        (0..self.groups.len()).min_by_key(|index| self.groups[*index].schedule.next_due())
+    }
+
+    async fn until_due(&self) {
+        match self.next() {
+            Some(index) => {
+                let due = self.start + self.groups[index].schedule.next_due();
+                tokio::time::sleep_until(due.into()).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Polls the group that is due next.
+    async fn poll(&mut self, outlet: &Outlet) -> Result<(), Closed> {
+        let Some(index) = self.next() else { return Ok(()) };
+        let (group, tags) = (&mut self.groups[index], &self.device.groups[index].tags);
+        let elapsed = self.start.elapsed();
+        if let Some(missed) = group.schedule.take(elapsed) {
+            outlet.not_read(not_read(tags, missed, elapsed)).await?;
+        }
+        let mut target = Target {
+            device: &self.device,
+            line: &self.line,
+            unit: &mut self.unit,
+        };
+        let readings = group.poll(tags, &mut target).await;
+        outlet.readings(readings).await?;
+        outlet.state(self.state()).await
     }
 
     fn state(&self) -> SourceState {
-        match (&self.phase, &self.last_error) {
-            (Phase::Up(_), None) => SourceState::Up,
-            (_, Some((_, reason))) => SourceState::Down {
-                reason: reason.clone(),
-            },
-            _ => SourceState::Starting,
-        }
-    }
-
-    fn quality(&self) -> Quality {
-        self.last_error
-            .as_ref()
-            .map_or(Quality::BAD_NOT_CONNECTED, |(quality, _)| *quality)
+        self.unit
+            .trouble()
+            .map_or(SourceState::Up, |trouble| SourceState::Down {
+                reason: trouble.reason.clone(),
+            })
     }
 }
 
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+fn line_of(device: &Device, lines: &Lines) -> Arc<Line> {
+    if device.has_own_connection {
+        Arc::new(Line::new(device.endpoint.clone()))
+    } else {
+        lines.line(&device.endpoint)
     }
-    text
 }
 
-/// One poll group and its current plan.
-struct GroupState {
-    schedule: Schedule,
-    tags: Group,
-    aliases: Vec<Alias>,
-    places: Vec<Place>,
-    whole: Vec<Block>,
-    plan: Vec<Block>,
-    split_at: Option<Instant>,
-}
-
-impl GroupState {
-    fn new(device: &Device, group: &Group, index: usize) -> Self {
-        let places: Vec<Place> = group.tags.iter().map(|tag| tag.place).collect();
-        let members: Vec<usize> = (0..places.len()).collect();
-        let whole = plan::blocks(&places, &members, device.limits);
-        Self {
-            schedule: Schedule::new(group.period, index, device.groups.len()),
-            aliases: group.tags.iter().map(|tag| tag.alias).collect(),
-            tags: group.clone(),
-            places,
-            plan: whole.clone(),
-            whole,
-            split_at: None,
-        }
-    }
-
-    fn not_read(&self, missed: Missed, elapsed: Duration, now_us: Micros) -> NotRead {
-        let ago_us = |due: Duration| now_us - elapsed.saturating_sub(due).as_micros() as Micros;
-        NotRead {
-            tags: self.aliases.clone(),
-            from_us: ago_us(missed.first),
-            to_us: ago_us(missed.last),
-            due: missed.count,
-            reason: "overrun".to_owned(),
-        }
-    }
-
-    /// One reading of every tag, whatever happens.
-    async fn poll(&mut self, device: &Device, link: &mut Link) -> Vec<Reading> {
-        if self.split_at.is_some_and(|at| at.elapsed() >= REPLAN_EVERY) {
-            self.plan.clone_from(&self.whole);
-            self.split_at = None;
-        }
-        // One time for the whole poll: Modbus has no source time, and equal times pack into almost nothing.
-        let at_us = clock::now_us();
-        let mut queue: VecDeque<Block> = std::mem::take(&mut self.plan).into();
-        let mut readings = Vec::with_capacity(self.tags.tags.len());
-        while let Some(block) = queue.pop_front() {
-            let Some(connection) = link.get().await else {
-                self.bad(&block, at_us, link.quality(), &mut readings);
-                self.plan.push(block);
-                continue;
-            };
-            match connection.read(&block).await {
-                Ok(registers) => {
-                    link.succeeded();
-                    self.decode(&block, &registers, at_us, &mut readings);
-                    self.plan.push(block);
-                }
-                Err(error) => {
-                    if let Some(rest) = self.failed(device, link, (block, at_us), &error, &mut readings) {
-                        rest.into_iter().rev().for_each(|piece| queue.push_front(piece));
-                    }
-                }
+/// The states of a device's groups. Of the old ones, those that read the same registers go on as they are; those that
+/// read some of the same keep their phase; `limits` are those that the old plans were made for.
+fn plan_anew(
+    device: &Device,
+    old: Vec<GroupState>,
+    limits: Option<Limits>,
+    elapsed: Duration,
+) -> Vec<GroupState> {
+    let mut old: Vec<Option<GroupState>> = old.into_iter().map(Some).collect();
+    let mut kept: Vec<Option<GroupState>> = device
+        .groups
+        .iter()
+        .map(|group| claim(&mut old, |state| state.is_of(group)))
+        .collect();
+    let is_same = limits == Some(device.limits);
+    let groups = device.groups.iter().enumerate();
+    groups
+        .map(|(index, group)| {
+            let before = kept[index].take();
+            if is_same && let Some(state) = before {
+                return state;
             }
-        }
-        readings
+            let before = before.or_else(|| claim(&mut old, |state| state.resembles(group)));
+            let schedule = before.map_or_else(
+                || Schedule::after(elapsed, group.period, index, device.groups.len()),
+                |state| state.schedule,
+            );
+            GroupState::new(group, device.limits, schedule)
+        })
+        .collect()
+}
+
+fn claim(old: &mut [Option<GroupState>], wanted: impl Fn(&GroupState) -> bool) -> Option<GroupState> {
+    old.iter_mut()
+        .find(|state| state.as_ref().is_some_and(&wanted))?
+        .take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::config::tests::device, *};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn starts(states: &[GroupState]) -> Vec<Duration> {
+        states.iter().map(|state| state.schedule.next_due()).collect()
     }
 
-    /// Handles a failed block: pieces to ask instead when only an address was refused, else bad readings.
-    fn failed(
-        &mut self,
-        device: &Device,
-        link: &mut Link,
-        (block, at_us): (Block, Micros),
-        error: &SourceError,
-        readings: &mut Vec<Reading>,
-    ) -> Option<Vec<Block>> {
-        if error.class() == Class::Retry {
-            tracing::warn!(source = %device.name, error = %chain(error), "connection dropped");
-            link.failed(error);
-        } else {
-            link.succeeded();
+    #[test]
+    fn t33_a_change_of_one_tag_keeps_the_phase_of_every_group() {
+        let old = device(&[&[0, 1, 2], &[10, 11], &[20]]);
+        let mut states = plan_anew(&old, Vec::new(), None, Duration::ZERO);
+        for state in &mut states {
+            assert_eq!(state.schedule.take(state.schedule.next_due()), None);
         }
-        if matches!(error, SourceError::Refused(ExceptionCode::IllegalDataAddress)) {
-            let pieces = plan::split(&block, &self.places, device.limits);
-            if !pieces.is_empty() {
-                tracing::info!(source = %device.name, start = block.start, count = block.count, "block refused: split");
-                self.split_at.get_or_insert_with(Instant::now);
-                return Some(pieces);
-            }
-        }
-        self.bad(&block, at_us, error.quality(), readings);
-        self.plan.push(block);
-        None
+        let before = starts(&states);
+        // The second group reads another register; the third one's tags are now known by other aliases.
+        let mut new = device(&[&[0, 1, 2], &[10, 12], &[20]]);
+        new.groups[2].tags[0].alias = protocol::reading::Alias(99);
+        let states = plan_anew(&new, states, Some(old.limits), SECOND * 5);
+        assert_eq!(starts(&states), before);
+        assert!(
+            states
+                .iter()
+                .zip(&new.groups)
+                .all(|(state, group)| state.is_of(group))
+        );
     }
 
-    fn bad(&self, block: &Block, at_us: Micros, reason: Quality, readings: &mut Vec<Reading>) {
-        let bad = block
-            .members
-            .iter()
-            .map(|member| Reading::bad(self.aliases[*member], at_us, reason));
-        readings.extend(bad);
+    #[test]
+    fn t33_groups_keep_their_phase_when_another_is_put_before_them_or_taken_away() {
+        let old = device(&[&[0], &[10]]);
+        let states = plan_anew(&old, Vec::new(), None, Duration::ZERO);
+        let before = starts(&states);
+        let more = device(&[&[30], &[0], &[10]]);
+        let states = plan_anew(&more, states, Some(old.limits), SECOND * 9);
+        assert_eq!(starts(&states)[1..], before);
+        assert!(starts(&states)[0] >= SECOND * 9, "a new group is due from now on");
+        let fewer = device(&[&[10]]);
+        let states = plan_anew(&fewer, states, Some(old.limits), SECOND * 10);
+        assert_eq!(starts(&states), before[1..]);
     }
 
-    fn decode(&self, block: &Block, registers: &[u16], at_us: Micros, readings: &mut Vec<Reading>) {
-        for member in &block.members {
-            let tag = &self.tags.tags[*member];
-            let from = block.offset(&tag.place);
-            let slice = registers
-                .get(from..from + usize::from(tag.place.width))
-                .unwrap_or(&[]);
-            readings.push(match decode::value(slice, tag.decoding) {
-                Ok((value, quality)) => Reading::new(tag.alias, at_us, value, quality),
-                Err(reason) => Reading::bad(tag.alias, at_us, reason),
-            });
-        }
+    #[test]
+    fn new_limits_make_new_plans_and_move_no_phase() {
+        let old = device(&[&[0, 1, 2, 3]]);
+        let states = plan_anew(&old, Vec::new(), None, Duration::ZERO);
+        let before = starts(&states);
+        let mut new = old.clone();
+        new.limits.block_registers_max = 2;
+        let states = plan_anew(&new, states, Some(old.limits), SECOND);
+        assert_eq!(starts(&states), before);
     }
 }

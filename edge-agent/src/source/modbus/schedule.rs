@@ -25,18 +25,27 @@ impl Schedule {
     /// The `index`-th of `groups` groups: phases are spread over the period, so that groups of equal period do
     /// not all ask at once.
     pub fn new(period: Duration, index: usize, groups: usize) -> Self {
+        Self::after(Duration::ZERO, period, index, groups)
+    }
+
+    /// Like [`new`](Self::new), for a group that begins `elapsed` after the start.
+    pub fn after(elapsed: Duration, period: Duration, index: usize, groups: usize) -> Self {
         Self {
-            phase: period.mul_f64(index as f64 / groups.max(1) as f64),
+            phase: elapsed + period.mul_f64(index as f64 / groups.max(1) as f64),
             period,
             next: 0,
         }
     }
 
+    /// The period.
+    pub const fn period(&self) -> Duration {
+        self.period
+    }
+
     fn due_at(&self, number: u64) -> Duration {
+        let nanos = self.period.as_nanos().saturating_mul(u128::from(number));
         self.phase
-            + self
-                .period
-                .saturating_mul(u32::try_from(number).unwrap_or(u32::MAX))
+            .saturating_add(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 
     /// How long after the start it is due next.
@@ -87,6 +96,15 @@ mod tests {
         for second in 0..10 {
             assert_eq!(schedule.take(SECOND * second + Duration::from_millis(400)), None);
         }
+    }
+
+    #[test]
+    fn the_due_times_of_a_short_period_do_not_end_after_some_years() {
+        let mut schedule = Schedule::new(Duration::from_millis(10), 0, 1);
+        let years = SECOND * (3 * 365 * 86_400);
+        let missed = schedule.take(years).map(|missed| missed.count);
+        assert_eq!(missed, Some(u32::MAX));
+        assert_eq!(schedule.next_due(), years + Duration::from_millis(10));
     }
 
     #[test]

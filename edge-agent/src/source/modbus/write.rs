@@ -1,15 +1,20 @@
-//! How is a value written to a device? On a connection of its own, and it counts only when the device, asked again,
-//! holds the value.
+//! How is a value written to a device, and who may? Only devices with `writes_enabled = true` are written to, and a
+//! write counts only when the device, asked again, holds the value.
 
 use std::{fmt, time::Duration};
 
-use tokio::{net::TcpStream, time::timeout};
-use tokio_modbus::{
-    client::{Context, Reader as _, Writer as _, tcp},
-    slave::Slave,
-};
+use tokio_modbus::{Request, Response};
 
+use super::{
+    client::values,
+    config::Device,
+    endpoint::Endpoint,
+    line::{Asking, Line, Lines},
+};
 use crate::source::error::SourceError;
+
+/// Most registers in one write (Modbus application protocol, 6.12).
+const REGISTERS_MAX: usize = 123;
 
 /// What is to be written, and where: 0-based protocol addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +33,32 @@ pub enum Write {
         /// Value.
         value: u16,
     },
+    /// Neighbouring holding registers in one request (function 16).
+    Registers {
+        /// Address of the first.
+        address: u16,
+        /// Values, 1 to 123.
+        values: Vec<u16>,
+    },
 }
 
-/// Why a value is not known to be written.
+/// Why a value was not written, or is not known to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
+    /// The device may not be written to.
+    #[error(
+        "`{device}` is read-only: set `writes_enabled = true` in its `[[modbus]]` to let the agent write to it"
+    )]
+    Disabled {
+        /// The device.
+        device: String,
+    },
+    /// The registers do not exist or do not fit into one request.
+    #[error("{what} cannot be written: 1 to 123 registers that end at 65535 or before fit into one request")]
+    Range {
+        /// What was to be written.
+        what: String,
+    },
     /// The device took the write and holds something else.
     #[error("{what} was written and reads back as {found:?}: the device did not take the value over")]
     NotTaken {
@@ -48,66 +74,113 @@ impl fmt::Display for Write {
         match self {
             Self::Coil { address, value } => write!(f, "coil {address} = {}", u8::from(*value)),
             Self::Register { address, value } => write!(f, "holding register {address} = {value}"),
+            Self::Registers { address, values } => write!(f, "holding registers from {address} = {values:?}"),
         }
     }
 }
 
-/// Writes on a connection of its own to `address` (`host:port`) and reads back.
+/// Writes to a configured device in turn with its polls, on the connection that they use.
 ///
 /// # Errors
-/// [`WriteError::NotTaken`], and those of the exchange. After a timeout it is not known whether the device took the
-/// value.
-pub async fn write(address: &str, unit_id: u8, limit: Duration, what: &Write) -> Result<(), SourceError> {
-    timeout(limit, exchange(address, unit_id, what))
-        .await
-        .unwrap_or_else(|_| {
-            Err(SourceError::Timeout {
-                address: address.to_owned(),
-                limit,
-            })
-        })
+/// [`WriteError::Disabled`] before anything is sent when the device is read-only; otherwise as [`write`].
+pub async fn write_to(device: &Device, lines: &Lines, what: &Write) -> Result<(), SourceError> {
+    if !device.writes_enabled {
+        let device = device.name.clone();
+        return Err(WriteError::Disabled { device }.into());
+    }
+    let asking = Asking {
+        unit_id: device.unit_id,
+        limit: device.timeout,
+        pause: device.pause,
+        may_repeat: false,
+    };
+    if device.has_own_connection {
+        exchange(&Line::new(device.endpoint.clone()), asking, what).await
+    } else {
+        exchange(&lines.line(&device.endpoint), asking, what).await
+    }
 }
 
-async fn exchange(address: &str, unit_id: u8, what: &Write) -> Result<(), SourceError> {
-    let connect_error = |source| SourceError::Connect {
-        address: address.to_owned(),
-        source,
+/// Writes on a connection of its own to `address` (`host:port`) and reads back. Whoever calls this has the permission
+/// already: [`write_to`] asks for it. Nothing is sent twice; each of the two requests has `timeout`.
+///
+/// # Errors
+/// [`WriteError::Range`], [`WriteError::NotTaken`], and those of the exchange. After a timeout or a transport error
+/// it is not known whether the device took the value.
+pub async fn write(address: &str, unit_id: u8, timeout: Duration, what: &Write) -> Result<(), SourceError> {
+    let asking = Asking {
+        unit_id,
+        limit: timeout,
+        pause: Duration::ZERO,
+        may_repeat: false,
     };
-    let stream = TcpStream::connect(address).await.map_err(connect_error)?;
-    stream.set_nodelay(true).map_err(connect_error)?;
-    let mut context = tcp::attach_slave(stream, Slave(unit_id));
-    let found = put(&mut context, what)
-        .await
-        .map_err(|source| SourceError::Transport {
-            address: address.to_owned(),
-            source,
-        })?
-        .map_err(SourceError::Refused)?;
-    let wanted = match what {
-        Write::Coil { value, .. } => u16::from(*value),
-        Write::Register { value, .. } => *value,
+    exchange(&Line::new(Endpoint::Tcp(address.to_owned())), asking, what).await
+}
+
+async fn exchange(line: &Line, asking: Asking, what: &Write) -> Result<(), SourceError> {
+    let request = what.request()?;
+    let reply = line.exchange(asking, request).await?;
+    what.check_echo(&reply)?;
+    let (read_back, wanted) = what.read_back();
+    let reading = Asking {
+        may_repeat: true,
+        ..asking
     };
-    if found == [wanted] {
+    let reply = line.exchange(reading, read_back).await?;
+    let found = values(reply, wanted.len() as u16)?;
+    if found == wanted {
         return Ok(());
     }
     let what = what.to_string();
     Err(WriteError::NotTaken { what, found }.into())
 }
 
-async fn put(context: &mut Context, what: &Write) -> tokio_modbus::Result<Vec<u16>> {
-    match *what {
-        Write::Coil { address, value } => {
-            if let Err(refused) = context.write_single_coil(address, value).await? {
-                return Ok(Err(refused));
+impl Write {
+    fn request(&self) -> Result<Request<'static>, WriteError> {
+        match self {
+            Self::Coil { address, value } => Ok(Request::WriteSingleCoil(*address, *value)),
+            Self::Register { address, value } => Ok(Request::WriteSingleRegister(*address, *value)),
+            Self::Registers { address, values } => {
+                let fits = usize::from(*address) + values.len() <= 65_536;
+                if values.is_empty() || values.len() > REGISTERS_MAX || !fits {
+                    let what = self.to_string();
+                    return Err(WriteError::Range { what });
+                }
+                Ok(Request::WriteMultipleRegisters(*address, values.clone().into()))
             }
-            let bits = context.read_coils(address, 1).await?;
-            Ok(bits.map(|bits| bits.into_iter().take(1).map(u16::from).collect()))
         }
-        Write::Register { address, value } => {
-            if let Err(refused) = context.write_single_register(address, value).await? {
-                return Ok(Err(refused));
+    }
+
+    /// The reply repeats what was asked.
+    fn check_echo(&self, reply: &Response) -> Result<(), WriteError> {
+        let (is_echo, found) = match (self, reply) {
+            (Self::Coil { address, value }, Response::WriteSingleCoil(at, echo)) => {
+                (at == address && echo == value, vec![u16::from(*echo)])
             }
-            context.read_holding_registers(address, 1).await
+            (Self::Register { address, value }, Response::WriteSingleRegister(at, echo)) => {
+                (at == address && echo == value, vec![*echo])
+            }
+            (Self::Registers { address, values }, Response::WriteMultipleRegisters(at, count)) => {
+                (at == address && usize::from(*count) == values.len(), Vec::new())
+            }
+            _ => (false, Vec::new()),
+        };
+        if is_echo {
+            return Ok(());
+        }
+        let what = self.to_string();
+        Err(WriteError::NotTaken { what, found })
+    }
+
+    /// The request that reads the same place, and what it must answer.
+    fn read_back(&self) -> (Request<'static>, Vec<u16>) {
+        match self {
+            Self::Coil { address, value } => (Request::ReadCoils(*address, 1), vec![u16::from(*value)]),
+            Self::Register { address, value } => (Request::ReadHoldingRegisters(*address, 1), vec![*value]),
+            Self::Registers { address, values } => (
+                Request::ReadHoldingRegisters(*address, values.len() as u16),
+                values.clone(),
+            ),
         }
     }
 }
