@@ -308,7 +308,8 @@ fn start_sources(
         tasks.spawn(modbus::run(device.clone(), outlet));
     }
     for (server, outlet) in config.opcua.iter().zip(outlets.by_ref()) {
-        tasks.spawn(opcua::run(server.clone(), data_dir.join("opcua-pki"), outlet));
+        let server = tokio::sync::watch::channel(server.clone()).1;
+        tasks.spawn(opcua::run(server, data_dir.join("opcua-pki"), outlet));
     }
     for (camera, outlet) in config.cameras.iter().zip(outlets.by_ref()) {
         cameras.spawn(camera::run(

@@ -8,6 +8,7 @@ pub mod read;
 pub mod run;
 pub mod simulate;
 pub mod spool;
+pub mod trust;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     Check(check::CheckArgs),
     /// List the nodes of an OPC UA server.
     Browse(browse::BrowseArgs),
+    /// Show and accept the certificate of an OPC UA server.
+    Trust(trust::TrustArgs),
     /// Read one tag now.
     Read(read::ReadArgs),
     /// Exchange a one-time code for this edge's identity.
@@ -70,6 +73,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => run::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Browse(args) => browse::run(args).await,
+        Command::Trust(args) => trust::run(args).await,
         Command::Read(args) => read::run(args).await,
         Command::Enroll(args) => enroll::run(args).await,
         Command::Simulate(args) => simulate::run(*args).await,

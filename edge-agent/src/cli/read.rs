@@ -1,19 +1,19 @@
 //! `foodflow-edge read`: what does one configured tag say right now?
 #![expect(clippy::print_stdout, reason = "a command's answer goes to standard output")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use protocol::{Reading, reading::Alias};
 
-use super::browse::with_session;
+use super::browse::pki_dir;
 use crate::{
     clock,
     config::{self, Config},
     source::{
         modbus::{self, client::Connection},
-        opcua::{client, decode},
+        opcua::{client, decode, items},
     },
 };
 
@@ -23,6 +23,9 @@ pub struct ReadArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// The agent's data directory: holds the certificates that an OPC UA server with security wants.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// The tag's name.
     tag: String,
     /// Answer as JSON.
@@ -39,7 +42,7 @@ pub async fn run(args: ReadArgs) -> anyhow::Result<()> {
     };
     let reading = match read_modbus(&config, tag.alias).await? {
         Some(reading) => reading,
-        None => read_opcua(&config, tag.alias).await?,
+        None => read_opcua(&config, args.data_dir.as_deref(), tag.alias).await?,
     };
     if args.json {
         let answer = serde_json::json!({
@@ -80,22 +83,21 @@ async fn read_modbus(config: &Config, alias: Alias) -> anyhow::Result<Option<Rea
     Ok(None)
 }
 
-async fn read_opcua(config: &Config, alias: Alias) -> anyhow::Result<Reading> {
-    let pki = std::env::temp_dir().join("foodflow-edge-pki");
+async fn read_opcua(config: &Config, data_dir: Option<&Path>, alias: Alias) -> anyhow::Result<Reading> {
     for server in &config.opcua {
         let Some(tag) = server.tags.iter().find(|tag| tag.alias == alias) else {
             continue;
         };
-        let value = with_session(&server.url, &pki, |session| async move {
-            let namespace = session
-                .get_namespace_index(&server.namespace_uri)
-                .await
-                .context("reading the namespace array")?;
-            let values = client::read(&session, &[client::node_id(namespace, &tag.node)]).await?;
-            values.into_iter().next().context("the server gave no value")
+        let pki = pki_dir(server, data_dir)?;
+        let value = client::with_session(server, &pki, |session| async move {
+            let namespaces = client::namespaces(&session).await?;
+            let node = items::node_id(&namespaces, &server.namespace_uri, tag)
+                .ok_or_else(|| client::failure("Read", "the server does not know the tag's namespace"))?;
+            client::read_chunk(&session, &[node]).await
         })
         .await?;
-        return Ok(decode::reading(alias, &value, clock::now_us()));
+        let value = value.into_iter().next().context("the server gave no value")?;
+        return Ok(decode::reading(alias, &value, 0, clock::now_us()));
     }
     bail!("the tag has no source")
 }
