@@ -352,6 +352,49 @@ async fn t18_after_a_cut_shorter_than_the_session_every_sample_is_there_and_no_i
 }
 
 #[tokio::test]
+async fn t18_a_cut_longer_than_the_session_is_a_gap_on_record() {
+    let directory = pki();
+    let mut plant = Plant::start(&["--items", "3"]).await;
+    let link = Link::to(plant.port).await;
+    let mut config = server(link.port, "", &(tag("COUNT", COUNT) + &many(3)));
+    // Shorter than a configuration may say.
+    config.session_timeout = Duration::from_secs(2);
+    let mut watched = Watched::start(config, directory.path());
+    watched
+        .until("values", |watched| watched.values(0).len() >= 5)
+        .await;
+    link.cut();
+    watched
+        .until("the end of the session", |watched| {
+            watched.reason().contains("away for longer")
+        })
+        .await;
+    let before = watched.values(0).len();
+    link.mend();
+    watched
+        .until("values again", |watched| watched.values(0).len() >= before + 5)
+        .await;
+    assert_eq!(watched.not_read[0].reason, "opcua session lost");
+    assert_eq!(watched.not_read[0].tags, [Alias(1), Alias(2), Alias(3)]);
+    assert!(
+        watched
+            .of(0)
+            .any(|reading| reading.quality == Quality::BAD_NOT_CONNECTED)
+    );
+    assert_eq!(plant.tell("touch").await, "ok");
+    watched
+        .until("one change of each node", |watched| {
+            (1..=3).all(|tag| watched.values(tag).contains(&-1.0))
+        })
+        .await;
+    // Were an item there twice, its change would come twice.
+    for tag in 1..=3 {
+        let changes = watched.values(tag).iter().filter(|value| **value < 0.0).count();
+        assert_eq!(changes, 1, "tag {tag}");
+    }
+}
+
+#[tokio::test]
 async fn t18_after_a_restart_of_the_server_the_gap_is_on_record_and_values_come_again() {
     let directory = pki();
     let plant = Plant::start(&["--items", "5"]).await;

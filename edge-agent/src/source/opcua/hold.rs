@@ -50,6 +50,8 @@ const RETRY_REFUSED_EVERY: Duration = Duration::from_mins(1);
 /// Beyond this the server's clock is taken to be wrong rather than late.
 const SKEW_MAX_US: i64 = 300_000_000;
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// How long a server that has fallen silent may take to answer.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is to be watched now.
@@ -158,6 +160,8 @@ pub async fn keep(mut desired: watch::Receiver<Desired>, pki_dir: PathBuf, repor
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            // A corrected address is worth an attempt at once.
+            Ok(()) = desired.changed() => {}
             () = reports.closed() => return,
         }
     }
@@ -183,6 +187,8 @@ struct Held {
     notes: mpsc::Receiver<Note>,
     events: mpsc::Receiver<Event>,
     pulse: Option<Pulse>,
+    /// Reported down although the session is not known to be lost.
+    is_cut_off: bool,
     start: Instant,
 }
 
@@ -299,6 +305,7 @@ impl Holding<'_> {
             notes,
             events,
             pulse: None,
+            is_cut_off: false,
             start: Instant::now(),
         };
         Ok((held, driver))
@@ -348,8 +355,9 @@ impl Holding<'_> {
                 "the server's clock cannot be watched: frozen data is found by its own silence only"
             );
         }
+        self.record_gap().await?;
         self.follow(held).await?;
-        self.begin(held).await?;
+        self.up(held).await?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut retry = tokio::time::interval_at(Instant::now() + RETRY_REFUSED_EVERY, RETRY_REFUSED_EVERY);
@@ -358,7 +366,7 @@ impl Holding<'_> {
             tokio::select! {
                 Some(note) = held.notes.recv() => self.take(held, note).await?,
                 event = held.events.recv() => self.event(held, event, pki_dir).await?,
-                _ = look.tick() => self.look(held)?,
+                _ = look.tick() => self.look(held).await?,
                 _ = retry.tick() => if held.items.retry_refused() { self.follow(held).await? },
                 changed = self.desired.changed(), if can_change => {
                     can_change = changed.is_ok();
@@ -397,23 +405,27 @@ impl Holding<'_> {
         Ok(())
     }
 
-    /// Says that the session is up, and what lies between it and the one before.
-    async fn begin(&mut self, held: &mut Held) -> Result<(), Over> {
-        if let Some(from_us) = self.heard_at_us.take() {
-            let lost = Lost {
-                slots: None,
-                from_us,
-                to_us: clock::now_us(),
-                messages: 1,
-                reason: "opcua session lost",
-            };
-            self.report(Report::Gap(lost)).await?;
-        }
-        self.up(held).await
+    /// Records what lies between this session and the one before: the items that are made next begin with the current
+    /// value of every node.
+    async fn record_gap(&mut self) -> Result<(), Over> {
+        let Some(from_us) = *self.heard_at_us else {
+            return Ok(());
+        };
+        let to_us = clock::now_us();
+        *self.heard_at_us = Some(to_us);
+        self.report(Report::Gap(Lost {
+            slots: None,
+            from_us,
+            to_us,
+            messages: 1,
+            reason: "opcua session lost",
+        }))
+        .await
     }
 
     async fn up(&mut self, held: &mut Held) -> Result<(), Over> {
         self.was_up = true;
+        held.is_cut_off = false;
         held.start_over_silence();
         // After a reconnect the library publishes only once it is told to.
         held.session.trigger_publish_now();
@@ -502,11 +514,40 @@ impl Holding<'_> {
         Ok(())
     }
 
-    /// A session that gives no sign of life is left: its answers prove nothing.
-    fn look(&mut self, held: &mut Held) -> Result<(), Over> {
+    /// Looks whether the session still gives signs of life.
+    async fn look(&mut self, held: &mut Held) -> Result<(), Over> {
         let now_us = held.now_us();
-        if let Some(pulse) = &held.pulse
-            && pulse.silent_for(now_us) >= self.learned.pulse_patience
+        let stands_still = held
+            .pulse
+            .as_ref()
+            .is_some_and(|pulse| pulse.silent_for(now_us) >= self.learned.pulse_patience);
+        let is_silent = held.items.subscriptions.iter().any(|subscription| {
+            let silent_us = now_us.saturating_sub(subscription.heard_us);
+            silent_us >= 0 && silent_us as u128 > subscription.silence_max.as_micros()
+        });
+        if stands_still || is_silent {
+            self.probe(held).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing came for too long. A server that answers and sends nothing is left, frozen or not; one that does not
+    /// answer may only be cut off, and its session is worth resuming.
+    async fn probe(&mut self, held: &mut Held) -> Result<(), Over> {
+        let clock_node = NodeId::from(VariableId::Server_ServerStatus_CurrentTime);
+        let asked = client::read_chunk(&held.session, &[clock_node]);
+        let Ok(Ok(values)) = tokio::time::timeout(PROBE_WITHIN, asked).await else {
+            if !held.is_cut_off {
+                held.is_cut_off = true;
+                self.report(Report::Down("the server does not answer".to_owned()))
+                    .await?;
+            }
+            held.start_over_silence();
+            return Ok(());
+        };
+        let time = values.into_iter().next().and_then(|value| value.value);
+        if let (Some(Variant::DateTime(time)), Some(pulse)) = (time, &held.pulse)
+            && pulse.stands_at(*time)
         {
             self.learned.clock_stood_still();
             return Err(failure(
@@ -515,14 +556,11 @@ impl Holding<'_> {
             )
             .into());
         }
-        let silent = held.items.subscriptions.iter().any(|subscription| {
-            let silent_us = now_us.saturating_sub(subscription.heard_us);
-            silent_us >= 0 && silent_us as u128 > subscription.silence_max.as_micros()
-        });
-        if silent {
-            return Err(failure("subscription", "no message and no keep-alive comes").into());
-        }
-        Ok(())
+        Err(failure(
+            "subscription",
+            "the server answers and sends neither values nor keep-alives",
+        )
+        .into())
     }
 
     async fn event(

@@ -2,7 +2,7 @@
 //! node that is refused costs the others nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -183,7 +183,7 @@ impl Items {
             .filter(|slot| *slot != pulse::HANDLE && slots.get(*slot).is_none())
             .collect();
         self.delete(&gone).await?;
-        let before: Vec<u32> = self.refused.keys().copied().collect();
+        let before: BTreeSet<u32> = self.refused.keys().copied().collect();
         let mut wanted = VecDeque::new();
         for (slot, plan) in slots.iter() {
             if self.held.contains_key(&slot) || self.refused.contains_key(&slot) {

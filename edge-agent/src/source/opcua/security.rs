@@ -237,4 +237,51 @@ mod tests {
         let unset = PasswordFrom::Variable("FOODFLOW_TEST_UNSET".to_owned()).read();
         assert!(unset.unwrap_err().to_string().contains("FOODFLOW_TEST_UNSET"));
     }
+
+    fn faults(keys: &str) -> Vec<String> {
+        let text = format!(
+            "[edge]\nname = \"a\"\ntenant = \"a\"\n[hub]\nmqtt = \"h:1\"\n[[opcua]]\nname = \"oven\"\n\
+             url = \"opc.tcp://h:1/\"\nnamespace_uri = \"urn:a\"\n{keys}\n[[opcua.tag]]\nname = \"T\"\nnode = \"i=1\"\n"
+        );
+        match crate::config::parse(&text) {
+            Ok(_) => Vec::new(),
+            Err(faults) => faults.into_iter().map(|fault| fault.message).collect(),
+        }
+    }
+
+    #[test]
+    fn every_way_of_security_and_identity_that_is_sound_is_taken() {
+        for keys in [
+            "",
+            "security = \"Basic256Sha256\"",
+            "security = \"Aes256_Sha256_RsaPss\"\nmode = \"sign\"",
+            "security = \"Basic128Rsa15\"\nallow_obsolete_security = true",
+            "security = \"Basic256Sha256\"\nuser = \"u\"\npassword_file = \"/p\"",
+            "user = \"u\"\npassword_env = \"P\"\nallow_plaintext_password = true",
+            "security = \"Basic256Sha256\"\ncertificate_file = \"/c\"\nkey_file = \"/k\"",
+        ] {
+            assert_eq!(faults(keys), Vec::<String>::new(), "{keys}");
+        }
+    }
+
+    #[test]
+    fn t34_what_is_unsound_is_a_fault_that_names_the_remedy() {
+        for (keys, remedy) in [
+            ("security = \"Basic256\"", "Basic256Sha256"),
+            ("security = \"basic256sha256\"", "did you mean"),
+            ("mode = \"sign\"", "security = \"Basic256Sha256\""),
+            ("user = \"u\"\npassword_file = \"/p\"", "allow_plaintext_password"),
+            ("security = \"Basic256Sha256\"\nuser = \"u\"", "password_file"),
+            ("password_file = \"/p\"", "needs `opcua.user`"),
+            ("certificate_file = \"/c\"", "go together"),
+            ("session_timeout = \"5s\"", "between 60s and 120s"),
+            ("items_per_request = 0", "between 1 and 10000"),
+        ] {
+            let found = faults(keys);
+            assert!(
+                found.iter().any(|fault| fault.contains(remedy)),
+                "{keys}: {found:?}"
+            );
+        }
+    }
 }
