@@ -13,7 +13,7 @@ use edge_agent::{
     config,
     health::{SourceHealth, SourceState},
     source::{
-        Acquired, Outlet,
+        Acquired, Closed, Outlet,
         opcua::{self, config::Server, pki::Pki},
     },
 };
@@ -87,7 +87,7 @@ struct Watched {
     config: watch::Sender<Server>,
     rx: mpsc::Receiver<Acquired>,
     health: Arc<SourceHealth>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), Closed>>,
     readings: Vec<Reading>,
     not_read: Vec<NotRead>,
     alarms: Vec<protocol::event::Alarm>,
@@ -105,10 +105,7 @@ impl Watched {
         let health = SourceHealth::new("opcua", &server.name);
         let (config, following) = watch::channel(server);
         let outlet = Outlet::new(tx, health.clone());
-        let pki = pki.to_owned();
-        let task = tokio::spawn(async move {
-            drop(opcua::run(following, pki, outlet).await);
-        });
+        let task = tokio::spawn(opcua::run(following, pki.to_owned(), outlet));
         Self {
             config,
             rx,

@@ -534,8 +534,8 @@ impl Holding<'_> {
     /// Nothing came for too long. A server that answers and sends nothing is left, frozen or not; one that does not
     /// answer may only be cut off, and its session is worth resuming.
     async fn probe(&mut self, held: &mut Held) -> Result<(), Over> {
-        let clock_node = NodeId::from(VariableId::Server_ServerStatus_CurrentTime);
-        let asked = client::read_chunk(&held.session, &[clock_node]);
+        let clock_node = [NodeId::from(VariableId::Server_ServerStatus_CurrentTime)];
+        let asked = client::read_chunk(&held.session, &clock_node);
         let Ok(Ok(values)) = tokio::time::timeout(PROBE_WITHIN, asked).await else {
             if !held.is_cut_off {
                 held.is_cut_off = true;
