@@ -9,6 +9,10 @@
 
 mod support;
 
+mod peers {
+    mod opcua;
+}
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,

@@ -13,6 +13,7 @@ pub mod replay;
 pub mod run;
 pub mod simulate;
 pub mod spool;
+pub mod trust;
 pub mod update;
 pub mod watch;
 
@@ -57,6 +58,8 @@ enum Command {
     Update(update::UpdateArgs),
     /// List the nodes of an OPC UA server.
     Browse(browse::BrowseArgs),
+    /// Show and accept the certificate of an OPC UA server.
+    Trust(trust::TrustArgs),
     /// Read one tag now.
     Read(read::ReadArgs),
     /// Exchange a one-time code for this edge's identity.
@@ -108,6 +111,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Diag(args) => diag::run(args).await,
         Command::Update(args) => update::run(&args),
         Command::Browse(args) => browse::run(args).await,
+        Command::Trust(args) => trust::run(args).await,
         Command::Read(args) => read::run(args).await,
         Command::Enroll(args) => enroll::run(args).await,
         Command::Simulate(args) => simulate::run(*args).await,

@@ -1,13 +1,13 @@
 //! `foodflow-edge read`: what does one configured tag say right now?
 #![expect(clippy::print_stdout, reason = "a command's answer goes to standard output")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use protocol::{Reading, reading::Alias};
 
-use super::browse::with_session;
+use super::browse::pki_dir;
 use crate::{
     clock,
     config::{self, Config},
@@ -16,7 +16,7 @@ use crate::{
             self,
             client::{Connection, read_request, values},
         },
-        opcua::{client, decode},
+        opcua::{client, decode, items},
     },
 };
 
@@ -26,6 +26,9 @@ pub struct ReadArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// The agent's data directory: holds the certificates that an OPC UA server with security wants.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// The tag's name.
     tag: String,
     /// Answer as JSON.
@@ -40,7 +43,7 @@ pub async fn run(args: ReadArgs) -> anyhow::Result<()> {
     let Some(tag) = tag else {
         bail!("no tag is named `{}` in {}", args.tag, args.config.display());
     };
-    let reading = read_tag(&config, tag.alias).await?;
+    let reading = read_tag(&config, args.data_dir.as_deref(), tag.alias).await?;
     if args.json {
         let answer = serde_json::json!({
             "tag": tag.name,
@@ -60,10 +63,14 @@ pub async fn run(args: ReadArgs) -> anyhow::Result<()> {
 }
 
 /// Reads one configured tag from its device, on a connection of its own.
-pub(super) async fn read_tag(config: &Config, alias: Alias) -> anyhow::Result<Reading> {
+pub(super) async fn read_tag(
+    config: &Config,
+    data_dir: Option<&Path>,
+    alias: Alias,
+) -> anyhow::Result<Reading> {
     match read_modbus(config, alias).await? {
         Some(reading) => Ok(reading),
-        None => read_opcua(config, alias).await,
+        None => read_opcua(config, data_dir, alias).await,
     }
 }
 
@@ -89,22 +96,21 @@ async fn read_modbus(config: &Config, alias: Alias) -> anyhow::Result<Option<Rea
     Ok(None)
 }
 
-async fn read_opcua(config: &Config, alias: Alias) -> anyhow::Result<Reading> {
-    let pki = std::env::temp_dir().join("foodflow-edge-pki");
+async fn read_opcua(config: &Config, data_dir: Option<&Path>, alias: Alias) -> anyhow::Result<Reading> {
     for server in &config.opcua {
         let Some(tag) = server.tags.iter().find(|tag| tag.alias == alias) else {
             continue;
         };
-        let value = with_session(&server.url, &pki, |session| async move {
-            let namespace = session
-                .get_namespace_index(&server.namespace_uri)
-                .await
-                .context("reading the namespace array")?;
-            let values = client::read(&session, &[client::node_id(namespace, &tag.node)]).await?;
-            values.into_iter().next().context("the server gave no value")
+        let pki = pki_dir(server, data_dir)?;
+        let value = client::with_session(server, &pki, |session| async move {
+            let namespaces = client::namespaces(&session).await?;
+            let node = items::node_id(&namespaces, &server.namespace_uri, tag)
+                .ok_or_else(|| client::failure("Read", "the server does not know the tag's namespace"))?;
+            client::read_chunk(&session, &[node]).await
         })
         .await?;
-        return Ok(decode::reading(alias, &value, clock::now_us()));
+        let value = value.into_iter().next().context("the server gave no value")?;
+        return Ok(decode::reading(alias, &value, 0, clock::now_us()));
     }
     bail!("the tag has no source")
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use protocol::reading::Alias;
 
+use super::security::{Identity, Security, read_identity, read_security};
 use crate::config::{At, Names, Section, Tags};
 
 /// One OPC UA server.
@@ -13,12 +14,20 @@ pub struct Server {
     pub name: String,
     /// `opc.tcp://host:port/path`.
     pub url: String,
-    /// The namespace of all node identifiers: indices change between restarts, URIs do not.
+    /// The namespace of node identifiers that name none: indices change between restarts, URIs do not.
     pub namespace_uri: String,
-    /// Whether the agent may write to it.
-    pub writes_enabled: bool,
+    /// How messages are protected.
+    pub security: Security,
+    /// Who the agent says it is.
+    pub identity: Identity,
+    /// How long the server keeps a session, and its subscriptions, for a client that is away; 60 to 120 s.
+    pub session_timeout: Duration,
     /// How often the server publishes.
     pub publish: Duration,
+    /// Most monitored items, and nodes to read, in one request; the server's own limits come on top.
+    pub items_per_request: usize,
+    /// Whether the agent may write values.
+    pub writes_enabled: bool,
     /// The nodes.
     pub tags: Vec<NodePlan>,
 }
@@ -30,14 +39,18 @@ pub struct NodePlan {
     pub alias: Alias,
     /// Its identifier without the namespace.
     pub node: NodeIdentifier,
+    /// Its namespace where that is not the server's.
+    pub namespace_uri: Option<String>,
     /// How often the server samples it.
     pub sampling: Duration,
     /// How often a reading is due; zero when it reports on change only.
     pub period: Duration,
+    /// Samples that the server keeps for it between two publishes.
+    pub queue_size: u32,
 }
 
 /// The identifier part of a node id: `s=L3.TT-310` or `i=42`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NodeIdentifier {
     /// `s=…`
     Text(String),
@@ -56,7 +69,41 @@ impl NodeIdentifier {
     }
 }
 
+impl Server {
+    /// A server without security and without tags, to look into.
+    pub fn plain(url: &str) -> Self {
+        Self {
+            name: url.to_owned(),
+            url: url.to_owned(),
+            namespace_uri: String::new(),
+            security: Security::default(),
+            identity: Identity::default(),
+            session_timeout: SESSION_TIMEOUT,
+            publish: Duration::from_secs(1),
+            items_per_request: ITEMS_PER_REQUEST,
+            writes_enabled: false,
+            tags: Vec::new(),
+        }
+    }
+
+    /// Whether the other configuration is of the same session: all but the tags is the same.
+    pub fn has_same_session(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.url == other.url
+            && self.namespace_uri == other.namespace_uri
+            && self.security == other.security
+            && self.identity == other.identity
+            && self.session_timeout == other.session_timeout
+            && self.publish == other.publish
+            && self.items_per_request == other.items_per_request
+    }
+}
+
 const HOUR: Duration = Duration::from_hours(1);
+const SESSION_TIMEOUT: Duration = Duration::from_mins(1);
+const ITEMS_PER_REQUEST: usize = 500;
+/// Samples that a server may be asked to keep for one item.
+const QUEUE_MAX: u32 = 10_000;
 
 /// Reads one `[[opcua]]`.
 pub fn read_server(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names) -> Option<Server> {
@@ -69,13 +116,18 @@ pub fn read_server(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
         section.fault_at(&url.span, "`opcua.url` must be like \"opc.tcp://host:4840/path\"");
     }
     let namespace_uri = section.required_text("namespace_uri");
+    let security = read_security(section);
+    let identity = read_identity(section, security);
+    let session_timeout = section.duration("session_timeout", SESSION_TIMEOUT..=2 * SESSION_TIMEOUT);
     let publish = section
         .duration("publish", Duration::from_millis(50)..=HOUR)
         .unwrap_or(Duration::from_secs(1));
+    let queue_size = section.integer("queue_size", 1..=i64::from(QUEUE_MAX));
+    let items_per_request = section.integer("items_per_request", 1..=10_000);
     let writes_enabled = section.flag("writes_enabled", false);
     let mut list = Vec::new();
     for tag in section.tables("tag") {
-        list.extend(read_tag(&tag, tags, publish));
+        list.extend(read_tag(&tag, tags, publish, queue_size));
         tag.finish();
     }
     if !section.has("tag") {
@@ -85,8 +137,12 @@ pub fn read_server(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
         name: name?.value,
         url: url?.value,
         namespace_uri: namespace_uri?.value,
-        writes_enabled,
+        security,
+        identity,
+        session_timeout: session_timeout.unwrap_or(SESSION_TIMEOUT),
         publish,
+        items_per_request: items_per_request.map_or(ITEMS_PER_REQUEST, |count| count as usize),
+        writes_enabled,
         tags: list,
     })
 }
@@ -100,13 +156,22 @@ fn is_endpoint(url: &str) -> bool {
     })
 }
 
-fn read_tag(section: &Section<'_>, tags: &mut Tags<'_>, publish: Duration) -> Option<NodePlan> {
+fn read_tag(
+    section: &Section<'_>,
+    tags: &mut Tags<'_>,
+    publish: Duration,
+    queue_size: Option<i64>,
+) -> Option<NodePlan> {
     let sampling = section
         .duration("sampling", Duration::from_millis(10)..=HOUR)
         .unwrap_or(publish);
     let period = section
         .duration("period", Duration::ZERO..=HOUR)
         .unwrap_or(sampling.max(publish));
+    let asked = section
+        .integer("queue_size", 1..=i64::from(QUEUE_MAX))
+        .or(queue_size);
+    let namespace_uri = section.text("namespace_uri").map(|at| at.value);
     let alias = tags.read(section, period);
     let node = section
         .required_text("node")
@@ -114,9 +179,17 @@ fn read_tag(section: &Section<'_>, tags: &mut Tags<'_>, publish: Duration) -> Op
     Some(NodePlan {
         alias: alias?,
         node: node?,
+        namespace_uri,
         sampling,
         period,
+        queue_size: queue_for(publish, sampling).max(asked.unwrap_or(0) as u32),
     })
+}
+
+/// Samples that fall into two publishing intervals: one publish may be late without a loss.
+pub fn queue_for(publish: Duration, sampling: Duration) -> u32 {
+    let samples = publish.as_secs_f64() / sampling.as_secs_f64().max(0.001);
+    (samples.ceil() as u32).saturating_mul(2).clamp(2, QUEUE_MAX)
 }
 
 fn parse_node(section: &Section<'_>, at: &At<String>) -> Option<NodeIdentifier> {
@@ -128,4 +201,28 @@ fn parse_node(section: &Section<'_>, at: &At<String>) -> Option<NodeIdentifier> 
         );
     }
     node
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_holds_what_two_publishing_intervals_sample() {
+        let ms = Duration::from_millis;
+        assert_eq!(queue_for(ms(1_000), ms(100)), 20);
+        assert_eq!(queue_for(ms(1_000), ms(300)), 8);
+        assert_eq!(queue_for(ms(100), ms(1_000)), 2);
+        assert_eq!(queue_for(HOUR, ms(10)), QUEUE_MAX);
+    }
+
+    #[test]
+    fn only_tags_may_differ_within_a_session() {
+        let server = Server::plain("opc.tcp://h:1/");
+        let mut other = server.clone();
+        other.writes_enabled = true;
+        assert!(server.has_same_session(&other));
+        other.url = "opc.tcp://h:2/".to_owned();
+        assert!(!server.has_same_session(&other));
+    }
 }

@@ -3,14 +3,29 @@
 use opcua::types::{DataValue, DateTime, Variant};
 use protocol::{Micros, Quality, Reading, reading::Alias};
 
+/// The InfoType DataValue together with the Overflow bit (Part 4 §7.39.1): the server's queue was full, and samples
+/// before this value are lost.
+const OVERFLOW: u32 = 0x0480;
+
+/// Whether the server lost samples of this node before this value.
+pub fn has_overflowed(value: &DataValue) -> bool {
+    value
+        .status
+        .is_some_and(|status| status.bits() & OVERFLOW == OVERFLOW)
+}
+
 /// A reading from what the server sent. Its time is the source's; the server's, then the receive time, where
-/// the source gives none.
-pub fn reading(tag: Alias, value: &DataValue, received_us: Micros) -> Reading {
+/// the source gives none. It stands as it was given, however far from the agent's own clock: `shifted_us` is by how
+/// much the library moved it, and is taken back.
+pub fn reading(tag: Alias, value: &DataValue, shifted_us: Micros, received_us: Micros) -> Reading {
     let time_us = value
         .source_timestamp
         .as_ref()
-        .or(value.server_timestamp.as_ref())
-        .and_then(micros)
+        .and_then(|time| micros(time, shifted_us))
+        .or_else(|| {
+            let time = value.server_timestamp.as_ref()?;
+            micros(time, shifted_us)
+        })
         .unwrap_or(received_us);
     let quality = value
         .status
@@ -33,9 +48,11 @@ pub fn reading(tag: Alias, value: &DataValue, received_us: Micros) -> Reading {
     }
 }
 
-fn micros(time: &DateTime) -> Option<Micros> {
-    // A null time is 1601-01-01: no time at all.
-    (!time.is_null()).then(|| time.as_chrono().timestamp_micros())
+fn micros(time: &DateTime, shifted_us: Micros) -> Option<Micros> {
+    /// 1601-01-02: a null time is 1601-01-01, no time at all.
+    const NULL_MAX_US: Micros = -11_644_387_200_000_000;
+    let time_us = time.as_chrono().timestamp_micros().saturating_add(shifted_us);
+    (time_us > NULL_MAX_US).then_some(time_us)
 }
 
 /// The number a variant holds and whether an `f64` holds it exactly.
@@ -75,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_time_is_the_sources() {
-        let reading = reading(Alias(7), &data(80.5, StatusCode::Good), 5);
+        let reading = reading(Alias(7), &data(80.5, StatusCode::Good), 0, 5);
         assert_eq!(reading.time_us, 1_772_366_400_000_000);
         assert_eq!((reading.tag, reading.value()), (Alias(7), Some(80.5)));
     }
@@ -84,14 +101,14 @@ mod tests {
     fn a_value_without_any_time_has_the_receive_time() {
         let mut value = data(1i32, StatusCode::Good);
         value.source_timestamp = None;
-        assert_eq!(reading(Alias(0), &value, 42).time_us, 42);
+        assert_eq!(reading(Alias(0), &value, 0, 42).time_us, 42);
         value.source_timestamp = Some(DateTime::null());
-        assert_eq!(reading(Alias(0), &value, 42).time_us, 42);
+        assert_eq!(reading(Alias(0), &value, 0, 42).time_us, 42);
     }
 
     #[test]
     fn a_bad_status_hides_the_number_and_keeps_the_reason() {
-        let reading = reading(Alias(0), &data(80.5, StatusCode::BadSensorFailure), 0);
+        let reading = reading(Alias(0), &data(80.5, StatusCode::BadSensorFailure), 0, 0);
         assert_eq!(
             (reading.quality, reading.value()),
             (Quality::BAD_SENSOR_FAILURE, None)
@@ -101,16 +118,36 @@ mod tests {
     #[test]
     fn what_is_no_number_is_bad() {
         assert_eq!(
-            reading(Alias(0), &data("hot", StatusCode::Good), 0).quality,
+            reading(Alias(0), &data("hot", StatusCode::Good), 0, 0).quality,
             Quality::BAD_TYPE
         );
         assert_eq!(
-            reading(Alias(0), &data(f64::NAN, StatusCode::Good), 0).quality,
+            reading(Alias(0), &data(f64::NAN, StatusCode::Good), 0, 0).quality,
             Quality::BAD_OUT_OF_RANGE
         );
         assert_eq!(
-            reading(Alias(0), &data(u64::MAX, StatusCode::Good), 0).quality,
+            reading(Alias(0), &data(u64::MAX, StatusCode::Good), 0, 0).quality,
             Quality::UNCERTAIN
         );
+    }
+
+    #[test]
+    fn t18_a_clock_ten_minutes_off_leaves_the_source_time_as_it_was_given() {
+        let skewed = reading(Alias(7), &data(80.5, StatusCode::Good), -600_000_000, 5);
+        assert_eq!(skewed.time_us, 1_772_366_400_000_000 - 600_000_000);
+    }
+
+    #[test]
+    fn the_servers_time_stands_in_for_a_source_time_that_is_null() {
+        let mut value = data(1i32, StatusCode::Good);
+        value.server_timestamp = value.source_timestamp.replace(DateTime::null());
+        assert_eq!(reading(Alias(0), &value, 0, 42).time_us, 1_772_366_400_000_000);
+    }
+
+    #[test]
+    fn an_overflow_is_seen_only_where_the_info_bits_are_those_of_a_value() {
+        let with = |bits: u32| has_overflowed(&data(1.0, StatusCode::from(bits)));
+        assert!(with(0x0000_0480) && with(0x4000_0480));
+        assert!(!with(0x0000_0080) && !with(0x0000_0400) && !with(0));
     }
 }

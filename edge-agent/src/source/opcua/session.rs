@@ -1,5 +1,5 @@
-//! What happens between sessions? The loop of one server: values become readings as they come; while there is
-//! no session, or a node is silent, the due readings are bad and say why.
+//! What becomes of what a server sends, and of what it does not send? Values become readings as they come; while there
+//! is no session, or a node is silent, the due readings are bad and say why; what was lost is on record.
 
 use std::{
     path::PathBuf,
@@ -7,16 +7,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opcua::{client::Session, types::NodeId};
-use protocol::{Micros, Quality, Reading, reading::Alias};
-use rand::Rng as _;
-use tokio::sync::{mpsc, watch};
+use opcua::types::{MonitoredItemNotification, StatusCode, Variant};
+use protocol::{
+    Micros, Quality, Reading,
+    event::{Alarm, NotRead},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use uuid::Uuid;
 
 use super::{
-    client::{self, Report},
+    ask::{self, Connection},
     config::Server,
     decode,
+    hold::{self, Desired, Lost, Report},
+    items,
     plan::Watch,
+    pulse::{self, Pulse},
+    slots::Slots,
 };
 use crate::{
     clock,
@@ -24,148 +34,310 @@ use crate::{
     source::{Closed, Outlet},
 };
 
-const BACKOFF_MIN: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Values that may wait to be taken from the session.
-const REPORTS_WAITING_MAX: usize = 65_536;
+/// Reports that may wait: each is as large as a notification message.
+const REPORTS_WAITING_MAX: usize = 64;
+/// Nodes named in one warning.
+const NAMED_MAX: usize = 5;
 
-/// Messages handled together: what came with one publish becomes one batch.
-const MESSAGES_AT_ONCE: usize = 1_024;
-
-enum Message {
-    Report(Report),
-    Down(String),
-}
-
-/// Watches one server until the agent shuts down.
-pub async fn run(server: watch::Receiver<Server>, pki_dir: PathBuf, outlet: Outlet) -> Result<(), Closed> {
-    let server = server.borrow().clone();
+/// Watches one server until the agent shuts down, and follows its configuration: changed tags touch only their own
+/// items, a changed server is connected to anew. A closed sender means that nothing will change any more.
+///
+/// # Errors
+/// [`Closed`] when nobody takes readings any more.
+pub async fn run(
+    mut server: watch::Receiver<Server>,
+    pki_dir: PathBuf,
+    outlet: Outlet,
+) -> Result<(), Closed> {
     let (tx, mut rx) = mpsc::channel(REPORTS_WAITING_MAX);
-    let keeper = tokio::spawn(keep(server.clone(), pki_dir, tx));
+    let mut source = Source::new(server.borrow_and_update().clone(), outlet);
+    let (desired, following) = watch::channel(source.desired());
+    let keeper = tokio::spawn(hold::keep(following, pki_dir, tx));
     let _stop_with_us = AbortOnDrop(keeper);
-    // Times that no setting of the clock can move: a node must not count as heard for as long as it is set back.
-    let start = Instant::now();
-    let mut watch = Watch::new(&server.tags, server.publish, 0);
-    let mut up: Option<(Arc<Session>, Arc<Vec<NodeId>>)> = None;
-    let mut look = tokio::time::interval(watch.look_every());
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut messages = Vec::new();
+    let mut look = source.look();
+    let mut can_change = true;
     loop {
         tokio::select! {
-            came = rx.recv_many(&mut messages, MESSAGES_AT_ONCE) => {
-                if came == 0 {
-                    return Ok(());
-                }
-                let mut readings = Vec::new();
-                for message in messages.drain(..) {
-                    match message {
-                        Message::Report(Report::Value(index, value)) => {
-                            watch.heard(index, steady_us(start));
-                            take(&server, index, &value, &mut readings);
-                        }
-                        Message::Report(Report::Up(session, nodes)) => {
-                            up = Some((session, nodes));
-                            outlet.state(SourceState::Up).await?;
-                        }
-                        Message::Down(reason) => {
-                            up = None;
-                            watch.lost(steady_us(start));
-                            outlet.state(SourceState::Down { reason }).await?;
-                        }
-                    }
-                }
-                outlet.readings(readings).await?;
-            }
-            _ = look.tick() => {
-                let silent = watch.silent(steady_us(start));
-                if !silent.is_empty() {
-                    outlet.readings(ask(up.as_ref(), &silent).await).await?;
-                }
+            report = rx.recv() => match report {
+                Some(report) => source.report(report).await?,
+                None => return Ok(()),
+            },
+            _ = look.tick() => source.ask_the_silent().await?,
+            Some(Ok(readings)) = source.asking.join_next() => source.outlet.readings(readings).await?,
+            changed = server.changed(), if can_change => {
+                can_change = changed.is_ok();
+                source.follow(server.borrow_and_update().clone());
+                desired.send_replace(source.desired());
+                look = source.look();
             }
         }
     }
 }
 
-fn steady_us(start: Instant) -> Micros {
-    start.elapsed().as_micros() as Micros
-}
-
-fn take(server: &Server, index: usize, value: &opcua::types::DataValue, readings: &mut Vec<Reading>) {
-    let now_us = clock::now_us();
-    if let Some(tag) = server.tags.get(index) {
-        readings.push(decode::reading(tag.alias, value, now_us));
-    }
-}
-
-/// Readings of nodes that are due and silent: asked for when there is a session, bad when there is none. A value
-/// that the server gives when asked is current even if its source time is old, so it gets the present time.
-async fn ask(up: Option<&(Arc<Session>, Arc<Vec<NodeId>>)>, silent: &[(usize, Alias)]) -> Vec<Reading> {
-    let bad = |reason: Quality| {
-        let now_us = clock::now_us();
-        silent
-            .iter()
-            .map(|(_, tag)| Reading::bad(*tag, now_us, reason))
-            .collect()
-    };
-    let Some((session, nodes)) = up else {
-        return bad(Quality::BAD_NOT_CONNECTED);
-    };
-    let asked: Vec<NodeId> = silent
-        .iter()
-        .filter_map(|(index, _)| nodes.get(*index).cloned())
-        .collect();
-    match client::read(session, &asked).await {
-        Ok(values) => {
-            let now_us = clock::now_us();
-            let readings = silent.iter().zip(&values).map(|((_, tag), value)| {
-                let mut reading = decode::reading(*tag, value, now_us);
-                reading.time_us = now_us;
-                reading
-            });
-            readings.collect()
-        }
-        Err(_) => bad(Quality::BAD_TIMEOUT),
-    }
-}
-
-/// Holds one session after the other, with growing, jittered pauses between failures.
-async fn keep(server: Server, pki_dir: PathBuf, tx: mpsc::Sender<Message>) {
-    let mut backoff = BACKOFF_MIN;
-    loop {
-        let (reports, mut reported) = mpsc::channel(REPORTS_WAITING_MAX);
-        let mut was_up = false;
-        let error = {
-            let mut holding = Box::pin(client::hold(&server, &pki_dir, &reports));
-            loop {
-                tokio::select! {
-                    error = &mut holding => break error,
-                    Some(report) = reported.recv() => {
-                        was_up |= matches!(report, Report::Up(..));
-                        if tx.send(Message::Report(report)).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
-        };
-        tracing::warn!(source = %server.name, error = %error, "OPC UA session ended");
-        if tx.send(Message::Down(error.to_string())).await.is_err() {
-            return;
-        }
-        backoff = if was_up {
-            BACKOFF_MIN
-        } else {
-            (backoff * 2).min(BACKOFF_MAX)
-        };
-        let jitter = rand::rng().random_range(0.5..1.0);
-        tokio::time::sleep(backoff.mul_f64(jitter)).await;
-    }
-}
-
+/// Ends a task with its owner.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+struct Source {
+    server: Arc<Server>,
+    slots: Arc<Slots>,
+    watch: Watch,
+    outlet: Outlet,
+    up: Option<Arc<Connection>>,
+    pulse: Pulse,
+    /// Source time of each slot's last value: where a loss begins.
+    newest_us: Vec<Micros>,
+    /// The alarm of a certificate that is not accepted, while it stands.
+    untrusted: Option<Uuid>,
+    asking: JoinSet<Vec<Reading>>,
+    /// Times that no setting of the clock can move: a node must not count as heard for as long as it is set back.
+    start: Instant,
+}
+
+impl Source {
+    fn new(server: Server, outlet: Outlet) -> Self {
+        let slots = Slots::new(&server.tags);
+        let mut watch = Watch::default();
+        watch.follow(&slots, server.publish, 0);
+        Self {
+            newest_us: vec![0; slots.len()],
+            server: Arc::new(server),
+            slots: Arc::new(slots),
+            watch,
+            outlet,
+            up: None,
+            pulse: Pulse::new(0),
+            untrusted: None,
+            asking: JoinSet::new(),
+            start: Instant::now(),
+        }
+    }
+
+    fn now_us(&self) -> Micros {
+        self.start.elapsed().as_micros() as Micros
+    }
+
+    fn desired(&self) -> Desired {
+        Desired {
+            server: self.server.clone(),
+            slots: self.slots.clone(),
+        }
+    }
+
+    fn look(&self) -> tokio::time::Interval {
+        let mut look = tokio::time::interval(self.watch.look_every());
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        look
+    }
+
+    fn follow(&mut self, server: Server) {
+        let mut slots = Slots::clone(&self.slots);
+        slots.follow(&server.tags);
+        self.watch.follow(&slots, server.publish, self.now_us());
+        self.newest_us.resize(slots.len(), 0);
+        self.slots = Arc::new(slots);
+        self.server = Arc::new(server);
+    }
+
+    async fn report(&mut self, report: Report) -> Result<(), Closed> {
+        match report {
+            Report::Values(values, shifted_us) => self.values(values, shifted_us).await,
+            Report::Up(session, namespaces, limits) => {
+                self.up = Some(Arc::new(Connection {
+                    session,
+                    namespaces,
+                    reads_max: limits.reads,
+                }));
+                self.pulse = Pulse::new(self.now_us());
+                self.trusted().await?;
+                self.outlet.state(SourceState::Up).await
+            }
+            Report::Refused(nodes) => self.refused(&nodes).await,
+            Report::Gap(lost) => self.gap(lost).await,
+            Report::Untrusted(refusal) => {
+                let message = refusal.message(&self.server.name);
+                self.untrusted(&message).await?;
+                self.down(message).await
+            }
+            Report::Down(reason) => self.down(reason).await,
+        }
+    }
+
+    async fn down(&mut self, reason: String) -> Result<(), Closed> {
+        self.up = None;
+        // Answers of the lost session prove nothing; those who asked are due again.
+        self.watch.lost(self.now_us());
+        self.outlet.state(SourceState::Down { reason }).await
+    }
+
+    async fn untrusted(&mut self, message: &str) -> Result<(), Closed> {
+        if self.untrusted.is_some() {
+            return Ok(());
+        }
+        let id = Uuid::now_v7();
+        self.untrusted = Some(id);
+        self.certificate_alarm(id, true, message).await
+    }
+
+    async fn trusted(&mut self) -> Result<(), Closed> {
+        match self.untrusted.take() {
+            Some(id) => {
+                self.certificate_alarm(id, false, "the certificate is trusted")
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn certificate_alarm(&self, id: Uuid, active: bool, message: &str) -> Result<(), Closed> {
+        self.outlet
+            .alarm(Alarm {
+                id,
+                at_us: clock::now_us(),
+                code: "opcua.certificate".to_owned(),
+                subject: self.server.name.clone(),
+                line: None,
+                active,
+                message: message.to_owned(),
+            })
+            .await
+    }
+
+    async fn values(
+        &mut self,
+        values: Vec<MonitoredItemNotification>,
+        shifted_us: Micros,
+    ) -> Result<(), Closed> {
+        let (now_us, received_us) = (self.now_us(), clock::now_us());
+        let mut readings = Vec::with_capacity(values.len());
+        let mut overflowed = Vec::new();
+        for MonitoredItemNotification { client_handle, value } in values {
+            if client_handle == pulse::HANDLE {
+                if let Some(Variant::DateTime(time)) = value.value {
+                    self.pulse.beat(*time, now_us);
+                }
+                continue;
+            }
+            let slot = items::slot(client_handle);
+            let Some(plan) = self.slots.get(slot) else {
+                // It was taken out of the configuration while the value was on its way.
+                continue;
+            };
+            let reading = decode::reading(plan.alias, &value, shifted_us, received_us);
+            let newest_us = std::mem::replace(&mut self.newest_us[slot as usize], reading.time_us);
+            if decode::has_overflowed(&value) {
+                overflowed.push((reading.tag, newest_us, reading.time_us));
+            }
+            self.watch.heard(slot, now_us);
+            self.pulse.value(now_us);
+            readings.push(reading);
+        }
+        // The loss comes before the values that follow it.
+        if !overflowed.is_empty() {
+            let from = overflowed.iter().map(
+                |(_, from_us, to_us)| {
+                    if *from_us == 0 { *to_us } else { *from_us }
+                },
+            );
+            let record = NotRead {
+                from_us: from.min().unwrap_or(received_us),
+                to_us: overflowed
+                    .iter()
+                    .map(|(_, _, to_us)| *to_us)
+                    .max()
+                    .unwrap_or(received_us),
+                tags: overflowed.into_iter().map(|(tag, _, _)| tag).collect(),
+                due: 1,
+                reason: "opcua overflow".to_owned(),
+            };
+            self.outlet.not_read(record).await?;
+        }
+        self.outlet.readings(readings).await
+    }
+
+    /// A node that the server refuses has a bad reading at once; from then on it is asked for when it is due.
+    async fn refused(&mut self, nodes: &[(u32, StatusCode)]) -> Result<(), Closed> {
+        let named: Vec<String> = nodes
+            .iter()
+            .take(NAMED_MAX)
+            .filter_map(|(slot, status)| Some(format!("{:?}: {status}", self.slots.get(*slot)?.node)))
+            .collect();
+        tracing::warn!(
+            source = %self.server.name,
+            count = nodes.len(),
+            nodes = named.join(", "),
+            "the server refuses nodes; their tags are bad, the others are not concerned"
+        );
+        let time_us = clock::now_us();
+        let readings = nodes.iter().filter_map(|(slot, status)| {
+            let plan = self.slots.get(*slot)?;
+            Some(Reading::bad(
+                plan.alias,
+                time_us,
+                Quality::from_opcua(status.bits()),
+            ))
+        });
+        self.outlet.readings(readings.collect()).await
+    }
+
+    async fn gap(&mut self, lost: Lost) -> Result<(), Closed> {
+        let tags: Vec<_> = match lost.slots {
+            Some(slots) => slots
+                .iter()
+                .filter_map(|slot| Some(self.slots.get(*slot)?.alias))
+                .collect(),
+            None => self
+                .slots
+                .iter()
+                .filter(|(_, plan)| plan.period == Duration::ZERO)
+                .map(|(_, plan)| plan.alias)
+                .collect(),
+        };
+        if tags.is_empty() {
+            return Ok(());
+        }
+        let record = NotRead {
+            tags,
+            from_us: lost.from_us,
+            to_us: lost.to_us,
+            due: lost.messages.max(1),
+            reason: lost.reason.to_owned(),
+        };
+        self.outlet.not_read(record).await
+    }
+
+    /// Nodes that are due and silent are asked for when there is a session, and bad when there is none.
+    async fn ask_the_silent(&mut self) -> Result<(), Closed> {
+        let now_us = self.now_us();
+        let silent = self.watch.silent(now_us);
+        if silent.is_empty() {
+            return Ok(());
+        }
+        let Some(connection) = &self.up else {
+            let time_us = clock::now_us();
+            let readings = silent.iter().filter_map(|slot| {
+                let plan = self.slots.get(*slot)?;
+                Some(Reading::bad(plan.alias, time_us, Quality::BAD_NOT_CONNECTED))
+            });
+            return self.outlet.readings(readings.collect()).await;
+        };
+        let question = ask::Question {
+            connection: connection.clone(),
+            namespace_uri: self.server.namespace_uri.clone(),
+            plans: silent
+                .iter()
+                .filter_map(|slot| self.slots.get(*slot).cloned())
+                .collect(),
+            pulse: self.pulse,
+            pulse_silent_for: self.pulse.silent_for(now_us),
+            patience: pulse::patience(self.server.publish),
+        };
+        self.asking.spawn(question.ask());
+        Ok(())
     }
 }
