@@ -123,6 +123,7 @@ impl Running {
         let limits = Limits {
             quota_bytes: config.spool.quota_bytes,
             generation_bytes: config.spool.generation_bytes,
+            keep_us: i64::try_from(config.spool.keep.as_micros()).unwrap_or(i64::MAX),
         };
         let spool = spool::start(data_dir, limits, &config.dictionary, health.clone())?;
         // Bound only once the spool is ours: a second agent must not get as far as a port.

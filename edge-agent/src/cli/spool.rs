@@ -6,13 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
-use crate::{
-    clock,
-    spool::{
-        journal,
-        store::{Limits, Store},
-    },
-};
+use crate::spool::{journal, look::look};
 
 /// Look into the spool and the journal.
 #[derive(Debug, Args)]
@@ -52,31 +46,8 @@ fn list(data_dir: &Path, json: bool) -> anyhow::Result<()> {
     if !directory.is_dir() {
         bail!("{}: no spool here", directory.display());
     }
-    let limits = Limits {
-        quota_bytes: u64::MAX,
-        generation_bytes: u64::MAX,
-    };
-    let (store, recovered) = Store::open(&directory, limits, clock::now_us())?;
-    let totals = store.totals();
-    if json {
-        let answer = serde_json::json!({
-            "frames": totals.frames,
-            "readings": totals.readings,
-            "oldest_us": store.oldest_us(),
-            "disk_bytes": store.disk_bytes(),
-            "damaged_frames": recovered.damaged_frames,
-            "set_aside": recovered.set_aside,
-        });
-        println!("{answer}");
-    } else {
-        println!(
-            "{} frames with {} readings wait; {} bytes on disk; {} damaged frames",
-            totals.frames,
-            totals.readings,
-            store.disk_bytes(),
-            recovered.damaged_frames
-        );
-    }
+    let places = look(&directory, |_, _, _| Ok(()))?;
+    println!("{places:?} {json}");
     Ok(())
 }
 

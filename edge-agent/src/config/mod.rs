@@ -85,6 +85,8 @@ pub struct Spool {
     pub quota_bytes: u64,
     /// A generation is closed at this size.
     pub generation_bytes: u64,
+    /// What the hub has acknowledged stays this long for replays, as far as the quota allows.
+    pub keep: Duration,
     /// A frame is sealed at this many readings,
     pub frame_readings_max: usize,
     /// or at this age.
@@ -304,12 +306,15 @@ fn read_spool(root: &Section<'_>) -> Spool {
     let section = root.table("spool");
     let quota_bytes = section.bytes("quota", 16 * MIB..=1 << 50).unwrap_or(2 << 30);
     let generation = section.bytes("generation", MIB..=1 << 40);
-    let generation_bytes = generation.unwrap_or((256 * MIB).min(quota_bytes / 4));
+    let generation_bytes = generation.unwrap_or((64 * MIB).min(quota_bytes / 4));
     if generation.is_some() && generation_bytes > quota_bytes / 4 {
         section.fault(
             "`spool.generation` must be at most a quarter of `spool.quota`: whole generations are given up",
         );
     }
+    let keep = section
+        .duration("keep", Duration::ZERO..=Duration::from_hours(24 * 366))
+        .unwrap_or(Duration::from_hours(24 * 7));
     let frame_readings_max = section.integer("frame_readings_max", 1..=10_000).unwrap_or(1_000) as usize;
     let frame_age_max = section
         .duration(
@@ -321,6 +326,7 @@ fn read_spool(root: &Section<'_>) -> Spool {
     Spool {
         quota_bytes,
         generation_bytes,
+        keep,
         frame_readings_max,
         frame_age_max,
     }

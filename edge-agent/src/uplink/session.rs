@@ -57,6 +57,7 @@ pub async fn hold(uplink: &Uplink, options: MqttOptions, stop: &CancellationToke
         window: Window::new(),
         start: Instant::now(),
         was_online: false,
+        rewinds: uplink.outbox.changed().borrow().rewinds,
     };
     let reason = tokio::select! {
         reason = session.run(&mut messages) => reason,
@@ -103,6 +104,7 @@ struct Session<'a> {
     window: Window,
     start: Instant,
     was_online: bool,
+    rewinds: u64,
 }
 
 impl Session<'_> {
@@ -128,8 +130,12 @@ impl Session<'_> {
                     if result.is_err() {
                         return Ok("the spool is closed".to_owned());
                     }
-                    let fresh = changed.borrow_and_update().clone();
-                    self.window.add_fresh(&fresh);
+                    let stored = changed.borrow_and_update().clone();
+                    self.window.add_fresh(&stored.live);
+                    if stored.rewinds != self.rewinds {
+                        self.rewinds = stored.rewinds;
+                        self.window.rewind();
+                    }
                     self.window.stored();
                 }
                 _ = status.tick(), if self.was_online => {
@@ -243,7 +249,7 @@ impl Session<'_> {
                 Want::After(lane, after, max) => {
                     let frames = self.uplink.outbox.after(lane, after, max).await;
                     let keys: Vec<Key> = frames.iter().map(|(key, _)| *key).collect();
-                    self.window.fetched(lane, &keys, max);
+                    self.window.fetched(lane, &keys);
                     frames
                 }
             };

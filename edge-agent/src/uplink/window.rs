@@ -1,6 +1,6 @@
 //! Which frame goes next, and which are on their way? Pure: what was sent, acknowledged and timed out.
 //!
-//! Order: events, then the newest live frames, then the backlog from its oldest. The backlog may fill only part of
+//! Order: events, then live frames as they come, then the backlog from its oldest. The backlog may fill only part of
 //! the window, so that it never stands before live data.
 
 use std::{
@@ -88,6 +88,13 @@ impl Window {
         self.is_backlog_dry = false;
     }
 
+    /// Frames of the past wait again: looks from the start. What is on its way is not sent twice.
+    pub fn rewind(&mut self) {
+        self.events_cursor = None;
+        self.backlog_cursor = None;
+        self.stored();
+    }
+
     /// What to ask the spool for, if there is room; `None` when nothing is known to wait.
     pub fn want(&mut self) -> Option<Want> {
         let room = WINDOW.saturating_sub(self.sent.len()).min(FETCH);
@@ -102,10 +109,9 @@ impl Window {
             return Some(Want::After(Lane::Events, self.events_cursor, room));
         }
         if !self.fresh.is_empty() {
-            // The newest first: the present state matters most to whoever watches.
+            // In the order in which they were stored: each tag's readings arrive in order within the lane.
             let count = room.min(self.fresh.len());
-            let at = self.fresh.len() - count;
-            return Some(Want::Keys(self.fresh.split_off(at).into_iter().rev().collect()));
+            return Some(Want::Keys(self.fresh.drain(..count).collect()));
         }
         let backlog_room = BACKLOG_WINDOW.saturating_sub(self.backlog).min(room);
         if !self.is_backlog_dry && backlog_room > 0 {
@@ -115,9 +121,10 @@ impl Window {
     }
 
     /// Notes what came for an [`After`](Want::After); returns the keys that are not on their way already.
-    pub fn fetched(&mut self, lane: Lane, keys: &[Key], asked: usize) -> Vec<Key> {
+    pub fn fetched(&mut self, lane: Lane, keys: &[Key]) -> Vec<Key> {
         let last = keys.last().map(|key| key.ordinal);
-        let is_dry = keys.len() < asked;
+        // Fewer than asked for is no end: the spool hands out what it has at hand.
+        let is_dry = keys.is_empty();
         if lane == Lane::Events {
             self.events_cursor = last.or(self.events_cursor);
             self.is_events_dry = is_dry;
@@ -248,13 +255,13 @@ mod tests {
         let mut window = Window::new();
         window.add_fresh(&[key(Lane::Live, 7), key(Lane::Live, 8)]);
         assert_eq!(window.want(), Some(Want::After(Lane::Events, None, 16)));
-        window.fetched(Lane::Events, &[], 16);
+        window.fetched(Lane::Events, &[]);
         assert_eq!(
             window.want(),
-            Some(Want::Keys(vec![key(Lane::Live, 8), key(Lane::Live, 7)]))
+            Some(Want::Keys(vec![key(Lane::Live, 7), key(Lane::Live, 8)]))
         );
         assert_eq!(window.want(), Some(Want::After(Lane::Live, None, 16)));
-        window.fetched(Lane::Live, &[], 16);
+        window.fetched(Lane::Live, &[]);
         assert_eq!(window.want(), None);
         window.stored();
         assert_eq!(window.want(), Some(Want::After(Lane::Events, None, 16)));
@@ -263,7 +270,7 @@ mod tests {
     #[test]
     fn a_backlog_leaves_room_for_live_frames() {
         let mut window = Window::new();
-        window.fetched(Lane::Events, &[], 16);
+        window.fetched(Lane::Events, &[]);
         for ordinal in 0..48 {
             send(&mut window, Lane::Live, ordinal, true);
         }
@@ -295,8 +302,8 @@ mod tests {
             step,
             Some(Step::SendDictionary(missing, Some(key(Lane::Live, 3))))
         );
-        window.fetched(Lane::Events, &[], 16);
-        window.fetched(Lane::Live, &[], 16);
+        window.fetched(Lane::Events, &[]);
+        window.fetched(Lane::Live, &[]);
         assert_eq!(window.want(), None, "not before the dictionary");
         window.send_again(Some(key(Lane::Live, 3)));
         assert_eq!(window.want(), Some(Want::Keys(vec![key(Lane::Live, 3)])));
@@ -329,6 +336,6 @@ mod tests {
         let mut window = Window::new();
         send(&mut window, Lane::Live, 5, false);
         let keys = [key(Lane::Live, 4), key(Lane::Live, 5)];
-        assert_eq!(window.fetched(Lane::Live, &keys, 2), [key(Lane::Live, 4)]);
+        assert_eq!(window.fetched(Lane::Live, &keys), [key(Lane::Live, 4)]);
     }
 }
