@@ -125,7 +125,11 @@ impl Running {
             generation_bytes: config.spool.generation_bytes,
             keep_us: i64::try_from(config.spool.keep.as_micros()).unwrap_or(i64::MAX),
         };
-        let spool = spool::start(data_dir, limits, &config.dictionary, health.clone())?;
+        let rotation = spool::journal::Rotation {
+            keep_us: i64::try_from(config.spool.journal_keep.as_micros()).unwrap_or(i64::MAX),
+            ..spool::journal::Rotation::default()
+        };
+        let spool = spool::start(data_dir, limits, rotation, &config.dictionary, health.clone())?;
         // Bound only once the spool is ours: a second agent must not get as far as a port.
         let listener = listen(&config.local_http).await?;
         let address = listener.local_addr();

@@ -13,5 +13,7 @@ mod agent {
     mod commands;
     mod crash;
     mod devices;
+    mod no_space;
+    mod spool;
     mod uplink;
 }

@@ -8,6 +8,7 @@ pub mod read;
 pub mod run;
 pub mod simulate;
 pub mod spool;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -44,9 +45,16 @@ enum Command {
     Enroll(enroll::EnrollArgs),
     /// Serve a simulated plant: Modbus TCP, OPC UA, camera frames and faults on command.
     Simulate(Box<simulate::SimulateArgs>),
-    /// Look into the spool and the journal.
+    /// Look into the spool of a stopped agent.
     Spool(spool::SpoolArgs),
+    /// Verify the record of the control points, offline.
+    Verify(verify::VerifyArgs),
 }
+
+/// What a command was pointed at cannot be read at all: exit code 2, for a broken record is something else.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Unusable(pub anyhow::Error);
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -74,6 +82,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Enroll(args) => enroll::run(args).await,
         Command::Simulate(args) => simulate::run(*args).await,
         Command::Spool(args) => spool::run(&args),
+        Command::Verify(args) => verify::run(&args),
     }
 }
 
@@ -104,7 +113,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     eprintln!("error: {error:#}");
-    ExitCode::from(1)
+    ExitCode::from(if error.is::<Unusable>() { 2 } else { 1 })
 }
 
 #[cfg(test)]

@@ -55,16 +55,24 @@ impl Store {
         Ok(())
     }
 
-    /// Whether anything could go.
-    fn give_up_oldest(&mut self) -> Result<bool, StoreError> {
+    /// Deletes the oldest of what the hub has; whether there was any.
+    pub(super) fn give_up_kept(&mut self) -> Result<bool, StoreError> {
         if let Some(kept) = self.kept.pop_front() {
             Kept::delete(kept).map_err(|source| self.io_error(source))?;
             return Ok(true);
         }
         let is_drained = |generation: &Generation| generation.summary.totals().frames == 0;
         let last = self.generations.len().saturating_sub(1);
-        if let Some(index) = self.generations.iter().take(last).position(is_drained) {
-            return self.delete_generation(index).map(|()| true);
+        match self.generations.iter().take(last).position(is_drained) {
+            Some(index) => self.delete_generation(index).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether anything could go.
+    fn give_up_oldest(&mut self) -> Result<bool, StoreError> {
+        if self.give_up_kept()? {
+            return Ok(true);
         }
         if let Some(place) = self.oldest_that_can_go() {
             return self.give_up(place, false).map(|()| true);

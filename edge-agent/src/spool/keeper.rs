@@ -27,6 +27,9 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How often gauges that cost a look at the disk are renewed.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
+/// Dictionaries of the past that stay for replays.
+const DICTIONARIES_SPARED: usize = 16;
+
 /// A question to the spool's thread.
 pub(super) enum Request {
     After(Lane, Option<u64>, usize, oneshot::Sender<Vec<(Key, Record)>>),
@@ -87,6 +90,9 @@ impl Keeper {
         }
         if !self.waiting.is_empty() && !self.store_waiting() {
             tracing::error!("the last readings could not be stored");
+        }
+        if let Err(error) = self.journal.checkpoint(clock::now_us()) {
+            tracing::warn!(%error, "no checkpoint of the journal");
         }
         self.store.close();
     }
@@ -244,7 +250,11 @@ impl Keeper {
     fn measure(&mut self) {
         self.gauge();
         self.settle();
-        self.store.tend(clock::now_us());
+        let now_us = clock::now_us();
+        self.store.tend(now_us);
+        if let Err(error) = self.journal.tend(now_us) {
+            tracing::warn!(%error, "no checkpoint of the journal; trying again");
+        }
         self.health
             .spool
             .oldest_us
@@ -255,7 +265,7 @@ impl Keeper {
             .store(self.store.disk_bytes(), Relaxed);
         let mut needed: BTreeSet<Uuid> = self.store.dictionaries().into_iter().collect();
         needed.insert(self.current);
-        if let Err(error) = self.dictionaries.prune(&needed) {
+        if let Err(error) = self.dictionaries.prune(&needed, DICTIONARIES_SPARED) {
             tracing::warn!(%error, "unneeded dictionaries not deleted");
         }
     }

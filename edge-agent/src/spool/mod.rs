@@ -34,7 +34,7 @@ use uuid::Uuid;
 use self::{
     dictionaries::Dictionaries,
     fetch::Replayed,
-    journal::Journal,
+    journal::{Journal, Rotation},
     keeper::{Keeper, Request},
     record::{Key, Meta, Record},
     store::{Limits, Recovered, Store, StoreError},
@@ -205,6 +205,7 @@ pub struct Spool {
 pub fn start(
     data_dir: &Path,
     limits: Limits,
+    rotation: Rotation,
     dictionary: &Dictionary,
     health: Arc<Health>,
 ) -> Result<Spool, StoreError> {
@@ -215,7 +216,7 @@ pub fn start(
     };
     let now_us = clock::now_us();
     let (store, recovered) = Store::open(&directory, limits, health.boot, now_us)?;
-    let (journal, found) = Journal::open(&data_dir.join("journal"), now_us).map_err(io_error)?;
+    let (journal, found) = Journal::open(&data_dir.join("journal"), rotation, now_us).map_err(io_error)?;
     let dictionaries = Dictionaries::open(&directory.join("dictionaries")).map_err(io_error)?;
     let current = dictionaries.keep(dictionary).map_err(io_error)?;
     let unstored = recovered.journal_seq.map_or_else(Vec::new, |stored| {
@@ -269,6 +270,9 @@ fn trace_spooled(meta: &Meta) {
         "frame spooled"
     );
 }
+
+#[cfg(test)]
+mod powercut_tests;
 
 /// The events among `events` that belong to the legal record.
 pub fn for_journal(events: &[Event]) -> Vec<Event> {

@@ -186,6 +186,15 @@ impl Segment {
         !self.is_spoilt
     }
 
+    /// Whether a write failed and nothing is in it.
+    pub fn is_failed(&self) -> bool {
+        self.is_spoilt
+            && self.waiting.is_empty()
+            && self.parts.is_empty()
+            && self.done == 0
+            && self.sealed_us.is_none()
+    }
+
     /// Appends and makes durable; returns where. After an error nothing of it will be read.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<u64> {
         if self.is_spoilt {

@@ -76,6 +76,13 @@ pub enum StoreError {
     Generation(#[from] GenerationError),
 }
 
+impl StoreError {
+    /// Whether the file system has no room.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
 /// What was found when the store was opened.
 #[derive(Debug, Default)]
 pub struct Recovered {
@@ -290,7 +297,12 @@ impl Store {
         wal::put_notes(&mut bytes, &notes);
         self.make_room(bytes.len() as u64)?;
         let keys = slots.iter().map(|(_, slot)| slot.key).collect();
-        self.log(&bytes, slots)?;
+        while let Err(error) = self.log(&bytes, slots.clone()) {
+            // The disk is fuller than the quota knows: what the hub has goes first.
+            if !error.is_no_space() || !self.give_up_kept()? {
+                return Err(error);
+            }
+        }
         self.next_ordinal += records.len() as u64;
         self.notes = notes;
         Ok(keys)
@@ -300,8 +312,14 @@ impl Store {
     pub(super) fn log(&mut self, bytes: &[u8], slots: Vec<(bool, Slot)>) -> Result<(), StoreError> {
         let full = self.limits.segment_bytes();
         let fits = |segment: &Segment| segment.is_writable() && segment.bytes() < full;
-        if !self.segments.back().is_some_and(fits) {
-            self.begin_segment()?;
+        if !self.segments.back().is_some_and(fits)
+            && let Err(error) = self.begin_segment()
+        {
+            // Without room for another file the last one grows on, where it can.
+            if !self.segments.back().is_some_and(Segment::is_writable) {
+                return Err(error);
+            }
+            tracing::debug!(%error, "no new segment");
         }
         let path = self.directory.clone();
         let segment = self.segments.back_mut().expect("a segment was begun");
@@ -313,7 +331,12 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn begin_segment(&mut self) -> Result<(), StoreError> {
+    /// Closes the segment that is written to and begins the next.
+    pub fn begin_segment(&mut self) -> Result<(), StoreError> {
+        // On a full disk one attempt after the other leaves a file with nothing in it.
+        if let Some(failed) = self.segments.pop_back_if(|segment| segment.is_failed()) {
+            failed.delete().map_err(|source| self.io_error(source))?;
+        }
         let boots: BTreeSet<Uuid> = self
             .segments
             .iter()
@@ -426,6 +449,11 @@ impl Store {
         let segments: u64 = self.segments.iter().map(Segment::bytes).sum();
         let generations: u64 = self.generations.iter().map(Generation::disk_bytes).sum();
         segments + generations + self.kept.iter().map(|kept| kept.bytes).sum::<u64>()
+    }
+
+    /// Number of the last journal record whose event is in the store, as far as known; else 0.
+    pub fn journal_seq(&self) -> u64 {
+        self.notes.journal_seq
     }
 
     /// What was given up since the last call.

@@ -29,6 +29,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 const BACKLOG_AGE_US: i64 = 5_000_000;
 /// Messages from the hub that may wait; one that does not fit is sent again, because its frames are.
 const MESSAGES_WAITING_MAX: usize = 1_024;
+/// How often a capped backlog is looked at.
+const REFILL_EVERY: Duration = Duration::from_millis(50);
 /// How long a clean goodbye may take.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -54,7 +56,7 @@ pub async fn hold(uplink: &Uplink, options: MqttOptions, stop: &CancellationToke
     let mut session = Session {
         uplink,
         client,
-        window: Window::new(),
+        window: Window::new(uplink.hub.drain_readings_per_s),
         start: Instant::now(),
         was_online: false,
         rewinds: uplink.outbox.changed().borrow().rewinds,
@@ -119,6 +121,8 @@ impl Session<'_> {
     async fn serve(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<String, Gone> {
         let mut changed = self.uplink.outbox.changed();
         let mut status = tokio::time::interval(STATUS_EVERY);
+        let mut refill = tokio::time::interval(REFILL_EVERY);
+        refill.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
@@ -138,6 +142,7 @@ impl Session<'_> {
                     }
                     self.window.stored();
                 }
+                _ = refill.tick(), if self.was_online && self.window.is_held_back() => {}
                 _ = status.tick(), if self.was_online => {
                     let late = self.window.time_out(self.start.elapsed());
                     if late > 0 {
@@ -243,6 +248,7 @@ impl Session<'_> {
         if !self.was_online {
             return Ok(());
         }
+        self.window.refill(self.start.elapsed());
         while let Some(want) = self.window.want() {
             let frames = match want {
                 Want::Keys(keys) => self.uplink.outbox.get(keys).await,
@@ -271,6 +277,9 @@ impl Session<'_> {
             _ if is_old => Lane::Backfill,
             lane => lane,
         };
+        if lane == Lane::Backfill {
+            self.window.spend(record.meta.readings);
+        }
         let crc = payload_crc(&record.envelope);
         self.window.sent(
             record.meta.id,

@@ -46,6 +46,12 @@ pub fn device(name: &str, address: SocketAddr, period: &str, timeout: &str, addr
 impl Edge {
     /// Starts the agent on a data directory and waits until it serves its page.
     pub async fn start(directory: &Path, config: &str) -> Self {
+        let log = std::fs::File::create(directory.join("log.txt")).unwrap();
+        Self::start_logging(directory, config, log, "info").await
+    }
+
+    /// Starts the agent with its log going, at a level, to the end of a file.
+    pub async fn start_logging(directory: &Path, config: &str, log: std::fs::File, filter: &str) -> Self {
         let file = directory.join("edge.toml");
         std::fs::write(&file, config).unwrap();
         let data_dir = directory.join("data");
@@ -58,9 +64,9 @@ impl Edge {
         if ready.exists() {
             std::fs::remove_file(&ready).unwrap();
         }
-        let log = std::fs::File::create(directory.join("log.txt")).unwrap();
         let mut child = Command::new(PROGRAM)
-            .args(["run", "--config"])
+            .env("RUST_LOG", filter)
+            .args(["run", "--log-json", "--config"])
             .arg(&file)
             .arg("--data-dir")
             .arg(&data_dir)

@@ -12,6 +12,7 @@ use protocol::{
     ack::{self, Acknowledgement, Outcome, Subject},
     event::Event,
     frame::{Frame, FrameId},
+    lane::Lane,
     tag::Dictionary,
     topic::{Channel, Topic},
 };
@@ -41,6 +42,8 @@ pub enum Policy {
     Reject,
     /// Refuse the connection.
     RefuseConnection,
+    /// Take every byte and answer nothing, not even a ping.
+    BlackHole,
 }
 
 /// What reached the hub.
@@ -60,6 +63,23 @@ pub struct Stored {
     pub statuses: Vec<serde_json::Value>,
     /// User names that signed in.
     pub users: Vec<String>,
+    /// Frames that were stored, in order of arrival, repeats included.
+    pub arrivals: Vec<Arrival>,
+}
+
+/// One frame that came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The lane of the topic.
+    pub lane: Lane,
+    /// Its identity.
+    pub id: FrameId,
+    /// Readings in it.
+    pub readings: usize,
+    /// When it was sealed.
+    pub sealed_us: i64,
+    /// When it came, by the same clock.
+    pub arrived_us: i64,
 }
 
 impl Stored {
@@ -83,6 +103,7 @@ pub struct Hub {
     pub stored: Arc<Mutex<Stored>>,
     policy: Arc<Mutex<Policy>>,
     changed: watch::Receiver<u64>,
+    dropped: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -98,9 +119,17 @@ impl Hub {
             policy: policy.clone(),
             changed: Arc::new(tx),
         };
+        let (dropped, drops) = watch::channel(0);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(connection.clone().serve(stream));
+                let (connection, mut drops) = (connection.clone(), drops.clone());
+                drops.mark_unchanged();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = connection.serve(stream) => {}
+                        _ = drops.changed() => {}
+                    }
+                });
             }
         });
         Self {
@@ -108,8 +137,14 @@ impl Hub {
             stored,
             policy,
             changed,
+            dropped,
             task,
         }
+    }
+
+    /// Cuts every connection, as a hub does that ends.
+    pub fn drop_connections(&self) {
+        self.dropped.send_modify(|count| *count += 1);
     }
 
     pub fn set_policy(&self, policy: Policy) {
@@ -168,6 +203,9 @@ impl Connection {
 
     fn answer(&self, packet: Packet, has_dictionary: &mut bool) -> Vec<Packet> {
         let policy = *self.policy.lock().unwrap();
+        if policy == Policy::BlackHole {
+            return Vec::new();
+        }
         match packet {
             Packet::Connect(_, _, login) => {
                 let user = login.map(|login| login.username).unwrap_or_default();
@@ -210,7 +248,7 @@ impl Connection {
             }
             Channel::Up(lane) => {
                 stored.topics.push(lane.to_string());
-                let outcome = take_frame(&mut stored, &publish.payload, policy, *has_dictionary);
+                let outcome = take_frame(&mut stored, &publish.payload, lane, policy, *has_dictionary);
                 replies.extend(outcome.map(|ack| acknowledge(&topic, &ack)));
             }
             Channel::Ack | Channel::Command => panic!("an edge must not publish there"),
@@ -222,13 +260,14 @@ impl Connection {
 fn take_frame(
     stored: &mut Stored,
     payload: &[u8],
+    lane: Lane,
     policy: Policy,
     has_dictionary: bool,
 ) -> Option<Acknowledgement> {
     let frame = Frame::decode(payload).unwrap();
     let id = frame.header.id;
     let outcome = match policy {
-        Policy::Silent | Policy::RefuseConnection => return None,
+        Policy::Silent | Policy::RefuseConnection | Policy::BlackHole => return None,
         Policy::Reject => Outcome::Rejected {
             reason: "not wanted".to_owned(),
         },
@@ -238,6 +277,13 @@ fn take_frame(
                 assert_eq!(before, payload, "a repeated frame differs");
                 stored.repeats += 1;
             }
+            stored.arrivals.push(Arrival {
+                lane,
+                id,
+                readings: frame.readings.len(),
+                sealed_us: frame.header.sealed_us,
+                arrived_us: edge_agent::clock::now_us(),
+            });
             stored.frames.insert(id, frame);
             Outcome::Stored
         }
