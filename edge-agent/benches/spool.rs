@@ -11,7 +11,6 @@ use std::{
 
 use edge_agent::spool::{
     generation::directory_bytes,
-    record::Record,
     seal::Sealer,
     store::{Limits, Notes, Store},
 };
@@ -126,7 +125,7 @@ fn outage(scenario: &Scenario, results: &mut Vec<Value>) {
     let directory = directory("outage");
     let mut store = open(&directory);
     let (mut plant, mut sealer) = (Plant::new(scenario.tags), sealer(scenario.frame));
-    let (mut wire, mut readings, mut spent) = (0, 0, Duration::ZERO);
+    let (mut sealed, mut readings, mut spent) = (0, 0, Duration::ZERO);
     let mut slowest = Duration::ZERO;
     for second in 0..scenario.seconds {
         let at_us = START_US + second * SECOND_US;
@@ -137,7 +136,7 @@ fn outage(scenario: &Scenario, results: &mut Vec<Value>) {
             let begin = Instant::now();
             sealer.push(chunk.to_vec(), at_us);
             let records = sealer.seal_readings(at_us, ClockState::default(), Lane::Backfill);
-            wire += records.iter().map(|record| record.envelope.len()).sum::<usize>();
+            sealed += records.iter().map(|record| record.envelope.len()).sum::<usize>();
             store
                 .append(&records, Notes::default())
                 .expect("the disk takes it");
@@ -152,15 +151,16 @@ fn outage(scenario: &Scenario, results: &mut Vec<Value>) {
     let merging = stored.elapsed();
     let frames = store.totals().frames;
     store.close();
-    let wire = wire as f64 / readings as f64;
+    let sealed = sealed as f64 / readings as f64;
     let disk = directory_bytes(&directory) as f64 / readings as f64;
     // The whole of it drained, without a network in between: what the disk gives.
-    let (given, rate) = drain(&directory);
+    let (given, wire, rate) = drain(&directory);
+    let wire = wire as f64 / readings as f64;
     assert_eq!(given, readings as u64, "every reading that went in came out");
     let taken = readings as f64 / (spent + merging).as_secs_f64();
     println!(
-        "{}: {wire:.2} bytes a reading as sealed, {disk:.2} on disk in {frames} frames, {taken:.0} readings/s taken \
-         with fsync (slowest group {:.0} ms), {rate:.0} readings/s given",
+        "{}: {sealed:.2} bytes a reading as sealed, {wire:.2} as merged and sent, {disk:.2} on disk in {frames} \
+         frames, {taken:.0} readings/s taken with fsync (slowest group {:.0} ms), {rate:.0} readings/s given",
         scenario.what,
         slowest.as_secs_f64() * 1e3
     );
@@ -192,15 +192,19 @@ fn outage(scenario: &Scenario, results: &mut Vec<Value>) {
     std::fs::remove_dir_all(&directory).expect("the store can be deleted");
 }
 
-/// Readings handed out and acknowledged, and how many a second.
-fn drain(directory: &Path) -> (u64, f64) {
+/// Readings handed out and acknowledged, the bytes they travelled in, and how many a second.
+fn drain(directory: &Path) -> (u64, usize, f64) {
     let mut store = open(directory);
-    let (mut readings, mut after) = (0, None);
+    let (mut readings, mut bytes, mut after) = (0, 0, None);
     let begin = Instant::now();
     loop {
         let found = store.after(Lane::Live, after, 16).expect("the disk gives it");
         let Some((last, _)) = found.last() else { break };
         after = Some(last.ordinal);
+        bytes += found
+            .iter()
+            .map(|(_, record)| record.envelope.len())
+            .sum::<usize>();
         let keys: Vec<_> = found.iter().map(|(key, _)| *key).collect();
         readings += store
             .remove(&keys)
@@ -209,7 +213,7 @@ fn drain(directory: &Path) -> (u64, f64) {
             .sum::<u64>();
         store.tend(START_US);
     }
-    (readings, readings as f64 / begin.elapsed().as_secs_f64())
+    (readings, bytes, readings as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// A backlog of a gigabyte of bytes that do not compress: what it costs in memory, and at the next start.

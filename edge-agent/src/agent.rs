@@ -77,7 +77,10 @@ pub async fn run(config: Config, data_dir: &Path, stop: CancellationToken) -> Re
     // A ready file of an earlier start would send scripts to a port that is no longer ours.
     local::clear_ready(data_dir);
     let mut running = Running::start(&config, data_dir).await?;
-    local::write_ready(data_dir, &running.http).map_err(data_dir_error)?;
+    if let Err(error) = local::write_ready(data_dir, &running.http) {
+        // A full disk stops no judgement.
+        tracing::error!(%error, "ready.json cannot be written");
+    }
     tracing::info!(edge = %config.edge.name, http = %running.http, tags = config.tag_count(), "agent running");
     let ended = tokio::select! {
         () = stop.cancelled() => None,

@@ -187,7 +187,8 @@ impl Store {
 
     /// Writes events of a place that is given up to the log, as far as they have room there, and tells the rest.
     fn carry_over(&mut self, mut taken: Taken, is_last_resort: bool) -> Result<(), StoreError> {
-        let most = self.limits.headroom_bytes() / 2;
+        let free = self.limits.quota_bytes.saturating_sub(self.disk_bytes());
+        let most = self.limits.headroom_bytes().min(free);
         let is_too_much = |events: &[(Key, Record)]| size(events) > most;
         if is_last_resort {
             let doomed = taken.events.len().div_ceil(2);

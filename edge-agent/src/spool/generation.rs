@@ -238,7 +238,6 @@ impl Generation {
             .sync
             .sync_data()
             .map_err(|source| GenerationError::Io { path, source })?;
-        let dictionaries = self.summary.dictionaries.len();
         for ((key, record), is_known) in records.iter().zip(known) {
             let waited = self.opened()?.waiting.insert(*key, record.meta.clone()).is_some();
             if !is_known {
@@ -249,11 +248,9 @@ impl Generation {
         }
         self.summary.mark = mark.clone();
         self.is_changed = true;
-        if self.summary.dictionaries.len() > dictionaries {
-            // A dictionary that nobody is known to need would be deleted.
-            self.save_summary()?;
-        }
-        Ok(())
+        self.is_plain &= records.is_empty();
+        // The log may forget these frames after this: whoever starts next must know that they are here.
+        self.save_summary()
     }
 
     /// Notes that the hub has these; made durable by the next write. Returns what was waiting.
@@ -305,12 +302,16 @@ impl Generation {
         for (key, meta) in &found {
             batch.insert(index_key(*key), index_value(true, meta));
         }
-        guarded(&path, || opened.db.apply_batch(batch))?;
+        guarded(&path, || {
+            opened.db.apply_batch(batch)?;
+            opened.db.flush().map(drop)
+        })?;
         opened.waiting.extend(found.iter().cloned());
         for (key, meta) in &found {
             self.summary.waiting[usize::from(key.lane.number())].add(meta);
         }
-        self.is_changed = true;
+        self.is_changed |= !found.is_empty();
+        self.save_summary()?;
         Ok(found.into_iter().map(|(_, meta)| meta).collect())
     }
 

@@ -2,8 +2,8 @@
 //! of them, and for a last block that is torn or never arrived, the disk is rebuilt and opened.
 //!
 //! The model: what was synced before an operation is on the disk. Of the operation's own blocks any number have
-//! arrived, in order up to the cut; the one at the cut may be there in part, as zeroes or as noise. Within an
-//! operation the journal is synced before the log, and the backlog before the log's mark, so files come in that order.
+//! arrived, in order up to the cut; the one at the cut may be there in part, as zeroes or as noise. A write does not
+//! harm bytes beside it ("powersafe overwrite", as SQLite assumes). Within an operation the journal is synced before the log, and the backlog before the log's mark, so files come in that order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,10 +109,12 @@ fn cuts(before: &Disk, after: &Disk) -> Vec<Disk> {
                 // The file has grown and the block is not there: zeroes.
                 out.push(with(&disk, name, now.clone()));
             }
+            // The first half has arrived; of the second what was there before, and noise where nothing was.
+            let half = at + block.len() / 2;
             let mut torn = now.clone();
-            torn[at..at + block.len() / 2].copy_from_slice(&block[..block.len() / 2]);
+            torn[at..half].copy_from_slice(&block[..half - at]);
             out.push(with(&disk, name, torn.clone()));
-            for byte in &mut torn[at + block.len() / 2..at + block.len()] {
+            for byte in torn.iter_mut().take(at + block.len()).skip(half.max(old.len())) {
                 *byte ^= 0x5A;
             }
             out.push(with(&disk, name, torn));

