@@ -320,6 +320,8 @@ pub struct SpoolHealth {
     pub disk_bytes: AtomicU64,
     /// Readings given up for want of space or to damage.
     pub lost_readings: AtomicU64,
+    /// Those of them that waited for the hub and went for want of room.
+    pub evicted_unsent_readings: AtomicU64,
     /// Failed writes since the start.
     pub write_errors: AtomicU64,
 }

@@ -163,22 +163,6 @@ impl Pipeline {
                 &message,
                 now_us,
             ))]);
-            self.events.push(Event::Gap(Gap {
-                from_us: 0,
-                to_us: now_us,
-                frames: 0,
-                readings: 0,
-                reason: "corrupt segment".to_owned(),
-            }));
-        }
-        if left.store.damaged_frames > 0 {
-            self.events.push(Event::Gap(Gap {
-                from_us: 0,
-                to_us: now_us,
-                frames: left.store.damaged_frames,
-                readings: 0,
-                reason: "damaged frame".to_owned(),
-            }));
         }
         if !left.unstored.is_empty() {
             // They are in the journal already and must not be written there again.
@@ -435,7 +419,7 @@ impl Pipeline {
         let journal = spool::for_journal(&events);
         let mut records = self.sealer.seal_events(events, now_us, clock);
         // Readings go along with events: the control points' states were reached by them.
-        records.extend(self.sealer.seal_readings(now_us, clock));
+        records.extend(self.sealer.seal_readings(now_us, clock, self.appender.lane()));
         if records.is_empty() {
             return;
         }

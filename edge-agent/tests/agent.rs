@@ -29,6 +29,8 @@ mod agent {
     mod signals;
     mod sparkplug;
     mod sparkplug_fault;
+    mod no_space;
+    mod spool;
     mod uplink;
     mod versions;
     mod writes;

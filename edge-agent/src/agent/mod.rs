@@ -124,7 +124,10 @@ async fn run_parts(
     // A ready file of an earlier start would send scripts to a port that is no longer ours.
     local::clear_ready(data_dir);
     let (mut parts, mut requests) = Parts::start(config, origin, data_dir).await?;
-    local::write_ready(data_dir, &parts.http).map_err(data_dir_error)?;
+    if let Err(error) = local::write_ready(data_dir, &parts.http) {
+        // A full disk stops no judgement.
+        tracing::error!(%error, "ready.json cannot be written");
+    }
     notify::ready(&format!("{} runs with {}", parts.config.edge.name, origin.choice));
     tracing::info!(
         edge = %parts.config.edge.name, http = %parts.http, tags = parts.config.tag_count(), "agent running"

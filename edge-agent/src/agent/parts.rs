@@ -91,8 +91,13 @@ impl Parts {
         let limits = Limits {
             quota_bytes: config.spool.quota_bytes,
             generation_bytes: config.spool.generation_bytes,
+            keep_us: i64::try_from(config.spool.keep.as_micros()).unwrap_or(i64::MAX),
         };
-        let spool = spool::start(data_dir, limits, &config.dictionary, health.clone())?;
+        let rotation = spool::journal::Rotation {
+            keep_us: i64::try_from(config.spool.journal_keep.as_micros()).unwrap_or(i64::MAX),
+            ..spool::journal::Rotation::default()
+        };
+        let spool = spool::start(data_dir, limits, rotation, &config.dictionary, health.clone())?;
         // Bound only once the spool is ours: a second agent must not get as far as a port.
         let listener = listen(&config.local_http).await?;
         let address = listener.local_addr();
@@ -331,8 +336,15 @@ impl Parts {
 
     /// Sends again what was sealed in this time.
     pub(super) async fn replay(&self, from_us: Micros, to_us: Micros) -> CommandOutcome {
-        let _ = (from_us, to_us);
-        inbox::refused("this version of the agent does not do that")
+        match self.outbox.replay(from_us, to_us).await {
+            None => inbox::refused("what was kept cannot be read; the agent's log says why"),
+            Some(replayed) if replayed.totals.frames == 0 => CommandOutcome::AlreadySo,
+            Some(replayed) if replayed.is_cut => inbox::refused(&format!(
+                "{} frames are sent again; more was asked for than one replay does: ask for the rest by a later start",
+                replayed.totals.frames
+            )),
+            Some(_) => CommandOutcome::Done,
+        }
     }
 }
 

@@ -395,7 +395,7 @@ async fn read_one(config: &Config, what: &str, tag: Option<protocol::reading::Al
         .tags
         .get(alias.0 as usize)
         .map_or("", |tag| tag.name.as_str());
-    match timeout(STEP_WITHIN * 2, read_tag(config, alias)).await {
+    match timeout(STEP_WITHIN * 2, read_tag(config, None, alias)).await {
         Ok(Ok(reading)) if reading.quality.is_bad() => bad(what, format!("{name}: {}", reading.quality)),
         Ok(Ok(reading)) => good(
             what,

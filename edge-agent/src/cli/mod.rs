@@ -16,6 +16,7 @@ pub mod spool;
 pub mod trust;
 pub mod update;
 pub mod watch;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -68,14 +69,21 @@ enum Command {
     Simulate(Box<simulate::SimulateArgs>),
     /// Badges of people who sign on the local page.
     Badge(badge::BadgeArgs),
-    /// Look into the spool and the journal.
+    /// Look into the spool of a stopped agent.
     Spool(spool::SpoolArgs),
+    /// Verify the record of the control points, offline.
+    Verify(verify::VerifyArgs),
 }
 
 /// An end that was said already, or is none: only the exit code is left.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("exit code {0}")]
 pub struct ExitWith(pub u8);
+
+/// What a command was pointed at cannot be read at all: exit code 2, for a broken record is something else.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Unusable(pub anyhow::Error);
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -117,6 +125,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Simulate(args) => simulate::run(*args).await,
         Command::Badge(args) => badge::run(&args),
         Command::Spool(args) => spool::run(&args),
+        Command::Verify(args) => verify::run(&args),
     }
 }
 
@@ -150,7 +159,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     eprintln!("error: {error:#}");
-    ExitCode::from(1)
+    ExitCode::from(if error.is::<Unusable>() { 2 } else { 1 })
 }
 
 #[cfg(test)]

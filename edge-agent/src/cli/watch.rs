@@ -118,7 +118,7 @@ impl Source {
                     .iter()
                     .filter(|tag| names.contains(&tag.name))
                 {
-                    let reading = read_tag(config, tag.alias).await?;
+                    let reading = read_tag(config, None, tag.alias).await?;
                     let value = json!({
                         "value": reading.value(), "unit": tag.unit, "quality": reading.quality.name(),
                     });

@@ -97,6 +97,8 @@ pub struct Hub {
     pub mqtt: String,
     /// Certificate authority for TLS; plain TCP without one.
     pub ca_file: Option<PathBuf>,
+    /// Most readings of the backlog sent in a second; as many as the hub takes without one.
+    pub drain_readings_per_s: Option<u32>,
 }
 
 /// How much is kept, and how frames are cut.
@@ -106,6 +108,10 @@ pub struct Spool {
     pub quota_bytes: u64,
     /// A generation is closed at this size.
     pub generation_bytes: u64,
+    /// What the hub has acknowledged stays this long for replays, as far as the quota allows.
+    pub keep: Duration,
+    /// Records of control points stay this long in the journal.
+    pub journal_keep: Duration,
     /// A frame is sealed at this many readings,
     pub frame_readings_max: usize,
     /// or at this age.
@@ -347,8 +353,13 @@ fn read_hub(root: &Section<'_>) -> Option<Hub> {
         .required_text("mqtt")
         .map(|at| check_address(&section, at, "hub.mqtt"));
     let ca_file = section.text("ca_file").map(|at| PathBuf::from(at.value));
+    let drain = section.integer("drain_readings_per_s", 100..=10_000_000);
     section.finish();
-    Some(Hub { mqtt: mqtt?, ca_file })
+    Some(Hub {
+        mqtt: mqtt?,
+        ca_file,
+        drain_readings_per_s: drain.and_then(|readings| u32::try_from(readings).ok()),
+    })
 }
 
 /// Records a fault unless the text is `host:port`.
@@ -368,15 +379,22 @@ pub(crate) fn check_address(section: &Section<'_>, at: At<String>, key: &str) ->
 
 fn read_spool(root: &Section<'_>) -> Spool {
     const MIB: u64 = 1 << 20;
+    const DAY: Duration = Duration::from_hours(24);
     let section = root.table("spool");
     let quota_bytes = section.bytes("quota", 16 * MIB..=1 << 50).unwrap_or(2 << 30);
     let generation = section.bytes("generation", MIB..=1 << 40);
-    let generation_bytes = generation.unwrap_or((256 * MIB).min(quota_bytes / 4));
+    let generation_bytes = generation.unwrap_or((64 * MIB).min(quota_bytes / 4));
     if generation.is_some() && generation_bytes > quota_bytes / 4 {
         section.fault(
             "`spool.generation` must be at most a quarter of `spool.quota`: whole generations are given up",
         );
     }
+    let keep = section
+        .duration("keep", Duration::ZERO..=DAY * 366)
+        .unwrap_or(DAY * 7);
+    let journal_keep = section
+        .duration("journal_keep", DAY * 365..=DAY * 366 * 30)
+        .unwrap_or(DAY * 366 * 2);
     let frame_readings_max = section.integer("frame_readings_max", 1..=10_000).unwrap_or(1_000) as usize;
     let frame_age_max = section
         .duration(
@@ -388,6 +406,8 @@ fn read_spool(root: &Section<'_>) -> Spool {
     Spool {
         quota_bytes,
         generation_bytes,
+        keep,
+        journal_keep,
         frame_readings_max,
         frame_age_max,
     }

@@ -45,6 +45,12 @@ pub(super) fn render(status: &Status) -> String {
         status.lost as f64,
     );
     out.one(
+        "foodflow_edge_spool_evicted_unsent_total",
+        "counter",
+        "Readings that waited for the hub and were given up for want of room.",
+        status.evicted_unsent as f64,
+    );
+    out.one(
         "foodflow_edge_backlog_frames",
         "gauge",
         "Frames that wait for the hub.",

@@ -44,6 +44,8 @@ pub struct Status {
     pub oldest_us: Option<Micros>,
     /// Readings given up for want of space or to damage.
     pub lost: u64,
+    /// Those of them that waited for the hub and went for want of room.
+    pub evicted_unsent: u64,
     /// The spool's bytes on disk.
     pub spool_disk_bytes: u64,
     /// Failed writes.
@@ -114,6 +116,7 @@ pub fn status(health: &Health) -> Status {
         backlog_readings: spool.backlog_readings.load(Relaxed),
         oldest_us: Some(spool.oldest_us.load(Relaxed)).filter(|oldest_us| *oldest_us > 0),
         lost: spool.lost_readings.load(Relaxed),
+        evicted_unsent: spool.evicted_unsent_readings.load(Relaxed),
         spool_disk_bytes: spool.disk_bytes.load(Relaxed),
         spool_write_errors: spool.write_errors.load(Relaxed),
         sources: health.sources().iter().map(|source| source.snapshot()).collect(),

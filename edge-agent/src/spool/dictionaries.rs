@@ -26,6 +26,13 @@ impl Dictionaries {
         })
     }
 
+    /// A directory that is only read.
+    pub fn at(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
     fn path(&self, id: Uuid) -> PathBuf {
         self.directory.join(format!("{id}.dict"))
     }
@@ -52,16 +59,24 @@ impl Dictionaries {
         (found.id() == id).then_some(bytes)
     }
 
-    /// Deletes every dictionary that is not among `needed`.
-    pub fn prune(&self, needed: &BTreeSet<Uuid>) -> io::Result<()> {
+    /// Deletes every dictionary that is not among `needed`, but for the youngest `spare`: frames that are kept for
+    /// replays may need them.
+    pub fn prune(&self, needed: &BTreeSet<Uuid>, spare: usize) -> io::Result<()> {
+        let mut unneeded = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
+            let entry = entry?;
+            let path = entry.path();
             let id = path
                 .file_stem()
                 .and_then(|stem| stem.to_str()?.parse::<Uuid>().ok());
             if id.is_some_and(|id| !needed.contains(&id)) {
-                fs::remove_file(path)?;
+                unneeded.push((entry.metadata()?.modified()?, path));
             }
+        }
+        unneeded.sort();
+        let doomed = unneeded.len().saturating_sub(spare);
+        for (_, path) in unneeded.into_iter().take(doomed) {
+            fs::remove_file(path)?;
         }
         Ok(())
     }
@@ -77,9 +92,11 @@ mod tests {
         let kept = Dictionaries::open(directory.path()).unwrap();
         let id = kept.keep(&Dictionary::default()).unwrap();
         assert_eq!(kept.get(id), Some(Dictionary::default().encode()));
-        kept.prune(&BTreeSet::from([id])).unwrap();
+        kept.prune(&BTreeSet::from([id]), 0).unwrap();
         assert!(kept.get(id).is_some());
-        kept.prune(&BTreeSet::new()).unwrap();
+        kept.prune(&BTreeSet::new(), 1).unwrap();
+        assert!(kept.get(id).is_some());
+        kept.prune(&BTreeSet::new(), 0).unwrap();
         assert!(kept.get(id).is_none());
     }
 

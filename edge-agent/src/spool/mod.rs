@@ -2,45 +2,48 @@
 //! hub's acknowledgement only. One thread owns the disk; this is its handle and its loop.
 
 pub mod dictionaries;
+pub mod evict;
+pub mod fetch;
 pub mod generation;
 pub mod journal;
+mod keeper;
+pub mod kept;
+pub mod look;
+pub mod merge;
 pub mod record;
 pub mod seal;
+pub mod segment;
+pub mod settle;
 pub mod store;
+pub mod summary;
+pub mod wal;
 
 use std::{
-    collections::BTreeSet,
     path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::JoinHandle,
-    time::Duration,
 };
 
-use protocol::{
-    Micros,
-    event::{Event, Gap},
-    frame::FrameId,
-    lane::Lane,
-    tag::Dictionary,
-};
+use protocol::{Micros, event::Event, frame::FrameId, lane::Lane, tag::Dictionary};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use self::{
     dictionaries::Dictionaries,
-    journal::Journal,
-    record::{Key, Record},
-    store::{Limits, Notes, Recovered, Store, StoreError},
+    fetch::Replayed,
+    journal::{Journal, Rotation},
+    keeper::{Keeper, Request},
+    record::{Key, Meta, Record},
+    store::{Limits, Recovered, Store, StoreError},
 };
 use crate::{ccp, clock, health::Health};
 
 /// Batches that may wait for the disk: at four a second more than a minute.
 const BATCHES_WAITING_MAX: usize = 256;
 const REQUESTS_WAITING_MAX: usize = 64;
-/// After a failed write the disk is tried again this often.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
-/// How often gauges that cost a look at the disk are renewed.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is stored together.
 #[derive(Debug, Default)]
@@ -55,20 +58,20 @@ pub struct Batch {
     pub sealed_us: Micros,
 }
 
-/// A question to the spool's thread.
-enum Request {
-    After(Lane, Option<u64>, usize, oneshot::Sender<Vec<(Key, Record)>>),
-    Get(Vec<Key>, oneshot::Sender<Vec<(Key, Record)>>),
-    Remove(Vec<(FrameId, Key)>),
-    Dictionary(Uuid, oneshot::Sender<Option<Vec<u8>>>),
-    Dictionaries(oneshot::Sender<Vec<Uuid>>),
-    Adopt(Box<Dictionary>, oneshot::Sender<bool>),
+/// What was stored last, for who sends it.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// Live frames.
+    pub live: Vec<Key>,
+    /// Counts how often frames of the past came to wait again.
+    pub rewinds: u64,
 }
 
 /// The pipeline's end: where batches go in.
 #[derive(Debug)]
 pub struct Appender {
     tx: mpsc::Sender<Batch>,
+    is_backed_up: Arc<AtomicBool>,
 }
 
 /// The disk does not keep up, or the spool is gone; the batch comes back.
@@ -80,12 +83,23 @@ impl Appender {
     #[cfg(test)]
     pub(crate) fn into_channel(capacity: usize) -> (Self, mpsc::Receiver<Batch>) {
         let (tx, rx) = mpsc::channel(capacity);
-        (Self { tx }, rx)
+        let is_backed_up = Arc::default();
+        (Self { tx, is_backed_up }, rx)
     }
 
     /// Whether the next batch will be taken.
     pub fn has_room(&self) -> bool {
         self.tx.capacity() > 0 && !self.tx.is_closed()
+    }
+
+    /// The lane in which readings are sealed now: live while what came before goes out; backfill, without an identity
+    /// of their own, once much waits.
+    pub fn lane(&self) -> Lane {
+        if self.is_backed_up.load(Relaxed) {
+            Lane::Backfill
+        } else {
+            Lane::Live
+        }
     }
 
     /// Hands a batch over without waiting.
@@ -102,7 +116,7 @@ impl Appender {
 #[derive(Clone, Debug)]
 pub struct Outbox {
     tx: mpsc::Sender<Request>,
-    changed: watch::Receiver<Vec<Key>>,
+    changed: watch::Receiver<Stored>,
 }
 
 impl Outbox {
@@ -131,6 +145,12 @@ impl Outbox {
         }
     }
 
+    /// Lets frames that the hub has acknowledged and that were sealed in a time wait again; none when the spool
+    /// cannot read what it kept.
+    pub async fn replay(&self, from_us: Micros, to_us: Micros) -> Option<Replayed> {
+        self.ask(|tx| Request::Replay(from_us, to_us, tx)).await
+    }
+
     /// A dictionary's envelope.
     pub async fn dictionary(&self, id: Uuid) -> Option<Vec<u8>> {
         self.ask(|tx| Request::Dictionary(id, tx)).await
@@ -152,7 +172,7 @@ impl Outbox {
     }
 
     /// Notices that something was stored, and which live frames were stored last.
-    pub fn changed(&self) -> watch::Receiver<Vec<Key>> {
+    pub fn changed(&self) -> watch::Receiver<Stored> {
         self.changed.clone()
     }
 }
@@ -185,6 +205,7 @@ pub struct Spool {
 pub fn start(
     data_dir: &Path,
     limits: Limits,
+    rotation: Rotation,
     dictionary: &Dictionary,
     health: Arc<Health>,
 ) -> Result<Spool, StoreError> {
@@ -194,8 +215,8 @@ pub fn start(
         source,
     };
     let now_us = clock::now_us();
-    let (store, recovered) = Store::open(&directory, limits, now_us)?;
-    let (journal, found) = Journal::open(&data_dir.join("journal"), now_us).map_err(io_error)?;
+    let (store, recovered) = Store::open(&directory, limits, health.boot, now_us)?;
+    let (journal, found) = Journal::open(&data_dir.join("journal"), rotation, now_us).map_err(io_error)?;
     let dictionaries = Dictionaries::open(&directory.join("dictionaries")).map_err(io_error)?;
     let current = dictionaries.keep(dictionary).map_err(io_error)?;
     let unstored = recovered.journal_seq.map_or_else(Vec::new, |stored| {
@@ -209,7 +230,8 @@ pub fn start(
     };
     let (batches_tx, batches) = mpsc::channel(BATCHES_WAITING_MAX);
     let (requests_tx, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
-    let (changed_tx, changed) = watch::channel(Vec::new());
+    let (changed_tx, changed) = watch::channel(Stored::default());
+    let is_backed_up = Arc::<AtomicBool>::default();
     let mut keeper = Keeper {
         store,
         journal,
@@ -217,16 +239,20 @@ pub fn start(
         current,
         health,
         changed: changed_tx,
+        is_backed_up: is_backed_up.clone(),
         waiting: Vec::new(),
     };
-    keeper.measure();
+    keeper.begin();
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new()
         .name("spool".to_owned())
         .spawn(move || runtime.block_on(keeper.run(batches, requests)))
         .map_err(io_error)?;
     Ok(Spool {
-        appender: Appender { tx: batches_tx },
+        appender: Appender {
+            tx: batches_tx,
+            is_backed_up,
+        },
         outbox: Outbox {
             tx: requests_tx,
             changed,
@@ -236,218 +262,16 @@ pub fn start(
     })
 }
 
-/// Everything the spool's thread owns.
-struct Keeper {
-    store: Store,
-    journal: Journal,
-    dictionaries: Dictionaries,
-    current: Uuid,
-    health: Arc<Health>,
-    /// The live frames stored last.
-    changed: watch::Sender<Vec<Key>>,
-    /// Taken and not yet on disk.
-    waiting: Vec<Batch>,
+/// Names a frame that is now durable: what a log at debug level names, the hub must end up with.
+fn trace_spooled(meta: &Meta) {
+    tracing::debug!(
+        boot = %meta.id.boot, lane = meta.id.lane.number(), seq = meta.id.seq, readings = meta.readings,
+        "frame spooled"
+    );
 }
 
-impl Keeper {
-    async fn run(mut self, mut batches: mpsc::Receiver<Batch>, mut requests: mpsc::Receiver<Request>) {
-        let mut measure = tokio::time::interval(MEASURE_EVERY);
-        let mut taken = Vec::new();
-        let mut is_failing = false;
-        let mut has_requests = true;
-        loop {
-            tokio::select! {
-                biased;
-                // While the disk refuses nothing more is taken: the channel fills and the pipeline notices.
-                count = batches.recv_many(&mut taken, BATCHES_WAITING_MAX), if !is_failing => {
-                    if count == 0 {
-                        break;
-                    }
-                    self.waiting.append(&mut taken);
-                    is_failing = !self.store_waiting();
-                }
-                () = tokio::time::sleep(RETRY_EVERY), if is_failing => is_failing = !self.store_waiting(),
-                request = requests.recv(), if has_requests => match request {
-                    Some(request) => self.answer(request),
-                    None => has_requests = false,
-                },
-                _ = measure.tick() => self.measure(),
-            }
-        }
-        if !self.waiting.is_empty() && !self.store_waiting() {
-            tracing::error!("the last readings could not be stored");
-        }
-    }
-
-    /// Writes everything that waits as one group; whether the disk took it.
-    fn store_waiting(&mut self) -> bool {
-        match self.try_store() {
-            Ok(keys) => {
-                self.waiting.clear();
-                self.changed
-                    .send_replace(keys.into_iter().filter(|key| key.lane == Lane::Live).collect());
-                true
-            }
-            Err(error) => {
-                self.health.spool.write_errors.fetch_add(1, Relaxed);
-                tracing::error!(%error, "the spool cannot write; trying again");
-                // sled refuses everything after one failure: the next try is on a new generation.
-                if let Err(error) = self.store.roll() {
-                    tracing::debug!(%error, "no new generation yet");
-                }
-                false
-            }
-        }
-    }
-
-    fn try_store(&mut self) -> Result<Vec<Key>, StoreError> {
-        let now_us = clock::now_us();
-        let path = self.journal.path().to_owned();
-        // The journal first: an event is on record before it can be sent. Events are taken out once written, so
-        // that a retry does not write them twice.
-        let events: Vec<Event> = self
-            .waiting
-            .iter()
-            .flat_map(|batch| batch.journal.clone())
-            .collect();
-        self.journal
-            .append(&events, now_us)
-            .map_err(|source| StoreError::Io { path, source })?;
-        self.waiting.iter_mut().for_each(|batch| batch.journal.clear());
-        let Some(last) = self.waiting.last() else {
-            return Ok(Vec::new());
-        };
-        let notes = Notes {
-            states: last.states.clone(),
-            journal_seq: self.journal.seq(),
-            sealed_us: last.sealed_us,
-        };
-        let records: Vec<Record> = self
-            .waiting
-            .iter_mut()
-            .flat_map(|batch| std::mem::take(&mut batch.records))
-            .collect();
-        let readings: u64 = records.iter().map(|record| u64::from(record.meta.readings)).sum();
-        let keys = match self.store.append(&records, notes) {
-            Ok(keys) => keys,
-            Err(error) => {
-                if let Some(first) = self.waiting.first_mut() {
-                    first.records = records;
-                }
-                return Err(error);
-            }
-        };
-        self.health.spool.spooled_readings.fetch_add(readings, Relaxed);
-        self.gauge();
-        trace_spooled(&records);
-        Ok(keys)
-    }
-
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::After(lane, after, max, reply) => {
-                let frames = self.store.after(lane, after, max).unwrap_or_else(|error| {
-                    tracing::error!(%error, "the spool cannot be read");
-                    (Vec::new(), 0)
-                });
-                if frames.1 > 0 {
-                    self.gave_up(Gap {
-                        from_us: 0,
-                        to_us: clock::now_us(),
-                        frames: frames.1,
-                        readings: 0,
-                        reason: "damaged frame".to_owned(),
-                    });
-                }
-                reply.send(frames.0).unwrap_or_default();
-            }
-            Request::Get(keys, reply) => {
-                let found = keys
-                    .into_iter()
-                    .filter_map(|key| Some((key, self.store.get(key).ok()??)));
-                reply.send(found.collect()).unwrap_or_default();
-            }
-            Request::Remove(frames) => self.remove(&frames),
-            Request::Dictionary(id, reply) => reply.send(self.dictionaries.get(id)).unwrap_or_default(),
-            Request::Dictionaries(reply) => {
-                reply
-                    .send(self.needed().into_iter().collect())
-                    .unwrap_or_default();
-            }
-            Request::Adopt(dictionary, reply) => {
-                let kept = self.dictionaries.keep(&dictionary);
-                match &kept {
-                    Ok(id) => self.current = *id,
-                    Err(error) => tracing::error!(%error, "the new dictionary cannot be kept"),
-                }
-                reply.send(kept.is_ok()).unwrap_or_default();
-            }
-        }
-    }
-
-    fn remove(&mut self, frames: &[(FrameId, Key)]) {
-        let keys: Vec<Key> = frames.iter().map(|(_, key)| *key).collect();
-        match self.store.remove(&keys) {
-            Ok(removed) => {
-                let readings: u64 = removed.iter().map(|meta| u64::from(meta.readings)).sum();
-                self.health
-                    .spool
-                    .acknowledged_readings
-                    .fetch_add(readings, Relaxed);
-            }
-            Err(error) => tracing::error!(%error, "acknowledged frames not deleted: they will be sent again"),
-        }
-        self.gauge();
-    }
-
-    fn gauge(&self) {
-        let totals = self.store.totals();
-        self.health.spool.backlog_frames.store(totals.frames, Relaxed);
-        self.health.spool.backlog_readings.store(totals.readings, Relaxed);
-    }
-
-    /// Renews the costlier gauges and keeps to the quota.
-    fn measure(&mut self) {
-        self.gauge();
-        match self.store.evict() {
-            Ok(Some(gap)) => self.gave_up(gap),
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "nothing could be evicted"),
-        }
-        let oldest_us = self.store.oldest_us().unwrap_or(0);
-        self.health.spool.oldest_us.store(oldest_us, Relaxed);
-        self.health
-            .spool
-            .disk_bytes
-            .store(self.store.disk_bytes(), Relaxed);
-        if let Err(error) = self.dictionaries.prune(&self.needed()) {
-            tracing::warn!(%error, "unneeded dictionaries not deleted");
-        }
-    }
-
-    /// The current dictionary and those that waiting frames need.
-    fn needed(&self) -> BTreeSet<Uuid> {
-        let mut needed: BTreeSet<Uuid> = self.store.dictionaries().into_iter().collect();
-        needed.insert(self.current);
-        needed
-    }
-
-    fn gave_up(&mut self, gap: Gap) {
-        tracing::error!(frames = gap.frames, readings = gap.readings, reason = %gap.reason, "records given up");
-        self.health.spool.lost_readings.fetch_add(gap.readings, Relaxed);
-        self.health.note_gap(gap);
-    }
-}
-
-/// Names every frame that is now durable: what a log at debug level names, the hub must end up with.
-fn trace_spooled(records: &[Record]) {
-    for Record { meta, .. } in records {
-        tracing::debug!(
-            boot = %meta.id.boot, lane = meta.id.lane.number(), seq = meta.id.seq, readings = meta.readings,
-            "frame spooled"
-        );
-    }
-}
+#[cfg(test)]
+mod powercut_tests;
 
 /// The events among `events` that belong to the legal record.
 pub fn for_journal(events: &[Event]) -> Vec<Event> {

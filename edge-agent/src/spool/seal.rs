@@ -80,13 +80,14 @@ impl Sealer {
                 .is_some_and(|since_us| now_us - since_us >= self.age_us_max || now_us < since_us)
     }
 
-    /// Seals all readings that wait, into as many frames as they need.
-    pub fn seal_readings(&mut self, now_us: Micros, clock: ClockState) -> Vec<Record> {
+    /// Seals all readings that wait, into as many frames as they need. In lane backfill they are parts: their number
+    /// means nothing, they get an identity when they are merged.
+    pub fn seal_readings(&mut self, now_us: Micros, clock: ClockState, lane: Lane) -> Vec<Record> {
         self.since_us = None;
         let readings = std::mem::take(&mut self.readings);
         let mut records = Vec::new();
         for chunk in readings.chunks(self.readings_max) {
-            records.extend(self.seal(Lane::Live, chunk.to_vec(), Vec::new(), now_us, clock));
+            records.extend(self.seal(lane, chunk.to_vec(), Vec::new(), now_us, clock));
         }
         records
     }
@@ -130,7 +131,7 @@ impl Sealer {
             lane,
             seq: *seq,
         };
-        *seq += 1;
+        *seq += u64::from(lane != Lane::Backfill);
         let meta = Meta {
             id,
             dictionary: self.dictionary,
@@ -207,7 +208,7 @@ mod tests {
     fn no_frame_is_larger_than_allowed_and_no_reading_is_lost() {
         let mut sealer = sealer(10);
         sealer.push(readings(25), 0);
-        let records = sealer.seal_readings(5, ClockState::default());
+        let records = sealer.seal_readings(5, ClockState::default(), Lane::Live);
         let counts: Vec<u32> = records.iter().map(|record| record.meta.readings).collect();
         assert_eq!(counts, [10, 10, 5]);
         assert_eq!(
@@ -223,6 +224,17 @@ mod tests {
             .collect();
         assert_eq!(back.len(), 25);
         assert_eq!(sealer.waiting(), 0);
+    }
+
+    #[test]
+    fn parts_take_no_number_from_any_sequence() {
+        let mut sealer = sealer(10);
+        for lane in [Lane::Live, Lane::Backfill, Lane::Backfill, Lane::Live] {
+            sealer.push(readings(1), 0);
+            let records = sealer.seal_readings(5, ClockState::default(), lane);
+            assert_eq!(records[0].meta.id.lane, lane);
+        }
+        assert_eq!(sealer.next_seq, [0, 2, 0]);
     }
 
     #[test]

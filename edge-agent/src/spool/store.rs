@@ -1,39 +1,60 @@
-//! What waits for the hub, and where? Generations of sled databases under one directory: append and make durable,
-//! hand out oldest first, delete on acknowledgement only, give up the oldest telemetry when the quota is reached.
+//! What waits for the hub, and where? What is new goes into a write-ahead log and is durable there; what still waits
+//! when a segment of the log is full moves into generations of sled databases, readings merged into dense frames.
+//! Nothing is deleted but on the hub's acknowledgement, or by the quota and then on record.
+//!
+//! A frame that may have been sent keeps its identity for ever. Readings sealed while much waits already are *parts*:
+//! they have no identity until they are merged, so that merging leaves no hole in any sequence.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
 };
 
-use protocol::{
-    Micros,
-    event::{Event, Gap},
-    frame::Frame,
-    lane::Lane,
-};
+use protocol::{Micros, event::Gap, lane::Lane};
 use uuid::Uuid;
 
 use super::{
-    generation::{Generation, GenerationError, Scanned},
+    generation::{Generation, GenerationError, Missing},
+    kept::Kept,
     record::{Key, Meta, Record},
+    segment::Segment,
+    wal::{self, Mark, Slot},
 };
+pub use super::{summary::Totals, wal::Notes};
 
-/// Key prefixes of what is not a frame; lanes use 0 to 2.
-const NUMBERS: u8 = 0xF0;
-const STATES: u8 = 0xF1;
-/// Frames moved in one write when a generation is evicted.
-const KEPT_AT_ONCE: usize = 64;
+/// Live frames that may wait with an identity of their own; beyond it readings are sealed as parts.
+pub const LIVE_WAITING_MAX: u64 = 256;
+/// Why records are given up.
+pub const DAMAGED: &str = "damaged frame";
 
-/// How large the store may grow.
+/// How large the store may grow, and how long it keeps what the hub has.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Most bytes on disk.
     pub quota_bytes: u64,
     /// A generation is closed at this size.
     pub generation_bytes: u64,
+    /// What the hub has stays this long for replays, as far as the quota allows; 0: not at all.
+    pub keep_us: Micros,
+}
+
+impl Limits {
+    /// A segment of the log is closed at this size.
+    pub fn segment_bytes(&self) -> u64 {
+        (self.quota_bytes / 64).clamp(4 << 10, 4 << 20)
+    }
+
+    /// Left free, so that what must be rewritten always has a place.
+    pub fn headroom_bytes(&self) -> u64 {
+        self.quota_bytes / if self.has_backlog() { 16 } else { 8 }
+    }
+
+    /// Whether there is room for databases beside the log.
+    pub fn has_backlog(&self) -> bool {
+        self.quota_bytes >= 4 * super::generation::EMPTY_BYTES
+    }
 }
 
 /// Why the store cannot be used.
@@ -55,13 +76,18 @@ pub enum StoreError {
     Generation(#[from] GenerationError),
 }
 
+impl StoreError {
+    /// Whether the file system has no room.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
 /// What was found when the store was opened.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Directories that could not be read and were set aside.
+    /// Files and directories that could not be read and were set aside.
     pub set_aside: Vec<PathBuf>,
-    /// Frames whose checksum failed.
-    pub damaged_frames: u64,
     /// Saved states of the control points.
     pub states: Vec<(String, Vec<u8>)>,
     /// Number of the last journal record whose event is in the store.
@@ -70,479 +96,450 @@ pub struct Recovered {
     pub last_sealed_us: Option<Micros>,
 }
 
-/// What belongs to a batch beside its frames.
-#[derive(Clone, Debug, Default)]
-pub struct Notes {
-    /// States of the control points after the batch's events.
-    pub states: Vec<(String, Vec<u8>)>,
-    /// Number of the last journal record whose event is in the batch or before it.
-    pub journal_seq: u64,
-    /// When the batch was sealed.
-    pub sealed_us: Micros,
-}
-
-/// What waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Frames.
-    pub frames: u64,
-    /// Readings in them.
-    pub readings: u64,
-}
-
 /// The store.
 #[derive(Debug)]
 pub struct Store {
-    directory: PathBuf,
-    limits: Limits,
-    /// Oldest first; the last one is written to.
-    generations: VecDeque<Generation>,
-    next_ordinal: u64,
-    totals: Totals,
-    dictionaries: BTreeMap<Uuid, u64>,
-    notes: Notes,
-    closed_bytes: u64,
-    /// Held for as long as the store is open.
-    _lock: File,
+    pub(super) directory: PathBuf,
+    pub(super) limits: Limits,
+    pub(super) boot: Uuid,
+    /// The log, oldest first; the last one is written to.
+    pub(super) segments: VecDeque<Segment>,
+    /// The backlog, oldest first; the last one is written to.
+    pub(super) generations: VecDeque<Generation>,
+    /// Segments of which the hub has everything, oldest first.
+    pub(super) kept: VecDeque<Kept>,
+    pub(super) next_ordinal: u64,
+    pub(super) mark: Mark,
+    pub(super) notes: Notes,
+    /// What was given up and not told yet.
+    pub(super) gaps: Vec<Gap>,
+    /// Held for as long as the store is open; none for who only looks.
+    _lock: Option<File>,
 }
 
 impl Store {
-    /// Opens or creates the store. Generations that cannot be read are renamed to `corrupt-<time>`.
-    pub fn open(directory: &Path, limits: Limits, now_us: Micros) -> Result<(Self, Recovered), StoreError> {
-        let io_error = |source| StoreError::Io {
-            path: directory.to_owned(),
-            source,
-        };
+    /// Opens or creates the store for one start of the agent. What cannot be read is renamed to `corrupt-…`.
+    pub fn open(
+        directory: &Path,
+        limits: Limits,
+        boot: Uuid,
+        now_us: Micros,
+    ) -> Result<(Self, Recovered), StoreError> {
+        let io_error = |source| io_at(directory, source);
         fs::create_dir_all(directory).map_err(io_error)?;
         let lock = lock(directory)?;
-        let mut store = Self {
-            directory: directory.to_owned(),
-            limits,
-            generations: VecDeque::new(),
-            next_ordinal: 0,
-            totals: Totals::default(),
-            dictionaries: BTreeMap::new(),
-            notes: Notes::default(),
-            closed_bytes: 0,
-            _lock: lock,
-        };
-        let mut recovered = Recovered::default();
-        let mut newest = 0;
-        for number in numbers(directory).map_err(io_error)? {
-            newest = number;
-            match open_scanned(directory, number) {
-                Ok((generation, scanned)) => store.adopt(generation, &scanned, &mut recovered)?,
-                Err(error) => {
-                    tracing::error!(%error, "generation set aside");
-                    recovered
-                        .set_aside
-                        .push(set_aside(directory, number, now_us).map_err(io_error)?);
-                }
-            }
+        let (mut store, mut recovered) = Self::found(directory, limits, boot, Some(lock));
+        let names = names(directory).map_err(io_error)?;
+        store.take_up_generations(&names, now_us, &mut recovered)?;
+        store.take_up_segments(&names, now_us, &mut recovered)?;
+        store.kept = names
+            .iter()
+            .filter_map(|name| Kept::of(directory, name))
+            .collect();
+        store.kept.make_contiguous().sort_by_key(|kept| kept.number);
+        store.mark.numbering.entry(boot).or_insert(0);
+        if let Err(error) = store.begin_segment() {
+            // A full disk stops no judgement: what comes waits, and is told if it has to be given up.
+            tracing::error!(%error, "the spool cannot write; trying again");
         }
-        store.notes.states.clone_from(&recovered.states);
-        store.notes.journal_seq = recovered.journal_seq.unwrap_or(0);
-        store.notes.sealed_us = recovered.last_sealed_us.unwrap_or(0);
-        if store.generations.is_empty() || !recovered.set_aside.is_empty() {
-            store.begin(newest + 1)?;
-        }
-        store.measure_closed();
         Ok((store, recovered))
     }
 
-    fn adopt(
+    fn found(directory: &Path, limits: Limits, boot: Uuid, lock: Option<File>) -> (Self, Recovered) {
+        let store = Self {
+            directory: directory.to_owned(),
+            limits,
+            boot,
+            segments: VecDeque::new(),
+            generations: VecDeque::new(),
+            kept: VecDeque::new(),
+            next_ordinal: 0,
+            mark: Mark::default(),
+            notes: Notes::default(),
+            gaps: Vec::new(),
+            _lock: lock,
+        };
+        (store, Recovered::default())
+    }
+
+    fn take_up_generations(
         &mut self,
-        generation: Generation,
-        scanned: &Scanned,
+        names: &[String],
+        now_us: Micros,
         recovered: &mut Recovered,
     ) -> Result<(), StoreError> {
-        recovered.damaged_frames += scanned.damaged;
-        for (key, meta) in &scanned.frames {
-            self.count(meta);
-            self.next_ordinal = self.next_ordinal.max(key.ordinal + 1);
-        }
-        // Later generations were written later: what they say replaces what earlier ones said.
-        for (code, state) in generation.prefixed(STATES)? {
-            let code = String::from_utf8_lossy(&code).into_owned();
-            recovered.states.retain(|(known, _)| *known != code);
-            recovered.states.push((code, state));
-        }
-        for (name, value) in generation.prefixed(NUMBERS)? {
-            let Ok(value) = value.try_into().map(u64::from_be_bytes) else {
-                continue;
-            };
-            match name.as_slice() {
-                b"journal" => recovered.journal_seq = Some(value),
-                b"sealed" => recovered.last_sealed_us = Micros::try_from(value).ok(),
-                b"ordinal" => self.next_ordinal = self.next_ordinal.max(value),
-                _ => {}
+        let mut numbers: Vec<u64> = names
+            .iter()
+            .filter_map(|name| Generation::number_of(name))
+            .collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            match Generation::attach(&self.directory, number) {
+                Ok((generation, missing)) => {
+                    self.note_missing(&generation, missing);
+                    let summary = &generation.summary;
+                    self.next_ordinal = self
+                        .next_ordinal
+                        .max(summary.ordinals.map_or(0, |(_, last)| last + 1));
+                    adopt_mark(&mut self.mark, &summary.mark);
+                    self.generations.push_back(generation);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "generation set aside");
+                    let name = Generation::directory_name(number);
+                    recovered.set_aside.push(self.set_aside(&name, now_us)?);
+                    self.gaps
+                        .push(gap("corrupt segment", (0, now_us), Totals::default()));
+                }
             }
         }
-        self.generations.push_back(generation);
         Ok(())
     }
 
-    fn count(&mut self, meta: &Meta) {
-        self.totals.frames += 1;
-        self.totals.readings += u64::from(meta.readings);
-        *self.dictionaries.entry(meta.dictionary).or_default() += 1;
+    fn take_up_segments(
+        &mut self,
+        names: &[String],
+        now_us: Micros,
+        recovered: &mut Recovered,
+    ) -> Result<(), StoreError> {
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| Segment::number_of(name)).collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let name = Segment::file_name(number);
+            let (segment, opened) = match Segment::open(&self.directory, number) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, %name, "segment set aside");
+                    recovered.set_aside.push(self.set_aside(&name, now_us)?);
+                    self.gaps
+                        .push(gap("corrupt segment", (0, now_us), Totals::default()));
+                    continue;
+                }
+            };
+            if let Some(notes) = opened.notes {
+                self.notes = notes;
+            }
+            if let Some(mark) = &opened.mark {
+                adopt_mark(&mut self.mark, mark);
+            }
+            self.next_ordinal = self
+                .next_ordinal
+                .max(opened.ordinals.map_or(0, |(_, last)| last + 1));
+            if opened.unfinished_frames > 0 {
+                // Nothing of it was promised, but it was acquired.
+                let lost = Totals {
+                    frames: opened.unfinished_frames,
+                    readings: 0,
+                };
+                let last_us = segment
+                    .sealed_us
+                    .map_or(self.notes.sealed_us, |(_, last_us)| last_us);
+                self.gaps
+                    .push(gap("unfinished write", (last_us, now_us.max(last_us)), lost));
+            }
+            if opened.damaged_bytes > 0 {
+                // What is sound stays in use; a copy of the whole waits for a person.
+                let copy = self.directory.join(format!("corrupt-{now_us}-{name}"));
+                if let Err(error) = fs::copy(segment.path(), &copy) {
+                    tracing::warn!(%error, "the damaged segment could not be copied");
+                }
+                let lost = Totals {
+                    frames: opened.missing_frames,
+                    readings: opened.missing_readings,
+                };
+                let times = segment.sealed_us.unwrap_or((0, now_us));
+                self.gaps.push(gap("corrupt segment", times, lost));
+                recovered.set_aside.push(copy);
+            }
+            self.segments.push_back(segment);
+        }
+        self.next_ordinal = self.next_ordinal.max(self.mark.next_ordinal);
+        recovered.states.clone_from(&self.notes.states);
+        recovered.journal_seq = Some(self.notes.journal_seq).filter(|seq| *seq > 0);
+        recovered.last_sealed_us = Some(self.notes.sealed_us).filter(|sealed_us| *sealed_us > 0);
+        let below = self.mark.merged_below;
+        self.segments.iter_mut().for_each(|segment| segment.merged(below));
+        Ok(())
     }
 
-    fn discount(&mut self, meta: &Meta) {
-        self.totals.frames = self.totals.frames.saturating_sub(1);
-        self.totals.readings = self.totals.readings.saturating_sub(u64::from(meta.readings));
-        if let Some(frames) = self.dictionaries.get_mut(&meta.dictionary) {
-            *frames = frames.saturating_sub(1);
-            if *frames == 0 {
-                self.dictionaries.remove(&meta.dictionary);
+    pub(super) fn io_error(&self, source: io::Error) -> StoreError {
+        io_at(&self.directory, source)
+    }
+
+    fn set_aside(&self, name: &str, now_us: Micros) -> Result<PathBuf, StoreError> {
+        let to = self.directory.join(format!("corrupt-{now_us}-{name}"));
+        fs::rename(self.directory.join(name), &to).map_err(|source| self.io_error(source))?;
+        Ok(to)
+    }
+
+    pub(super) fn note_missing(&mut self, generation: &Generation, missing: Missing) {
+        if missing.frames > 0 {
+            let lost = Totals {
+                frames: missing.frames,
+                readings: missing.readings,
+            };
+            let times = generation.summary.sealed_us.unwrap_or((0, self.notes.sealed_us));
+            tracing::error!(path = %generation.path().display(), frames = lost.frames, "frames of a generation are gone");
+            self.gaps.push(gap("corrupt segment", times, lost));
+        }
+    }
+
+    /// Takes a generation that fails out of use; what waited in it is given up on record, and it is set aside.
+    pub(super) fn quarantine(&mut self, index: usize, error: &GenerationError) {
+        let Some(generation) = self.generations.remove(index) else {
+            return;
+        };
+        tracing::error!(%error, "generation set aside");
+        let times = generation.summary.sealed_us.unwrap_or((0, self.notes.sealed_us));
+        self.gaps
+            .push(gap("corrupt segment", times, generation.summary.totals()));
+        let name = Generation::directory_name(generation.number);
+        drop(generation);
+        if let Err(error) = self.set_aside(&name, self.notes.sealed_us) {
+            tracing::error!(%error, "it could not be renamed");
+        }
+    }
+
+    /// Stores records and makes them durable; returns their keys. Records of lane backfill are parts. After an error
+    /// nothing counts as stored.
+    pub fn append(&mut self, records: &[Record], notes: Notes) -> Result<Vec<Key>, StoreError> {
+        let mut bytes = Vec::new();
+        let mut slots = Vec::with_capacity(records.len());
+        for (record, ordinal) in records.iter().zip(self.next_ordinal..) {
+            let is_part = record.meta.id.lane == Lane::Backfill;
+            slots.push((is_part, wal::put_frame(&mut bytes, ordinal, record, is_part)));
+        }
+        // After the frames: a torn group must not say that events are stored which are not.
+        wal::put_notes(&mut bytes, &notes);
+        self.make_room(bytes.len() as u64)?;
+        let keys = slots.iter().map(|(_, slot)| slot.key).collect();
+        while let Err(error) = self.log(&bytes, slots.clone()) {
+            // The disk is fuller than the quota knows: what the hub has goes first.
+            if !error.is_no_space() || !self.give_up_kept()? {
+                return Err(error);
             }
         }
-    }
-
-    /// Stores records and makes them durable; returns their keys. After an error nothing counts as stored.
-    pub fn append(&mut self, records: &[Record], notes: Notes) -> Result<Vec<Key>, StoreError> {
-        let mut batch = sled::Batch::default();
-        let mut keys = Vec::with_capacity(records.len());
-        for (record, ordinal) in records.iter().zip(self.next_ordinal..) {
-            let key = Key {
-                lane: record.meta.id.lane,
-                ordinal,
-            };
-            batch.insert(&key.to_bytes(), record.to_bytes());
-            keys.push(key);
-        }
-        let next_ordinal = self.next_ordinal + records.len() as u64;
-        put_notes(&mut batch, &notes, next_ordinal);
-        let active = self.active()?;
-        active.write(batch)?;
-        active.frames += records.len() as u64;
-        self.next_ordinal = next_ordinal;
+        self.next_ordinal += records.len() as u64;
         self.notes = notes;
-        for record in records {
-            self.count(&record.meta);
-        }
-        if self.active()?.disk_bytes() >= self.limits.generation_bytes {
-            self.roll()?;
-        }
         Ok(keys)
     }
 
-    fn active(&mut self) -> Result<&mut Generation, StoreError> {
-        if self.generations.is_empty() {
-            self.begin(1)?;
+    /// Writes to the log, beginning a new segment where the last one is full or failed.
+    pub(super) fn log(&mut self, bytes: &[u8], slots: Vec<(bool, Slot)>) -> Result<(), StoreError> {
+        let full = self.limits.segment_bytes();
+        let fits = |segment: &Segment| segment.is_writable() && segment.bytes() < full;
+        if !self.segments.back().is_some_and(fits)
+            && let Err(error) = self.begin_segment()
+        {
+            // Without room for another file the last one grows on, where it can.
+            if !self.segments.back().is_some_and(Segment::is_writable) {
+                return Err(error);
+            }
+            tracing::debug!(%error, "no new segment");
         }
-        Ok(self
-            .generations
+        let path = self.directory.clone();
+        let segment = self
+            .segments
             .back_mut()
-            .expect("there is always a generation to write to"))
+            .expect("a segment was begun or is writable");
+        let at = segment.write(bytes).map_err(|source| io_at(&path, source))?;
+        for (is_part, mut slot) in slots {
+            slot.at += at;
+            segment.index(slot, is_part);
+        }
+        Ok(())
     }
 
-    /// Closes the generation being written to and begins the next.
-    pub fn roll(&mut self) -> Result<(), StoreError> {
+    /// Closes the segment that is written to and begins the next.
+    pub fn begin_segment(&mut self) -> Result<(), StoreError> {
+        // On a full disk one attempt after the other leaves a file with nothing in it.
+        if let Some(failed) = self.segments.pop_back_if(|segment| segment.is_failed()) {
+            failed.delete().map_err(|source| self.io_error(source))?;
+        }
+        let boots: BTreeSet<Uuid> = self
+            .segments
+            .iter()
+            .flat_map(|segment| segment.parts.values().map(|slot| slot.meta.id.boot))
+            .collect();
+        let current = self.boot;
+        self.mark
+            .numbering
+            .retain(|boot, _| *boot == current || boots.contains(boot));
+        self.mark.next_ordinal = self.next_ordinal;
+        let kept = self.kept.back().map_or(0, |kept| kept.number);
         let number = self
-            .generations
+            .segments
             .back()
-            .map_or(1, |generation| generation.number + 1);
-        self.begin(number)?;
-        self.drop_drained();
-        self.measure_closed();
+            .map_or(kept, |segment| segment.number.max(kept))
+            + 1;
+        let segment = Segment::create(&self.directory, number, &self.notes, &self.mark)
+            .map_err(|source| self.io_error(source))?;
+        self.segments.push_back(segment);
         Ok(())
     }
 
-    fn begin(&mut self, number: u64) -> Result<(), StoreError> {
-        let generation = Generation::open(&self.directory, number)?;
-        let mut batch = sled::Batch::default();
-        put_notes(&mut batch, &self.notes, self.next_ordinal);
-        generation.write(batch)?;
-        self.generations.push_back(generation);
-        Ok(())
-    }
-
-    /// Removes acknowledged frames; returns the meta of those that were there.
-    pub fn remove(&mut self, keys: &[Key]) -> Result<Vec<Meta>, StoreError> {
-        let mut removed = Vec::with_capacity(keys.len());
-        for key in keys {
-            for generation in &mut self.generations {
-                if let Some(meta) = generation.remove(*key)? {
-                    removed.push(meta);
-                    break;
-                }
+    /// Notes that the hub has these; returns what is known of those that were waiting.
+    pub fn remove(&mut self, keys: &[Key]) -> Vec<Meta> {
+        let mut removed: BTreeMap<Key, Meta> = BTreeMap::new();
+        for segment in &mut self.segments {
+            let held: Vec<Key> = keys
+                .iter()
+                .filter(|key| segment.waiting.contains_key(key))
+                .copied()
+                .collect();
+            if !held.is_empty() {
+                removed.extend(held.clone().into_iter().zip(segment.acknowledge(&held)));
             }
         }
-        for meta in &removed {
-            self.discount(meta);
+        let rest: Vec<Key> = keys
+            .iter()
+            .filter(|key| !removed.contains_key(key))
+            .copied()
+            .collect();
+        let mut index = 0;
+        while index < self.generations.len() {
+            match self.generations[index].acknowledge(&rest) {
+                Ok(done) => {
+                    removed.extend(done);
+                    index += 1;
+                }
+                Err(error) => self.quarantine(index, &error),
+            }
         }
-        self.drop_drained();
-        Ok(removed)
+        removed.into_values().collect()
     }
 
-    fn drop_drained(&mut self) {
-        let active = self.generations.back().map(|generation| generation.number);
-        while let Some(index) = self
+    /// Live frames that wait under an identity of their own.
+    pub fn live_waiting(&self) -> u64 {
+        let is_live = |key: &&Key| key.lane == Lane::Live;
+        let logged = self
+            .segments
+            .iter()
+            .map(|segment| segment.waiting.keys().filter(is_live).count() as u64);
+        let packed = self
             .generations
             .iter()
-            .position(|generation| generation.frames == 0 && Some(generation.number) != active)
-        {
-            if let Some(generation) = self.generations.remove(index)
-                && let Err(error) = generation.delete()
-            {
-                tracing::warn!(%error, "drained generation not deleted");
-            }
-            self.measure_closed();
-        }
-    }
-
-    /// Up to `max` frames of a lane after an ordinal, oldest first. Damaged ones are removed and counted.
-    pub fn after(
-        &mut self,
-        lane: Lane,
-        after: Option<u64>,
-        max: usize,
-    ) -> Result<(Vec<(Key, Record)>, u64), StoreError> {
-        let (mut out, mut damaged) = (BTreeMap::new(), Vec::new());
-        // Events that survived an eviction lie in a younger generation than their neighbours: look in all.
-        for generation in &self.generations {
-            for (key, record) in generation.after(lane, after, max)? {
-                match record {
-                    Some(record) => drop(out.insert(key, record)),
-                    None => damaged.push(key),
-                }
-            }
-            if lane != Lane::Events && out.len() >= max {
-                break;
-            }
-        }
-        let lost = damaged.len() as u64;
-        if lost > 0 {
-            // A damaged frame has no meta to discount by: count anew.
-            for key in damaged {
-                for generation in &mut self.generations {
-                    generation.remove(key)?;
-                }
-            }
-            self.recount()?;
-        }
-        Ok((out.into_iter().take(max).collect(), lost))
-    }
-
-    fn recount(&mut self) -> Result<(), StoreError> {
-        let mut generations = std::mem::take(&mut self.generations);
-        self.totals = Totals::default();
-        self.dictionaries.clear();
-        for generation in &mut generations {
-            for (_, meta) in generation.scan()?.frames {
-                self.count(&meta);
-            }
-        }
-        self.generations = generations;
-        Ok(())
-    }
-
-    /// One frame, if it is still there and sound.
-    pub fn get(&self, key: Key) -> Result<Option<Record>, StoreError> {
-        for generation in self.generations.iter().rev() {
-            if let Some(bytes) = generation.get(&key.to_bytes())? {
-                return Ok(Record::from_bytes(&bytes));
-            }
-        }
-        Ok(None)
+            .map(|generation| generation.summary.waiting[1].frames);
+        logged.sum::<u64>() + packed.sum::<u64>()
     }
 
     /// Seal time of the oldest frame that waits.
     pub fn oldest_us(&self) -> Option<Micros> {
-        let oldest = |lane| {
-            let first = self.generations.iter().find_map(|generation| {
-                let found = generation.after(lane, None, 1).ok()?;
-                found.into_iter().next()?.1
-            });
-            first.map(|record| record.meta.sealed_us)
-        };
-        Lane::ALL.into_iter().filter_map(oldest).min()
-    }
-
-    /// What waits.
-    pub fn totals(&self) -> Totals {
-        self.totals
-    }
-
-    /// Dictionaries that waiting frames need.
-    pub fn dictionaries(&self) -> Vec<Uuid> {
-        self.dictionaries.keys().copied().collect()
-    }
-
-    fn measure_closed(&mut self) {
-        let closed = self.generations.len().saturating_sub(1);
-        self.closed_bytes = self
+        let packed = self
             .generations
             .iter()
-            .take(closed)
-            .map(Generation::disk_bytes)
-            .sum();
+            .find(|generation| generation.summary.totals().frames > 0);
+        let packed = packed.and_then(|generation| Some(generation.summary.sealed_us?.0));
+        let logged = self
+            .segments
+            .iter()
+            .flat_map(Segment::slots)
+            .map(|slot| slot.meta.sealed_us)
+            .min();
+        packed.into_iter().chain(logged).min()
     }
 
-    /// Bytes on disk.
+    /// What waits. Until a generation is opened its part may include frames that the hub has by now.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for generation in &self.generations {
+            totals.include(generation.summary.totals());
+        }
+        for slot in self.segments.iter().flat_map(Segment::slots) {
+            totals.add(&slot.meta);
+        }
+        totals
+    }
+
+    /// Dictionaries that stored frames need.
+    pub fn dictionaries(&self) -> Vec<Uuid> {
+        let packed = self
+            .generations
+            .iter()
+            .flat_map(|generation| generation.summary.dictionaries.keys().copied());
+        let logged = self
+            .segments
+            .iter()
+            .flat_map(Segment::slots)
+            .map(|slot| slot.meta.dictionary);
+        packed
+            .chain(logged)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
+    /// Bytes on disk, without the dictionaries.
     pub fn disk_bytes(&self) -> u64 {
-        self.closed_bytes + self.generations.back().map_or(0, Generation::disk_bytes)
+        let segments: u64 = self.segments.iter().map(Segment::bytes).sum();
+        let generations: u64 = self.generations.iter().map(Generation::disk_bytes).sum();
+        segments + generations + self.kept.iter().map(|kept| kept.bytes).sum::<u64>()
     }
 
-    /// Moves frames of events to the youngest generation.
-    fn keep(
-        &mut self,
-        oldest: &Generation,
-        events: &[(Key, Meta)],
-        drop_pictures: bool,
-    ) -> Result<(), StoreError> {
-        let active = self.active()?;
-        for chunk in events.chunks(KEPT_AT_ONCE) {
-            let mut batch = sled::Batch::default();
-            for (key, _) in chunk {
-                let Some(bytes) = oldest.get(&key.to_bytes())? else {
-                    continue;
-                };
-                let lean = drop_pictures.then(|| without_pictures(&bytes)).flatten();
-                batch.insert(&key.to_bytes(), lean.map_or(bytes, sled::IVec::from));
-                active.frames += 1;
-            }
-            active.write(batch)?;
-        }
-        Ok(())
+    /// Number of the last journal record whose event is in the store, as far as known; else 0.
+    pub fn journal_seq(&self) -> u64 {
+        self.notes.journal_seq
     }
 
-    /// Gives up the oldest telemetry while the quota is exceeded; events move to the youngest generation. Where only
-    /// events are left their pictures go, then the oldest of them. Returns what was given up.
-    pub fn evict(&mut self) -> Result<Option<Gap>, StoreError> {
-        let mut gap: Option<Gap> = None;
-        while self.disk_bytes() > self.limits.quota_bytes {
-            if self.generations.len() < 2 {
-                self.roll()?;
-                if self.generations.len() < 2 {
-                    break;
-                }
+    /// What was given up since the last call.
+    pub fn take_gaps(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.gaps)
+    }
+
+    /// Makes summaries current and closes what is open.
+    pub fn close(mut self) {
+        for generation in &mut self.generations {
+            if let Err(error) = generation.close() {
+                tracing::warn!(%error, "a generation could not be closed");
             }
-            let Some(mut oldest) = self.generations.pop_front() else {
-                break;
-            };
-            let (events, telemetry): (Vec<_>, Vec<_>) = oldest
-                .scan()?
-                .frames
-                .into_iter()
-                .partition(|(key, _)| key.lane == Lane::Events);
-            let only_events = telemetry.is_empty();
-            let drop_pictures = only_events && any_pictures(&oldest, &events)?;
-            // Nothing but plain records is left: the oldest go, the journal still has those of control points.
-            let doomed = match self.generations.len() {
-                _ if drop_pictures || !only_events => 0,
-                1 => events.len().div_ceil(2),
-                _ => events.len(),
-            };
-            let (given_up, kept) = events.split_at(doomed);
-            for (_, meta) in telemetry.iter().chain(given_up) {
-                self.discount(meta);
-                merge(&mut gap, meta);
-            }
-            self.keep(&oldest, kept, drop_pictures)?;
-            if let Err(error) = oldest.delete() {
-                tracing::warn!(%error, "evicted generation not deleted");
-            }
-            self.measure_closed();
         }
-        Ok(gap)
     }
 }
 
-fn any_pictures(generation: &Generation, events: &[(Key, Meta)]) -> Result<bool, StoreError> {
-    for (key, _) in events {
-        let bytes = generation.get(&key.to_bytes())?;
-        if bytes.is_some_and(|bytes| without_pictures(&bytes).is_some()) {
-            return Ok(true);
-        }
+/// The younger of two marks holds.
+fn adopt_mark(mark: &mut Mark, other: &Mark) {
+    mark.merged_below = mark.merged_below.max(other.merged_below);
+    mark.next_ordinal = mark.next_ordinal.max(other.next_ordinal);
+    for (boot, next) in &other.numbering {
+        let number = mark.numbering.entry(*boot).or_insert(*next);
+        *number = (*number).max(*next);
     }
-    Ok(false)
 }
 
-/// A frame without its pictures; none when it has none.
-fn without_pictures(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut record = Record::from_bytes(bytes)?;
-    let mut frame = Frame::decode(&record.envelope).ok()?;
-    let mut has_any = false;
-    for event in &mut frame.events {
-        if let Event::Inspection(inspection) = event {
-            has_any |= inspection.thumbnail_jpeg.take().is_some();
-        }
+/// The record of what was given up.
+pub(super) fn gap(reason: &str, (from_us, to_us): (Micros, Micros), lost: Totals) -> Gap {
+    Gap {
+        from_us,
+        to_us,
+        frames: lost.frames,
+        readings: lost.readings,
+        reason: reason.to_owned(),
     }
-    if !has_any {
-        return None;
-    }
-    record.envelope = frame.encode().ok()?;
-    Some(record.to_bytes())
 }
 
-fn merge(gap: &mut Option<Gap>, meta: &Meta) {
-    let gap = gap.get_or_insert_with(|| Gap {
-        from_us: meta.sealed_us,
-        to_us: meta.sealed_us,
-        frames: 0,
-        readings: 0,
-        reason: "quota".to_owned(),
-    });
-    gap.from_us = gap.from_us.min(meta.sealed_us);
-    gap.to_us = gap.to_us.max(meta.sealed_us);
-    gap.frames += 1;
-    gap.readings += u64::from(meta.readings);
-}
-
-fn put_notes(batch: &mut sled::Batch, notes: &Notes, next_ordinal: u64) {
-    let mut number = |name: &[u8], value: u64| {
-        batch.insert([&[NUMBERS], name].concat(), &value.to_be_bytes());
-    };
-    // 0 stands for "not known yet": a new store must not claim that nothing of an old journal was stored.
-    if notes.journal_seq > 0 {
-        number(b"journal", notes.journal_seq);
-    }
-    if notes.sealed_us > 0 {
-        number(b"sealed", notes.sealed_us.unsigned_abs());
-    }
-    number(b"ordinal", next_ordinal);
-    for (code, state) in &notes.states {
-        batch.insert([&[STATES], code.as_bytes()].concat(), state.as_slice());
+fn io_at(path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io {
+        path: path.to_owned(),
+        source,
     }
 }
 
 fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join("lock");
-    let io_error = |source| StoreError::Io {
-        path: path.clone(),
-        source,
-    };
-    let file = File::create(&path).map_err(io_error)?;
+    let file = File::create(&path).map_err(|source| io_at(&path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(directory.to_owned())),
-        Err(TryLockError::Error(source)) => Err(io_error(source)),
+        Err(TryLockError::Error(source)) => Err(io_at(&path, source)),
     }
 }
 
-/// Numbers of the generations in a directory, oldest first.
-fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        numbers.extend(entry?.file_name().to_str().and_then(Generation::number_of));
+        names.extend(entry?.file_name().into_string());
     }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-fn open_scanned(directory: &Path, number: u64) -> Result<(Generation, Scanned), GenerationError> {
-    let mut generation = Generation::open(directory, number)?;
-    let scanned = generation.scan()?;
-    Ok((generation, scanned))
-}
-
-fn set_aside(directory: &Path, number: u64, now_us: Micros) -> io::Result<PathBuf> {
-    let from = directory.join(Generation::directory_name(number));
-    let to = directory.join(format!("corrupt-{now_us}-{number}"));
-    fs::rename(from, &to)?;
-    Ok(to)
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 const BACKLOG_AGE_US: i64 = 5_000_000;
 /// Messages from the hub that may wait; one that does not fit is sent again, because its frames are.
 const MESSAGES_WAITING_MAX: usize = 1_024;
+/// How often a capped backlog is looked at.
+const REFILL_EVERY: Duration = Duration::from_millis(50);
 /// How long a clean goodbye may take.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -58,10 +60,11 @@ pub async fn hold(uplink: &Uplink, options: MqttOptions, stop: &CancellationToke
     let mut session = Session {
         uplink,
         client,
-        window: Window::new(),
+        window: Window::new(uplink.hub.drain_readings_per_s),
         start: Instant::now(),
         was_online: false,
         said: HashSet::new(),
+        rewinds: uplink.outbox.changed().borrow().rewinds,
     };
     let reason = tokio::select! {
         reason = session.run(&mut messages) => reason,
@@ -114,6 +117,7 @@ struct Session<'a> {
     was_online: bool,
     /// Dictionaries sent on this connection.
     said: HashSet<Uuid>,
+    rewinds: u64,
 }
 
 impl Session<'_> {
@@ -128,6 +132,8 @@ impl Session<'_> {
     async fn serve(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<String, Gone> {
         let mut changed = self.uplink.outbox.changed();
         let mut status = tokio::time::interval(STATUS_EVERY);
+        let mut refill = tokio::time::interval(REFILL_EVERY);
+        refill.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
@@ -144,10 +150,15 @@ impl Session<'_> {
                     if result.is_err() {
                         return Ok("the spool is closed".to_owned());
                     }
-                    let fresh = changed.borrow_and_update().clone();
-                    self.window.add_fresh(&fresh);
+                    let stored = changed.borrow_and_update().clone();
+                    self.window.add_fresh(&stored.live);
+                    if stored.rewinds != self.rewinds {
+                        self.rewinds = stored.rewinds;
+                        self.window.rewind();
+                    }
                     self.window.stored();
                 }
+                _ = refill.tick(), if self.was_online && self.window.is_held_back() => {}
                 _ = status.tick(), if self.was_online => {
                     let late = self.window.time_out(self.start.elapsed());
                     if late > 0 {
@@ -256,13 +267,14 @@ impl Session<'_> {
         if !self.was_online {
             return Ok(());
         }
+        self.window.refill(self.start.elapsed());
         while let Some(want) = self.window.want() {
             let frames = match want {
                 Want::Keys(keys) => self.uplink.outbox.get(keys).await,
                 Want::After(lane, after, max) => {
                     let frames = self.uplink.outbox.after(lane, after, max).await;
                     let keys: Vec<Key> = frames.iter().map(|(key, _)| *key).collect();
-                    self.window.fetched(lane, &keys, max);
+                    self.window.fetched(lane, &keys);
                     frames
                 }
             };
@@ -287,6 +299,9 @@ impl Session<'_> {
         // One that came into use on this connection; the hub asks for one that is gone.
         if !self.said.contains(&record.meta.dictionary) {
             self.say_dictionary(record.meta.dictionary).await?;
+        }
+        if lane == Lane::Backfill {
+            self.window.spend(record.meta.readings);
         }
         let crc = payload_crc(&record.envelope);
         self.window.sent(

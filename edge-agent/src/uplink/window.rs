@@ -1,6 +1,6 @@
 //! Which frame goes next, and which are on their way? Pure: what was sent, acknowledged and timed out.
 //!
-//! Order: events, then the newest live frames, then the backlog from its oldest. The backlog may fill only part of
+//! Order: events, then live frames as they come, then the backlog from its oldest. The backlog may fill only part of
 //! the window, so that it never stands before live data.
 
 use std::{
@@ -27,6 +27,8 @@ pub const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 const FRESH_MAX: usize = 256;
 /// Frames asked of the spool at a time.
 const FETCH: usize = 16;
+/// A capped backlog may run ahead by what this long allows.
+const AHEAD_S_MAX: f64 = 1.0;
 
 /// What the spool is asked for next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,9 +58,19 @@ struct Sent {
     is_backlog: bool,
 }
 
+/// What the backlog may still send, in readings: refilled by time, below zero after a large frame.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    readings_per_s: f64,
+    left: f64,
+    at: Duration,
+}
+
 /// The state of one connection.
 #[derive(Debug, Default)]
 pub struct Window {
+    /// None: as fast as the hub acknowledges.
+    allowance: Option<Allowance>,
     sent: HashMap<FrameId, Sent>,
     by_key: HashMap<Key, FrameId>,
     backlog: usize,
@@ -72,9 +84,39 @@ pub struct Window {
 }
 
 impl Window {
-    /// Nothing sent yet: everything stored is backlog.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nothing sent yet: everything stored is backlog. Of that no more than `readings_per_s` is sent, where given.
+    pub fn new(readings_per_s: Option<u32>) -> Self {
+        let allowance = readings_per_s.map(|readings_per_s| Allowance {
+            readings_per_s: f64::from(readings_per_s),
+            left: f64::from(readings_per_s) * AHEAD_S_MAX,
+            at: Duration::ZERO,
+        });
+        Self {
+            allowance,
+            ..Self::default()
+        }
+    }
+
+    /// Time passed: a capped backlog may go on.
+    pub fn refill(&mut self, now: Duration) {
+        if let Some(allowance) = &mut self.allowance {
+            let passed_s = now.saturating_sub(allowance.at).as_secs_f64();
+            let most = allowance.readings_per_s * AHEAD_S_MAX;
+            allowance.left = (allowance.left + passed_s * allowance.readings_per_s).min(most);
+            allowance.at = now;
+        }
+    }
+
+    /// Notes that readings of the backlog were sent.
+    pub fn spend(&mut self, readings: u32) {
+        if let Some(allowance) = &mut self.allowance {
+            allowance.left -= f64::from(readings);
+        }
+    }
+
+    /// Whether the backlog waits for nothing but time.
+    pub fn is_held_back(&self) -> bool {
+        !self.is_backlog_dry && self.allowance.is_some_and(|allowance| allowance.left <= 0.0)
     }
 
     /// Frames on their way.
@@ -86,6 +128,13 @@ impl Window {
     pub fn stored(&mut self) {
         self.is_events_dry = false;
         self.is_backlog_dry = false;
+    }
+
+    /// Frames of the past wait again: looks from the start. What is on its way is not sent twice.
+    pub fn rewind(&mut self) {
+        self.events_cursor = None;
+        self.backlog_cursor = None;
+        self.stored();
     }
 
     /// What to ask the spool for, if there is room; `None` when nothing is known to wait.
@@ -102,22 +151,27 @@ impl Window {
             return Some(Want::After(Lane::Events, self.events_cursor, room));
         }
         if !self.fresh.is_empty() {
-            // The newest first: the present state matters most to whoever watches.
+            // In the order in which they were stored: each tag's readings arrive in order within the lane.
             let count = room.min(self.fresh.len());
-            let at = self.fresh.len() - count;
-            return Some(Want::Keys(self.fresh.split_off(at).into_iter().rev().collect()));
+            return Some(Want::Keys(self.fresh.drain(..count).collect()));
         }
         let backlog_room = BACKLOG_WINDOW.saturating_sub(self.backlog).min(room);
         if !self.is_backlog_dry && backlog_room > 0 {
+            if self.is_held_back() {
+                return None;
+            }
+            // One at a time under a cap: what the next one costs is not known before.
+            let backlog_room = if self.allowance.is_some() { 1 } else { backlog_room };
             return Some(Want::After(Lane::Live, self.backlog_cursor, backlog_room));
         }
         None
     }
 
     /// Notes what came for an [`After`](Want::After); returns the keys that are not on their way already.
-    pub fn fetched(&mut self, lane: Lane, keys: &[Key], asked: usize) -> Vec<Key> {
+    pub fn fetched(&mut self, lane: Lane, keys: &[Key]) -> Vec<Key> {
         let last = keys.last().map(|key| key.ordinal);
-        let is_dry = keys.len() < asked;
+        // Fewer than asked for is no end: the spool hands out what it has at hand.
+        let is_dry = keys.is_empty();
         if lane == Lane::Events {
             self.events_cursor = last.or(self.events_cursor);
             self.is_events_dry = is_dry;
@@ -245,16 +299,16 @@ mod tests {
 
     #[test]
     fn events_go_before_fresh_and_fresh_before_backlog() {
-        let mut window = Window::new();
+        let mut window = Window::new(None);
         window.add_fresh(&[key(Lane::Live, 7), key(Lane::Live, 8)]);
         assert_eq!(window.want(), Some(Want::After(Lane::Events, None, 16)));
-        window.fetched(Lane::Events, &[], 16);
+        window.fetched(Lane::Events, &[]);
         assert_eq!(
             window.want(),
-            Some(Want::Keys(vec![key(Lane::Live, 8), key(Lane::Live, 7)]))
+            Some(Want::Keys(vec![key(Lane::Live, 7), key(Lane::Live, 8)]))
         );
         assert_eq!(window.want(), Some(Want::After(Lane::Live, None, 16)));
-        window.fetched(Lane::Live, &[], 16);
+        window.fetched(Lane::Live, &[]);
         assert_eq!(window.want(), None);
         window.stored();
         assert_eq!(window.want(), Some(Want::After(Lane::Events, None, 16)));
@@ -262,8 +316,8 @@ mod tests {
 
     #[test]
     fn a_backlog_leaves_room_for_live_frames() {
-        let mut window = Window::new();
-        window.fetched(Lane::Events, &[], 16);
+        let mut window = Window::new(None);
+        window.fetched(Lane::Events, &[]);
         for ordinal in 0..48 {
             send(&mut window, Lane::Live, ordinal, true);
         }
@@ -273,8 +327,45 @@ mod tests {
     }
 
     #[test]
+    fn t8_a_capped_backlog_keeps_to_its_rate_over_any_time_and_live_frames_pass_it() {
+        let mut window = Window::new(Some(1_000));
+        window.fetched(Lane::Events, &[]);
+        let (mut sent, mut ordinal) = (0u32, 0);
+        for ms in 0..10_000u64 {
+            window.refill(Duration::from_millis(ms));
+            while let Some(Want::After(Lane::Live, _, max)) = window.want() {
+                assert_eq!(max, 1);
+                window.fetched(Lane::Live, &[key(Lane::Live, ordinal)]);
+                window.spend(250);
+                (sent, ordinal) = (sent + 250, ordinal + 1);
+            }
+            assert!(
+                f64::from(sent) <= 1_000.0 + ms as f64 + 250.0,
+                "{sent} after {ms} ms"
+            );
+            if ms == 5_000 {
+                assert!(window.is_held_back());
+                window.add_fresh(&[key(Lane::Live, 1 << 40)]);
+                assert_eq!(window.want(), Some(Want::Keys(vec![key(Lane::Live, 1 << 40)])));
+            }
+        }
+        assert!(sent >= 10_000, "{sent}: the cap is used");
+    }
+
+    #[test]
+    fn frames_of_the_past_are_looked_for_again_after_a_rewind() {
+        let mut window = Window::new(None);
+        window.fetched(Lane::Events, &[]);
+        window.fetched(Lane::Live, &[key(Lane::Live, 7)]);
+        assert_eq!(window.want(), Some(Want::After(Lane::Live, Some(7), 16)));
+        window.rewind();
+        window.fetched(Lane::Events, &[]);
+        assert_eq!(window.want(), Some(Want::After(Lane::Live, None, 16)));
+    }
+
+    #[test]
     fn only_the_hubs_word_deletes_and_only_once() {
-        let mut window = Window::new();
+        let mut window = Window::new(None);
         send(&mut window, Lane::Live, 3, false);
         let stored = ack(id(Lane::Live, 3), Outcome::Stored);
         assert_eq!(
@@ -287,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_frame_without_its_dictionary_goes_again_once_that_was_sent() {
-        let mut window = Window::new();
+        let mut window = Window::new(None);
         send(&mut window, Lane::Live, 3, true);
         let missing = Uuid::from_u128(9);
         let step = window.acknowledged(ack(id(Lane::Live, 3), Outcome::NeedDictionary(missing)));
@@ -295,8 +386,8 @@ mod tests {
             step,
             Some(Step::SendDictionary(missing, Some(key(Lane::Live, 3))))
         );
-        window.fetched(Lane::Events, &[], 16);
-        window.fetched(Lane::Live, &[], 16);
+        window.fetched(Lane::Events, &[]);
+        window.fetched(Lane::Live, &[]);
         assert_eq!(window.want(), None, "not before the dictionary");
         window.send_again(Some(key(Lane::Live, 3)));
         assert_eq!(window.want(), Some(Want::Keys(vec![key(Lane::Live, 3)])));
@@ -304,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_frame_without_an_answer_goes_again_after_a_while() {
-        let mut window = Window::new();
+        let mut window = Window::new(None);
         send(&mut window, Lane::Live, 3, true);
         assert_eq!(window.time_out(ACK_TIMEOUT / 2), 0);
         assert_eq!(window.time_out(ACK_TIMEOUT), 1);
@@ -313,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_payload_the_hub_could_not_read_is_found_by_its_checksum() {
-        let mut window = Window::new();
+        let mut window = Window::new(None);
         send(&mut window, Lane::Live, 77, false);
         let rejected = Acknowledgement {
             subject: Subject::Payload(77),
@@ -326,9 +417,9 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_is_not_fetched_twice() {
-        let mut window = Window::new();
+        let mut window = Window::new(None);
         send(&mut window, Lane::Live, 5, false);
         let keys = [key(Lane::Live, 4), key(Lane::Live, 5)];
-        assert_eq!(window.fetched(Lane::Live, &keys, 2), [key(Lane::Live, 4)]);
+        assert_eq!(window.fetched(Lane::Live, &keys), [key(Lane::Live, 4)]);
     }
 }

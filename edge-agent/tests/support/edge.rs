@@ -52,6 +52,21 @@ impl Edge {
 
     /// Starts it by another subcommand that takes the same arguments.
     pub async fn start_by(directory: &Path, config: &str, subcommand: &[&str]) -> Self {
+        let log = std::fs::File::create(directory.join("log.txt")).unwrap();
+        Self::spawn(directory, config, (log, "info"), subcommand).await
+    }
+
+    /// Starts the agent with its log going, at a level, to the end of a file.
+    pub async fn start_logging(directory: &Path, config: &str, log: std::fs::File, filter: &str) -> Self {
+        Self::spawn(directory, config, (log, filter), &["run"]).await
+    }
+
+    async fn spawn(
+        directory: &Path,
+        config: &str,
+        (log, filter): (std::fs::File, &str),
+        subcommand: &[&str],
+    ) -> Self {
         let file = directory.join("edge.toml");
         std::fs::write(&file, config).unwrap();
         let data_dir = directory.join("data");
@@ -64,10 +79,10 @@ impl Edge {
         if ready.exists() {
             std::fs::remove_file(&ready).unwrap();
         }
-        let log = std::fs::File::create(directory.join("log.txt")).unwrap();
         let mut child = Command::new(PROGRAM)
+            .env("RUST_LOG", filter)
             .args(subcommand)
-            .arg("--config")
+            .args(["--log-json", "--config"])
             .arg(&file)
             .arg("--data-dir")
             .arg(&data_dir)
@@ -98,6 +113,42 @@ impl Edge {
             child,
             http,
         }
+    }
+
+    /// Starts the agent with the configuration of before, where it can write nothing, and waits for its page.
+    pub async fn start_silent(directory: &Path, http: SocketAddr) -> Self {
+        let data_dir = directory.join("data");
+        let log = std::fs::File::create(directory.join("log.txt")).unwrap();
+        let child = Command::new(PROGRAM)
+            .args(["run", "--config"])
+            .arg(directory.join("edge.toml"))
+            .arg("--data-dir")
+            .arg(&data_dir)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut edge = Self {
+            data_dir,
+            config: directory.join("edge.toml"),
+            child,
+            http: http.to_string(),
+        };
+        let waiting = async {
+            while std::net::TcpStream::connect(http).is_err() {
+                let ended = edge.child.try_wait().unwrap();
+                assert!(
+                    ended.is_none(),
+                    "the agent ended: {ended:?}\n{}",
+                    log_of(directory)
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(WITHIN, waiting)
+            .await
+            .expect("the agent serves its page");
+        edge
     }
 
     /// `/status.json` now.

@@ -14,6 +14,7 @@ use protocol::{
     command::{self, Command, CommandOutcome},
     event::Event,
     frame::{Frame, FrameId},
+    lane::Lane,
     tag::Dictionary,
     topic::{Channel, Topic},
 };
@@ -44,6 +45,8 @@ pub enum Policy {
     Reject,
     /// Refuse the connection.
     RefuseConnection,
+    /// Take every byte and answer nothing, not even a ping.
+    BlackHole,
 }
 
 /// What reached the hub.
@@ -65,6 +68,23 @@ pub struct Stored {
     pub users: Vec<String>,
     /// Of each sign-in, whether it came with a client certificate.
     pub certificates: Vec<bool>,
+    /// Frames that were stored, in order of arrival, repeats included.
+    pub arrivals: Vec<Arrival>,
+}
+
+/// One frame that came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The lane of the topic.
+    pub lane: Lane,
+    /// Its identity.
+    pub id: FrameId,
+    /// Readings in it.
+    pub readings: usize,
+    /// When it was sealed.
+    pub sealed_us: i64,
+    /// When it came, by the same clock.
+    pub arrived_us: i64,
 }
 
 impl Stored {
@@ -135,6 +155,12 @@ impl Hub {
                     if let Ok(stream) = tls.accept(stream).await {
                         let has_certificate = stream.get_ref().1.peer_certificates().is_some();
                         connection.serve(stream, has_certificate).await;
+                let (connection, mut drops) = (connection.clone(), drops.clone());
+                drops.mark_unchanged();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = connection.serve(stream) => {}
+                        _ = drops.changed() => {}
                     }
                 });
             }
@@ -165,6 +191,11 @@ impl Hub {
         self.until("an answer", |stored| !stored.answers(id).is_empty())
             .await;
         self.stored.lock().unwrap().answers(id).remove(0)
+    }
+
+    /// Cuts every connection, as a hub does that ends.
+    pub fn drop_connections(&self) {
+        self.cut();
     }
 
     pub fn set_policy(&self, policy: Policy) {
@@ -252,6 +283,9 @@ impl Connection {
 
     fn answer(&self, packet: Packet, has_dictionary: &mut bool) -> Vec<Packet> {
         let policy = *self.policy.lock().unwrap();
+        if policy == Policy::BlackHole {
+            return Vec::new();
+        }
         match packet {
             Packet::Connect(_, _, login) => {
                 let user = login.map(|login| login.username).unwrap_or_default();
@@ -294,7 +328,7 @@ impl Connection {
             }
             Channel::Up(lane) => {
                 stored.topics.push(lane.to_string());
-                let outcome = take_frame(&mut stored, &publish.payload, policy, *has_dictionary);
+                let outcome = take_frame(&mut stored, &publish.payload, lane, policy, *has_dictionary);
                 replies.extend(outcome.map(|ack| acknowledge(&topic, &ack)));
             }
             Channel::Ack | Channel::Command => panic!("an edge must not publish there"),
@@ -306,13 +340,14 @@ impl Connection {
 fn take_frame(
     stored: &mut Stored,
     payload: &[u8],
+    lane: Lane,
     policy: Policy,
     has_dictionary: bool,
 ) -> Option<Acknowledgement> {
     let frame = Frame::decode(payload).unwrap();
     let id = frame.header.id;
     let outcome = match policy {
-        Policy::Silent | Policy::RefuseConnection => return None,
+        Policy::Silent | Policy::RefuseConnection | Policy::BlackHole => return None,
         Policy::Reject => Outcome::Rejected {
             reason: "not wanted".to_owned(),
         },
@@ -322,6 +357,13 @@ fn take_frame(
                 assert_eq!(before, payload, "a repeated frame differs");
                 stored.repeats += 1;
             }
+            stored.arrivals.push(Arrival {
+                lane,
+                id,
+                readings: frame.readings.len(),
+                sealed_us: frame.header.sealed_us,
+                arrived_us: edge_agent::clock::now_us(),
+            });
             stored.frames.insert(id, frame);
             Outcome::Stored
         }

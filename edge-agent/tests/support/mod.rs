@@ -6,4 +6,5 @@ pub mod acquisition;
 pub mod edge;
 pub mod hub;
 pub mod jitter;
+pub mod load;
 pub mod plc;
