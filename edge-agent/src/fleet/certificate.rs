@@ -97,13 +97,14 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Whether to ask now. Only while the hub is connected: requests that wait for weeks are of no use to anybody. A
-    /// clock that was set back asks anew.
-    pub fn is_due(&mut self, certificate: &Certificate, is_online: bool, now_us: Micros) -> bool {
+    /// Whether to ask now: for the first one, or for the next. Only while the hub is connected: requests that wait for
+    /// weeks are of no use to anybody. A clock that was set back asks anew.
+    pub fn is_due(&mut self, certificate: Option<&Certificate>, is_online: bool, now_us: Micros) -> bool {
         let is_asked = self
             .asked_us
             .is_some_and(|asked_us| (0..ASK_AGAIN_US).contains(&(now_us - asked_us)));
-        if !is_online || is_asked || !certificate.is_renewal_due(now_us) {
+        let is_wanted = certificate.is_none_or(|certificate| certificate.is_renewal_due(now_us));
+        if !is_online || is_asked || !is_wanted {
             return false;
         }
         self.asked_us = Some(now_us);

@@ -205,18 +205,9 @@ impl Task {
                     .await;
             }
             Decision::Refuse(outcome) => self.answer(command.id, outcome).await,
-            Decision::Do if self.must_wait(&command) => self.wait(command),
+            Decision::Do if self.slow.is_some() && is_ordered(&command.order) => self.wait(command),
             Decision::Do => self.carry_out(command).await,
         }
-    }
-
-    /// Configurations, limits and versions are done in order; people at alarms do not wait for a download.
-    fn must_wait(&self, command: &Command) -> bool {
-        let is_ordered = matches!(
-            command.order,
-            Order::Configure { .. } | Order::SetLimits { .. } | Order::Update { .. }
-        );
-        is_ordered && self.slow.is_some()
     }
 
     fn wait(&mut self, command: Command) {
@@ -335,8 +326,10 @@ impl Task {
         self.fleet.health.uplink.set_certificate(certificate.as_ref());
         let now_us = clock::now_us();
         let is_online = self.fleet.health.uplink.get() == crate::health::UplinkState::Online;
+        // Without TLS there is nobody to show one to.
+        let (config, _) = current(&self.running);
         let is_due =
-            certificate.is_some_and(|certificate| self.renewal.is_due(&certificate, is_online, now_us));
+            config.hub.ca_file.is_some() && self.renewal.is_due(certificate.as_ref(), is_online, now_us);
         if !is_due {
             return;
         }
@@ -351,6 +344,15 @@ impl Task {
             }
             Err(error) => tracing::error!(%error, "no certificate can be asked for"),
         }
+    }
+}
+
+/// Whether it waits for what takes long: configurations, limits and versions are done in order; people at alarms, and
+/// certificates, do not wait for a download.
+fn is_ordered(order: &Order) -> bool {
+    match order {
+        Order::Configure { .. } | Order::SetLimits { .. } | Order::Update { .. } => true,
+        Order::Alarm(_) | Order::Replay { .. } | Order::Certificate { .. } => false,
     }
 }
 

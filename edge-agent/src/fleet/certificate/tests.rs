@@ -109,18 +109,20 @@ fn t11_renewal_is_asked_for_after_two_thirds_of_the_life_while_connected_and_aga
     let certificate = install(directory.path(), &sign(&csr), NAME, START_US).unwrap();
     let mut renewal = Renewal::default();
     let due_us = START_US + 60 * DAY_US;
-    assert!(!renewal.is_due(&certificate, true, due_us - 1));
+    assert!(!renewal.is_due(Some(&certificate), true, due_us - 1));
     assert!(
-        !renewal.is_due(&certificate, false, due_us),
+        !renewal.is_due(Some(&certificate), false, due_us),
         "nobody would answer"
     );
-    assert!(renewal.is_due(&certificate, true, due_us));
-    assert!(!renewal.is_due(&certificate, true, due_us + ASK_AGAIN_US - 1));
-    assert!(renewal.is_due(&certificate, true, due_us + ASK_AGAIN_US));
+    assert!(renewal.is_due(Some(&certificate), true, due_us));
+    assert!(!renewal.is_due(Some(&certificate), true, due_us + ASK_AGAIN_US - 1));
+    assert!(renewal.is_due(Some(&certificate), true, due_us + ASK_AGAIN_US));
     // Thirty days offline and expired: asked for at once on return.
     let back_us = START_US + 120 * DAY_US;
     assert!(!certificate.is_valid(back_us));
-    assert!(renewal.is_due(&certificate, true, back_us));
+    assert!(renewal.is_due(Some(&certificate), true, back_us));
     renewal.answered();
-    assert!(renewal.is_due(&certificate, true, back_us));
+    assert!(renewal.is_due(Some(&certificate), true, back_us));
+    // An edge that was enrolled before its hub signed certificates asks for its first.
+    assert!(Renewal::default().is_due(None, true, back_us));
 }
