@@ -21,6 +21,7 @@ mod agent {
     mod gateways;
     mod manual;
     mod modbus;
+    mod no_space;
     mod reload;
     mod scenarios;
     #[cfg(feature = "rtu")]
@@ -29,7 +30,6 @@ mod agent {
     mod signals;
     mod sparkplug;
     mod sparkplug_fault;
-    mod no_space;
     mod spool;
     mod uplink;
     mod versions;

@@ -15,8 +15,8 @@ pub mod simulate;
 pub mod spool;
 pub mod trust;
 pub mod update;
-pub mod watch;
 pub mod verify;
+pub mod watch;
 
 use std::process::ExitCode;
 

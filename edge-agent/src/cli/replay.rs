@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use protocol::{Micros, Quality, Reading, event::Event, frame::Frame, lane::Lane, limit::Check};
+use protocol::{Micros, Quality, Reading, event::Event, frame::Frame, limit::Check};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -19,8 +19,8 @@ use crate::{
     ccp::Engine,
     config::{self, Config},
     spool::{
-        journal,
-        store::{Limits, Store},
+        journal::audit::{Held, audit},
+        look::look,
     },
 };
 
@@ -41,8 +41,8 @@ pub struct ReplayArgs {
     /// Readings, one JSON object a line: `tag`, `time_us`, `received_us` (optional), `value`, `quality`.
     #[arg(long, value_name = "FILE")]
     readings: Option<PathBuf>,
-    /// The journal with the recorded checks; without it and without a data directory verdicts are only printed.
-    #[arg(long, value_name = "FILE")]
+    /// The directory of the journal with the recorded checks; without it and without a data directory verdicts are only printed.
+    #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
     /// Answer as JSON.
     #[arg(long)]
@@ -66,7 +66,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let checks = judge(&config, &batches);
     let journal = args.journal.clone().or_else(|| {
         let data_dir = args.data_dir.as_ref()?;
-        Some(data_dir.join("journal").join("ccp.journal"))
+        Some(data_dir.join("journal"))
     });
     let recorded = match &journal {
         Some(path) => recorded(path)?,
@@ -164,19 +164,17 @@ fn compare(
 }
 
 fn recorded(path: &Path) -> anyhow::Result<Vec<Check>> {
-    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let verified = journal::verify(&bytes);
-    if let Some(fault) = verified.fault {
+    let mut checks = Vec::new();
+    let report = audit(path, &Held::default(), |entry| {
+        if let Event::CcpCheck(check) = &entry.event {
+            checks.push(check.clone());
+        }
+    });
+    let report = report.with_context(|| format!("reading {}", path.display()))?;
+    if let Some(fault) = report.fault {
         bail!("{}: {fault}", path.display());
     }
-    let checks = verified
-        .entries
-        .into_iter()
-        .filter_map(|entry| match entry.event {
-            Event::CcpCheck(check) => Some(check),
-            _ => None,
-        });
-    Ok(checks.collect())
+    Ok(checks)
 }
 
 fn from_spool(data_dir: &Path) -> anyhow::Result<Vec<Batch>> {
@@ -184,32 +182,27 @@ fn from_spool(data_dir: &Path) -> anyhow::Result<Vec<Batch>> {
     if !directory.is_dir() {
         bail!("{}: no spool here", directory.display());
     }
-    let limits = Limits {
-        quota_bytes: u64::MAX,
-        generation_bytes: u64::MAX,
-    };
-    let (mut store, _) = Store::open(&directory, limits, crate::clock::now_us())?;
-    let mut batches = Vec::new();
-    let mut after = None;
-    loop {
-        let (frames, damaged) = store.after(Lane::Live, after, 64)?;
-        if damaged > 0 {
-            bail!("{damaged} frames are damaged: what they held cannot be judged again");
-        }
-        let Some((last, _)) = frames.last() else { break };
-        after = Some(last.ordinal);
-        for (_, record) in frames {
-            let frame = Frame::decode(&record.envelope).context("a frame of the spool")?;
-            // Readings of one frame arrived one after the other; they are judged in the order of their times.
-            let mut readings = frame.readings;
-            readings.sort_by_key(|reading| reading.time_us);
-            batches.extend(readings.into_iter().map(|reading| Batch {
-                received_us: reading.time_us,
-                readings: vec![reading],
-            }));
-        }
+    // What the hub has already is still there for a while, and is judged again too.
+    let mut readings = Vec::new();
+    let places = look(&directory, |_, record, _| {
+        let frame = Frame::decode(&record.envelope).map_err(std::io::Error::other)?;
+        readings.extend(frame.readings);
+        Ok(())
+    });
+    let places = places.with_context(|| format!("reading {}", directory.display()))?;
+    if let Some(place) = places
+        .iter()
+        .find(|place| place.fault.is_some() && place.kind != "set_aside")
+    {
+        bail!("{} is damaged: what it held cannot be judged again", place.name);
     }
-    Ok(batches)
+    // Readings arrived one after the other; they are judged in the order of their times.
+    readings.sort_by_key(|reading| reading.time_us);
+    let batches = readings.into_iter().map(|reading| Batch {
+        received_us: reading.time_us,
+        readings: vec![reading],
+    });
+    Ok(batches.collect())
 }
 
 /// A line of an exported file.

@@ -277,7 +277,7 @@ impl Exporter<'_> {
             if !self.is_wanted(reading.time_us) {
                 continue;
             }
-            let tag = dictionary.and_then(|dictionary| dictionary.tags.get(reading.tag.0 as usize));
+            let tag = dictionary.and_then(|dictionary| dictionary.tag(reading.tag));
             // Without its dictionary a reading is shown by its number, never left out.
             let name = tag.map_or_else(|| format!("#{}", reading.tag.0), |tag| tag.name.clone());
             if !self.args.tag.is_empty() && !self.args.tag.contains(&name) {

@@ -20,7 +20,8 @@ use crate::{health::SourceHealth, pipeline};
 
 fn local(room: usize) -> (Local, mpsc::Receiver<Acquired>) {
     let people = SourceHealth::new("manual", "local page");
-    let health = Arc::new(Health::new("akron-1", Uuid::nil(), 0, vec![people]));
+    let health = Arc::new(Health::new("akron-1", Uuid::nil(), 0));
+    health.set_sources(&[people]);
     for (code, subject) in [("ccp.diverted", "CCP-1"), ("source.down", "plc<1>")] {
         health.note_alarm(&pipeline::alarm(code, subject, "out", 1));
     }

@@ -282,7 +282,7 @@ proptest! {
             // Through a frame and the spool, and back as they were.
             let mut sealer = Sealer::new("e", Uuid::nil(), Uuid::nil(), 1_000, std::time::Duration::ZERO);
             sealer.push(readings.clone(), at * SECOND);
-            let records = sealer.seal_readings(at * SECOND, protocol::frame::ClockState::default());
+            let records = sealer.seal_readings(at * SECOND, protocol::frame::ClockState::default(), protocol::lane::Lane::Live);
             let mut back: Vec<Reading> = records.iter().flat_map(|record| {
                 let record = Record::from_bytes(&record.to_bytes()).unwrap();
                 Frame::decode(&record.envelope).unwrap().readings

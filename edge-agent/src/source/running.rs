@@ -216,7 +216,10 @@ impl Running {
         let (control, task) = match settings.clone() {
             Settings::Modbus(device) => {
                 let (tx, rx) = watch::channel(device);
-                (Control::Modbus(tx), self.tasks.spawn(modbus::run(rx, self.lines.clone(), outlet)))
+                (
+                    Control::Modbus(tx),
+                    self.tasks.spawn(modbus::run(rx, self.lines.clone(), outlet)),
+                )
             }
             Settings::Opcua(server) => {
                 let (tx, rx) = watch::channel(server);

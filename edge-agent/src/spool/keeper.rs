@@ -195,7 +195,9 @@ impl Keeper {
             Request::Remove(frames) => self.remove(&frames),
             Request::Dictionary(id, reply) => reply.send(self.dictionaries.get(id)).unwrap_or_default(),
             Request::Dictionaries(reply) => {
-                reply.send(self.needed().into_iter().collect()).unwrap_or_default();
+                reply
+                    .send(self.needed().into_iter().collect())
+                    .unwrap_or_default();
             }
             Request::Adopt(dictionary, reply) => reply.send(self.adopt(&dictionary)).unwrap_or_default(),
             Request::Replay(from_us, to_us, reply) => {

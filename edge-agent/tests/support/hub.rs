@@ -155,12 +155,6 @@ impl Hub {
                     if let Ok(stream) = tls.accept(stream).await {
                         let has_certificate = stream.get_ref().1.peer_certificates().is_some();
                         connection.serve(stream, has_certificate).await;
-                let (connection, mut drops) = (connection.clone(), drops.clone());
-                drops.mark_unchanged();
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = connection.serve(stream) => {}
-                        _ = drops.changed() => {}
                     }
                 });
             }

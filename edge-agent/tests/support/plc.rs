@@ -227,7 +227,12 @@ fn answer(pdu: &[u8], behaviour: &Behaviour, number: u16) -> Vec<u8> {
         .filter(|(max, _)| count > *max)
         .map(|(_, code)| code);
     let refused = (behaviour.refuses_writes && matches!(function, 5 | 6 | 16)).then_some(4);
-    if let Some(code) = behaviour.exception.or(refused).or(too_long).or(illegal.then_some(2)) {
+    if let Some(code) = behaviour
+        .exception
+        .or(refused)
+        .or(too_long)
+        .or(illegal.then_some(2))
+    {
         return vec![function | 0x80, code];
     }
     let value = |at: u32| {
