@@ -11,7 +11,7 @@ use std::{
 
 use protocol::{
     Micros, Reading,
-    event::{Alarm, Gap},
+    event::{Alarm, Event, Gap},
     quality::Status,
 };
 use serde::Serialize;
@@ -72,6 +72,21 @@ impl Health {
     pub fn note_signals(&self, computed: u64, suppressed: u64) {
         self.computed.store(computed, Relaxed);
         self.suppressed.store(suppressed, Relaxed);
+    }
+
+    /// The source that people are, when anything is entered by hand.
+    pub fn people(&self) -> Option<&SourceHealth> {
+        let people = self.sources.iter().find(|source| source.kind == "manual");
+        people.map(AsRef::as_ref)
+    }
+
+    /// Counts what people should have entered and did not.
+    pub fn count_manual_not_read(&self, events: &[Event]) {
+        for event in events {
+            if let (Event::NotRead(record), Some(people)) = (event, self.people()) {
+                people.count_not_read(u64::from(record.due) * record.tags.len() as u64);
+            }
+        }
     }
 
     /// Replaces the states of the control points.
@@ -137,7 +152,7 @@ pub enum SourceState {
 /// Counters and state of one source.
 #[derive(Debug)]
 pub struct SourceHealth {
-    /// `modbus`, `opcua` or `camera`.
+    /// `modbus`, `opcua`, `camera` or `manual`.
     pub kind: &'static str,
     /// The source's name.
     pub name: String,
@@ -152,7 +167,7 @@ pub struct SourceHealth {
 /// What a source's counters were at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceSnapshot {
-    /// `modbus`, `opcua` or `camera`.
+    /// `modbus`, `opcua`, `camera` or `manual`.
     pub kind: &'static str,
     /// The source's name.
     pub name: String,

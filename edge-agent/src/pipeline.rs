@@ -142,6 +142,7 @@ impl Pipeline {
                 _ = tick.tick() => {
                     let now_us = self.look_at_clock();
                     let mut events = self.signals.tick(now_us);
+                    self.health.count_manual_not_read(&events);
                     events.extend(self.engine.tick(now_us));
                     self.note(events);
                     self.health.set_points(self.engine.status());
@@ -211,7 +212,8 @@ impl Pipeline {
                 let events = self.engine.observe(&mut readings, received_us);
                 self.note(events);
                 self.signals.report(&mut readings);
-                self.health.note_signals(self.signals.computed(), self.signals.suppressed());
+                self.health
+                    .note_signals(self.signals.computed(), self.signals.suppressed());
                 self.sealer.push(readings, received_us);
             }
             Acquired::NotRead(mut record) => {

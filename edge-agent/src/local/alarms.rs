@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     Local, Refusal,
     badge::{Denied, Role},
-    form::{Fields, FormError, line},
+    form::{Fields, line},
     html::{answer, escape, page, put, time},
     manual::{signature, signer},
 };
@@ -50,7 +50,11 @@ fn needs(verb: AlarmVerb, is_critical: bool) -> Needs {
     let hides = matches!(verb, AlarmVerb::Shelve { .. } | AlarmVerb::TakeOutOfService);
     let is_light = matches!(verb, AlarmVerb::Acknowledge | AlarmVerb::Unshelve);
     Needs {
-        role: if is_light { Role::Operator } else { Role::Supervisor },
+        role: if is_light {
+            Role::Operator
+        } else {
+            Role::Supervisor
+        },
         reason: hides,
         second: hides && is_critical,
     }
@@ -94,19 +98,13 @@ pub(super) async fn act(
 async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(), Refusal> {
     let now_us = clock::now_us();
     let forms = &local.shared.forms;
-    let id = match forms.check(headers, fields, now_us) {
-        Ok(id) => id,
-        Err(FormError::Used) => return Ok(()),
-        Err(error @ FormError::Invalid) => {
-            return Err(Refusal {
-                status: StatusCode::FORBIDDEN,
-                message: format!("Not recorded: {error}."),
-            });
-        }
+    let Some(id) = local.form(headers, fields, now_us)? else {
+        return Ok(());
     };
     let wanted = fields.get("alarm").and_then(|text| Uuid::try_parse(text).ok());
     let alarm = newest(local).into_iter().find(|alarm| Some(alarm.id) == wanted);
-    let alarm = alarm.ok_or_else(|| Refusal::unusable("Choose the alarm from the list; it may have changed."))?;
+    let alarm =
+        alarm.ok_or_else(|| Refusal::unusable("Choose the alarm from the list; it may have changed."))?;
     let verb = read_verb(fields, now_us).map_err(Refusal::unusable)?;
     let needs = needs(verb, is_critical(&alarm));
     let reason = line(fields, "reason", REASON_CHARS_MAX).map_err(Refusal::unusable)?;
@@ -128,7 +126,9 @@ async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(
         verb,
     };
     tracing::info!(code = %action.code, subject = %action.subject, by = %action.by, verb = ?action.verb, "alarm action");
-    let handed = local.hand_over(vec![Acquired::AlarmAction(Box::new(action))]).await;
+    let handed = local
+        .hand_over(vec![Acquired::AlarmAction(Box::new(action))])
+        .await;
     if handed.is_err() {
         forms.give_back(id);
     }
@@ -163,7 +163,10 @@ fn read_verb(fields: &Fields, now_us: Micros) -> Result<AlarmVerb, String> {
         "in_service" => AlarmVerb::ReturnToService,
         "shelve" => {
             let minutes = fields.get("minutes").map_or("", |text| text.trim());
-            let minutes = minutes.parse().ok().filter(|minutes| (1..=SHELVE_MIN_MAX).contains(minutes));
+            let minutes = minutes
+                .parse()
+                .ok()
+                .filter(|minutes| (1..=SHELVE_MIN_MAX).contains(minutes));
             let minutes = minutes.ok_or_else(|| {
                 format!("Shelve for a whole number of minutes from 1 to {SHELVE_MIN_MAX}; the alarm then comes back.")
             })?;
@@ -187,7 +190,10 @@ fn render(
     let alarms = newest(local);
     let mut body = "<h2>Alarms</h2>".to_owned();
     if let Some(refusal) = refusal {
-        put(&mut body, format_args!("<p class=\"bad\">{}</p>", escape(refusal)));
+        put(
+            &mut body,
+            format_args!("<p class=\"bad\">{}</p>", escape(refusal)),
+        );
     }
     list(&alarms, &mut body);
     if local.book().badges.is_empty() {
@@ -231,17 +237,26 @@ fn inputs(alarms: &[Alarm], fields: &Fields, hidden: &str, out: &mut String) {
         Some(chosen) if chosen == value => " selected",
         _ => "",
     };
-    put(out, format_args!("<form method=\"post\" action=\"/alarms\">{hidden}<label>Alarm<select name=\"alarm\">"));
+    put(
+        out,
+        format_args!("<form method=\"post\" action=\"/alarms\">{hidden}<label>Alarm<select name=\"alarm\">"),
+    );
     for alarm in alarms {
         let id = alarm.id.to_string();
         let is_selected = selected("alarm", &id);
         let (code, subject) = (escape(&alarm.code), escape(&alarm.subject));
-        put(out, format_args!("<option value=\"{id}\"{is_selected}>{code} {subject}</option>"));
+        put(
+            out,
+            format_args!("<option value=\"{id}\"{is_selected}>{code} {subject}</option>"),
+        );
     }
     out.push_str("</select></label><label>What to do<select name=\"verb\">");
     for (value, text) in VERBS {
         let is_selected = selected("verb", value);
-        put(out, format_args!("<option value=\"{value}\"{is_selected}>{text}</option>"));
+        put(
+            out,
+            format_args!("<option value=\"{value}\"{is_selected}>{text}</option>"),
+        );
     }
     let typed = |name: &str| escape(fields.get(name).map_or("", String::as_str));
     put(
@@ -254,7 +269,12 @@ fn inputs(alarms: &[Alarm], fields: &Fields, hidden: &str, out: &mut String) {
         ),
     );
     signature(out, fields, ("badge", "pin"), "Your");
-    signature(out, fields, ("badge2", "pin2"), "Second person’s (critical alarms)");
+    signature(
+        out,
+        fields,
+        ("badge2", "pin2"),
+        "Second person’s (critical alarms)",
+    );
     out.push_str("<button>Sign</button></form>");
 }
 
@@ -278,9 +298,19 @@ mod tests {
     fn a_shelving_has_an_end_within_half_a_day() {
         let verb = |minutes: &str| {
             let fields = [("verb", "shelve"), ("minutes", minutes)];
-            read_verb(&fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into(), 0)
+            read_verb(
+                &fields
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+                0,
+            )
         };
-        assert_eq!(verb("30"), Ok(AlarmVerb::Shelve { until_us: 1_800_000_000 }));
+        assert_eq!(
+            verb("30"),
+            Ok(AlarmVerb::Shelve {
+                until_us: 1_800_000_000
+            })
+        );
         for minutes in ["", "0", "-5", "721", "1.5", "for ever"] {
             assert!(verb(minutes).unwrap_err().contains("from 1 to 720"), "{minutes}");
         }

@@ -74,7 +74,12 @@ impl Forms {
     }
 
     /// The identity of a form that came back, when it is ours and was not used.
-    pub(super) fn check(&self, headers: &HeaderMap, fields: &Fields, now_us: Micros) -> Result<Uuid, FormError> {
+    pub(super) fn check(
+        &self,
+        headers: &HeaderMap,
+        fields: &Fields,
+        now_us: Micros,
+    ) -> Result<Uuid, FormError> {
         let field = |name: &str| fields.get(name).map_or("", String::as_str);
         let id = Uuid::try_parse(field("form")).map_err(|_| FormError::Invalid)?;
         let browser = cookie(headers).ok_or(FormError::Invalid)?;
@@ -131,17 +136,21 @@ impl Forms {
 
 fn cookie(headers: &HeaderMap) -> Option<[u8; 16]> {
     let all = headers.get_all(header::COOKIE).iter();
-    let mut pairs = all.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
+    let mut pairs = all
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'));
     let value = pairs.find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
     Uuid::try_parse(value).ok().map(Uuid::into_bytes)
 }
 
 /// Lower-case hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        super::html::put(&mut out, format_args!("{byte:02x}"));
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            super::html::put(&mut out, format_args!("{byte:02x}"));
+            out
+        })
 }
 
 /// A line of text as people type it: trimmed, without control characters, at most so many characters.
@@ -170,7 +179,11 @@ mod tests {
     fn fields(opened: &Opened) -> Fields {
         let values = opened.html.split("value=\"").skip(1);
         let values = values.map(|rest| rest.split('"').next().unwrap().to_owned());
-        ["form", "token"].map(str::to_owned).into_iter().zip(values).collect()
+        ["form", "token"]
+            .map(str::to_owned)
+            .into_iter()
+            .zip(values)
+            .collect()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     Book, Local, Refusal,
     badge::{Badge, Pin, Role},
     entry,
-    form::{Fields, FormError, line},
+    form::{Fields, line},
     html::{answer, escape, page, put, time},
 };
 use crate::{clock, source::Acquired};
@@ -41,16 +41,8 @@ pub(super) async fn enter(
 async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(), Refusal> {
     let now_us = clock::now_us();
     let forms = &local.shared.forms;
-    let id = match forms.check(headers, fields, now_us) {
-        Ok(id) => id,
-        // Sent twice: recorded once, and that is what the person is told.
-        Err(FormError::Used) => return Ok(()),
-        Err(error @ FormError::Invalid) => {
-            return Err(Refusal {
-                status: StatusCode::FORBIDDEN,
-                message: format!("Not recorded: {error}."),
-            });
-        }
+    let Some(id) = local.form(headers, fields, now_us)? else {
+        return Ok(());
     };
     let book = local.book();
     let wanted = fields.get("tag").map_or("", String::as_str);
@@ -68,7 +60,6 @@ async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(
         signed.value,
         Quality::GOOD,
     )];
-    let source = local.health().sources.iter().find(|source| source.kind == "manual");
     let messages = vec![
         Acquired::Record(Box::new(Event::ManualEntry(signed.clone()))),
         Acquired::Readings {
@@ -80,8 +71,8 @@ async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(
         forms.give_back(id);
         return Err(refusal);
     }
-    if let Some(source) = source {
-        source.count(&readings, now_us);
+    if let Some(people) = local.health().people() {
+        people.count(&readings, now_us);
     }
     tracing::info!(tag = %signed.tag, badge = %signed.badge, id = %signed.id, "value entered by hand");
     local.remember(signed);
@@ -125,10 +116,15 @@ fn render(
     let opened = local.shared.forms.open(headers);
     let mut body = "<h2>Enter a value</h2>".to_owned();
     if let Some(refusal) = refusal {
-        put(&mut body, format_args!("<p class=\"bad\">{}</p>", escape(refusal)));
+        put(
+            &mut body,
+            format_args!("<p class=\"bad\">{}</p>", escape(refusal)),
+        );
     }
     if book.manual.is_empty() {
-        body.push_str("<p class=\"warn\">Nothing is to be entered by hand: the configuration has no [[manual]].</p>");
+        body.push_str(
+            "<p class=\"warn\">Nothing is to be entered by hand: the configuration has no [[manual]].</p>",
+        );
     } else if book.badges.is_empty() {
         body.push_str("<p class=\"warn\">Nobody can sign: the configuration has no [[badge]].</p>");
     } else {
@@ -142,9 +138,16 @@ fn render(
 
 fn inputs(book: &Book, fields: &Fields, hidden: &str, out: &mut String) {
     let typed = |name: &str| escape(fields.get(name).map_or("", String::as_str));
-    put(out, format_args!("<form method=\"post\" action=\"/manual\">{hidden}<label>Measured<select name=\"tag\">"));
+    put(
+        out,
+        format_args!("<form method=\"post\" action=\"/manual\">{hidden}<label>Measured<select name=\"tag\">"),
+    );
     for plan in &book.manual {
-        let selected = if fields.get("tag") == Some(&plan.name) { " selected" } else { "" };
+        let selected = if fields.get("tag") == Some(&plan.name) {
+            " selected"
+        } else {
+            ""
+        };
         put(
             out,
             format_args!(
@@ -155,7 +158,11 @@ fn inputs(book: &Book, fields: &Fields, hidden: &str, out: &mut String) {
             ),
         );
     }
-    let confirmed = if fields.contains_key("confirmed") { " checked" } else { "" };
+    let confirmed = if fields.contains_key("confirmed") {
+        " checked"
+    } else {
+        ""
+    };
     put(
         out,
         format_args!(

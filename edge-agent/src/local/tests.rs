@@ -1,19 +1,14 @@
 //! Do the forms record what a person signed, once, and nothing else?
 
-use axum::{
-    extract::Form,
-    http::{HeaderMap, header},
-};
+use axum::extract::Form;
 use protocol::{
     alarm::{AlarmAction, AlarmVerb},
     event::Event,
     reading::Alias,
 };
-use uuid::Uuid;
 
 use super::{
     badge::{Role, tests::badge},
-    form::Fields,
     *,
 };
 use crate::{health::SourceHealth, pipeline};
@@ -54,7 +49,10 @@ async fn text(response: Response) -> String {
 
 /// A form as it was opened: its hidden fields, and the browser's cookie.
 async fn opened(response: Response) -> (Fields, HeaderMap) {
-    let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
+    let cookie = response.headers()[header::SET_COOKIE]
+        .to_str()
+        .unwrap()
+        .to_owned();
     let mut headers = HeaderMap::new();
     headers.insert(header::COOKIE, cookie.split(';').next().unwrap().parse().unwrap());
     let html = text(response).await;
@@ -68,7 +66,12 @@ async fn opened(response: Response) -> (Fields, HeaderMap) {
 
 async fn entry_form(local: &Local, pairs: &[(&str, &str)]) -> (Fields, HeaderMap) {
     let (mut fields, headers) = opened(manual::show(State(local.clone()), HeaderMap::new()).await).await;
-    let typed = [("tag", "TT-403.HAND"), ("value", "3.4"), ("badge", "b1"), ("pin", "1234")];
+    let typed = [
+        ("tag", "TT-403.HAND"),
+        ("value", "3.4"),
+        ("badge", "b1"),
+        ("pin", "1234"),
+    ];
     for (name, value) in typed.iter().chain(pairs) {
         fields.insert((*name).to_owned(), (*value).to_owned());
     }
@@ -82,7 +85,11 @@ async fn enter(local: &Local, (fields, headers): &(Fields, HeaderMap)) -> Respon
 async fn act(local: &Local, pairs: &[(&str, &str)]) -> Response {
     let (mut fields, headers) = opened(alarms::show(State(local.clone()), HeaderMap::new()).await).await;
     for (name, value) in pairs {
-        let alarm = local.health().alarms().into_iter().find(|alarm| alarm.code == *value);
+        let alarm = local
+            .health()
+            .alarms()
+            .into_iter()
+            .find(|alarm| alarm.code == *value);
         let value = alarm.map_or_else(|| (*value).to_owned(), |alarm| alarm.id.to_string());
         fields.insert((*name).to_owned(), value);
     }
@@ -127,7 +134,10 @@ async fn a_wrong_pin_records_nothing_and_keeps_what_was_typed_but_the_pin() {
         enter(&local, &form).await;
     }
     let right = entry_form(&local, &[]).await;
-    assert_eq!(enter(&local, &right).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(
+        enter(&local, &right).await.status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
     assert!(acquired.try_recv().is_err());
 }
 
@@ -156,9 +166,15 @@ async fn a_form_of_another_site_records_nothing() {
     let (local, mut acquired) = local(8);
     let (mut fields, headers) = entry_form(&local, &[]).await;
     let without_cookie = (fields.clone(), HeaderMap::new());
-    assert_eq!(enter(&local, &without_cookie).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(
+        enter(&local, &without_cookie).await.status(),
+        StatusCode::FORBIDDEN
+    );
     fields.insert("token".to_owned(), "0".repeat(64));
-    assert_eq!(enter(&local, &(fields, headers)).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(
+        enter(&local, &(fields, headers)).await.status(),
+        StatusCode::FORBIDDEN
+    );
     assert!(acquired.try_recv().is_err());
 }
 
@@ -182,7 +198,9 @@ async fn pages_run_no_scripts_and_are_framed_and_kept_by_nobody() {
         manual::show(State(local.clone()), HeaderMap::new()).await,
         alarms::show(State(local), HeaderMap::new()).await,
     ] {
-        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
         assert!(policy.contains("default-src 'none'") && policy.contains("form-action 'self'"));
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         let html = text(response).await;
@@ -205,14 +223,20 @@ async fn an_operator_acknowledges_and_a_supervisor_shelves() {
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
     let done = action(&mut acquired).unwrap();
     assert_eq!((done.by.as_str(), done.verb), ("b1", AlarmVerb::Acknowledge));
-    assert_eq!((done.code.as_str(), done.subject.as_str()), ("source.down", "plc<1>"));
+    assert_eq!(
+        (done.code.as_str(), done.subject.as_str()),
+        ("source.down", "plc<1>")
+    );
     let shelve = [("verb", "shelve"), ("minutes", "30"), ("reason", "known")];
     let response = act(&local, &[&operator[..], &shelve].concat()).await;
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     let supervisor = [("badge", "b2"), ("pin", "5678"), ("alarm", "source.down")];
     let response = act(&local, &[&supervisor[..], &shelve].concat()).await;
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
-    assert!(matches!(action(&mut acquired).unwrap().verb, AlarmVerb::Shelve { .. }));
+    assert!(matches!(
+        action(&mut acquired).unwrap().verb,
+        AlarmVerb::Shelve { .. }
+    ));
 }
 
 #[tokio::test]

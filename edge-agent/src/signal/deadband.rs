@@ -142,7 +142,9 @@ mod tests {
 
     #[test]
     fn slow_drift_is_measured_from_what_was_sent_and_cannot_hide() {
-        let series: Vec<Reading> = (0..50).map(|second| reading(second, second as f64 * 0.1)).collect();
+        let series: Vec<Reading> = (0..50)
+            .map(|second| reading(second, second as f64 * 0.1))
+            .collect();
         let told = sent(&mut band(1.0, 0.0), &series);
         for pair in told.windows(2) {
             assert!((pair[1].value - pair[0].value).abs() <= 1.2, "{pair:?}");

@@ -117,7 +117,11 @@ impl Check {
             let next_us = self.plan.every_us.map(|every_us| reading.time_us + every_us);
             // An entry of an older measurement does not bring the next one forward.
             self.kept.due_us = self.kept.due_us.max(next_us);
-            if self.kept.due_us.is_some_and(|due_us| due_us + self.plan.grace_us >= alarms.at_us) {
+            if self
+                .kept
+                .due_us
+                .is_some_and(|due_us| due_us + self.plan.grace_us >= alarms.at_us)
+            {
                 self.clear(alarms, "entered");
             }
         }
@@ -243,7 +247,11 @@ mod tests {
     fn a_check_that_is_made_in_time_is_no_alarm() {
         let mut check = check(None);
         for minute in 0..600 {
-            let readings = if minute % 62 == 0 { vec![entered(minute)] } else { Vec::new() };
+            let readings = if minute % 62 == 0 {
+                vec![entered(minute)]
+            } else {
+                Vec::new()
+            };
             assert_eq!(said(&mut check, minute, &readings), (Vec::new(), 0), "{minute}");
         }
     }

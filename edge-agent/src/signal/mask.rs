@@ -148,7 +148,10 @@ mod tests {
 
     #[test]
     fn f19_a_store_that_is_warm_with_its_door_shut_is_alarmed() {
-        let found = alarmed(|minute| if minute > 300 { 6.0 } else { 2.5 }, |minute| minute % 120 < 12);
+        let found = alarmed(
+            |minute| if minute > 300 { 6.0 } else { 2.5 },
+            |minute| minute % 120 < 12,
+        );
         assert_eq!(found.first(), Some(&301));
     }
 

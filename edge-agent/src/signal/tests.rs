@@ -1,5 +1,7 @@
 //! Do signals keep what they were given: nothing held, nothing turned into a number that it is not?
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use protocol::{Quality, frame::Frame};
 
@@ -32,8 +34,11 @@ pub(super) fn good(tag: u32, second: i64, value: f64) -> Reading {
 
 /// What comes out of one poll.
 pub(super) fn poll(signals: &mut Signals, second: i64, values: &[f64]) -> (Vec<Reading>, Vec<Event>) {
-    let mut readings: Vec<Reading> =
-        values.iter().zip(0..).map(|(value, tag)| good(tag, second, *value)).collect();
+    let mut readings: Vec<Reading> = values
+        .iter()
+        .zip(0..)
+        .map(|(value, tag)| good(tag, second, *value))
+        .collect();
     let events = signals.derive(&mut readings, second * SECOND);
     (readings, events)
 }
@@ -53,7 +58,10 @@ fn of(readings: &[Reading], tag: Alias) -> Reading {
 #[test]
 fn without_anything_configured_readings_pass_as_they_are() {
     let (mut signals, _) = signals(&["", ""], "");
-    let before = vec![good(0, 1, 5.0), Reading::bad(Alias(1), SECOND, Quality::BAD_TIMEOUT)];
+    let before = vec![
+        good(0, 1, 5.0),
+        Reading::bad(Alias(1), SECOND, Quality::BAD_TIMEOUT),
+    ];
     let mut readings = before.clone();
     assert!(signals.derive(&mut readings, SECOND).is_empty());
     signals.report(&mut readings);
@@ -63,7 +71,10 @@ fn without_anything_configured_readings_pass_as_they_are() {
 
 #[test]
 fn the_devices_unit_becomes_the_tags_and_limits_are_in_the_tags() {
-    let (mut signals, _) = signals(&["unit = \"degC\"\nraw_unit = \"degF\"\njump = { max = 5.0 }"], "");
+    let (mut signals, _) = signals(
+        &["unit = \"degC\"\nraw_unit = \"degF\"\njump = { max = 5.0 }"],
+        "",
+    );
     let (readings, _) = poll(&mut signals, 0, &[161.6]);
     assert_eq!(readings[0], good(0, 0, 72.0));
     // 8 °F are 4.4 °C.
@@ -101,7 +112,10 @@ fn f16_a_counters_total_goes_on_after_a_restart() {
     }
     let (readings, _) = poll(&mut after, 30, &[3.0]);
     assert_eq!(
-        (of(&readings, names["N"]).value(), of(&readings, names["N"]).quality),
+        (
+            of(&readings, names["N"]).value(),
+            of(&readings, names["N"]).quality
+        ),
         (Some(9.0), Quality::GOOD)
     );
     assert!(after.restore("signal/T9", &[]).is_err());
@@ -125,7 +139,10 @@ fn a_rate_of_change_beyond_its_limit_is_alarmed_and_doubted_and_ends() {
     poll(&mut signals, 0, &[4.0]);
     let (readings, events) = poll(&mut signals, 1, &[7.0]);
     assert_eq!(codes(&events), [("sensor.rate", true)]);
-    assert_eq!((readings[0].value, readings[0].quality), (7.0, Quality::UNCERTAIN_SENSOR));
+    assert_eq!(
+        (readings[0].value, readings[0].quality),
+        (7.0, Quality::UNCERTAIN_SENSOR)
+    );
     let ended = (2..20).flat_map(|second| poll(&mut signals, second, &[7.0]).1);
     assert_eq!(codes(&ended.collect::<Vec<_>>()), [("sensor.rate", false)]);
 }
@@ -133,12 +150,14 @@ fn a_rate_of_change_beyond_its_limit_is_alarmed_and_doubted_and_ends() {
 #[test]
 fn f4_a_tag_that_stands_still_beside_a_moving_one_is_stuck() {
     let (mut signals, _) = signals(
-        &["stuck = { reference = \"T1\", window = \"30s\", floor = 0.005 }", ""],
+        &[
+            "stuck = { reference = \"T1\", window = \"30s\", floor = 0.005 }",
+            "",
+        ],
         "",
     );
-    let events = (0..60).flat_map(|second| {
-        poll(&mut signals, second, &[73.2, 73.0 + 0.1 * (second % 3) as f64]).1
-    });
+    let events =
+        (0..60).flat_map(|second| poll(&mut signals, second, &[73.2, 73.0 + 0.1 * (second % 3) as f64]).1);
     assert_eq!(codes(&events.collect::<Vec<_>>()), [("sensor.stuck", true)]);
     let (readings, events) = poll(&mut signals, 60, &[73.4, 73.1]);
     assert_eq!(codes(&events), [("sensor.stuck", false)]);
@@ -210,6 +229,37 @@ fn a_derived_tag_that_was_due_is_in_the_record_of_what_was_not_read() {
     };
     signals.not_read(&mut record);
     assert_eq!(record.tags, [Alias(1), Alias(0), names["D"], names["E"]]);
+}
+
+#[test]
+fn a_counters_total_is_in_the_record_of_what_was_not_read() {
+    let keys = "counter = { max = 9, total = \"N\", rate = \"R\" }";
+    let (signals, names) = signals(&[keys], "");
+    let mut record = NotRead {
+        tags: vec![Alias(0)],
+        from_us: 0,
+        to_us: 0,
+        due: 1,
+        reason: "overrun".to_owned(),
+    };
+    signals.not_read(&mut record);
+    assert_eq!(record.tags, [Alias(0), names["N"], names["R"]]);
+}
+
+#[test]
+fn another_configuration_keeps_totals_and_lets_go_of_what_was_held() {
+    let keys = "deadband = { absolute = 5.0 }\ncounter = { max = 65535, total = \"N\" }";
+    let (mut signals, names) = signals(&[keys], "");
+    for (second, value) in [(0, 10.0), (1, 12.0)] {
+        let (mut readings, _) = poll(&mut signals, second, &[value]);
+        signals.report(&mut readings);
+    }
+    let text = HEAD.to_owned()
+        + "[[modbus.group.tag]]\nname = \"T0\"\naddress = 0\ncounter = { max = 65535, total = \"N\" }\n";
+    let held = signals.reconfigure(&config::parse(&text).unwrap().signals);
+    assert_eq!(held, [good(0, 1, 12.0)]);
+    let (readings, _) = poll(&mut signals, 2, &[15.0]);
+    assert_eq!(of(&readings, names["N"]).value(), Some(5.0));
 }
 
 /// Every double there is: by its bits.

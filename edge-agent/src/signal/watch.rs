@@ -59,9 +59,12 @@ impl RateWatch {
         }
         self.window.push_back((at_us, value));
         let furthest = self.window.iter().map(|(_, other)| value - other);
-        let change = furthest.fold(0.0f64, |most, change| {
-            if change.abs() > most.abs() { change } else { most }
-        });
+        let change = furthest.fold(
+            0.0f64,
+            |most, change| {
+                if change.abs() > most.abs() { change } else { most }
+            },
+        );
         (change.abs() > self.limit.max).then_some(change)
     }
 }
@@ -193,10 +196,7 @@ mod tests {
         let outliers: Vec<bool> = [20.0, 20.5, 85.0, 20.4, 60.0, 60.5, 61.0, 60.8]
             .map(|value| watch.take(value))
             .to_vec();
-        assert_eq!(
-            outliers,
-            [false, false, true, false, true, true, false, false]
-        );
+        assert_eq!(outliers, [false, false, true, false, true, true, false, false]);
     }
 
     #[test]
@@ -207,7 +207,9 @@ mod tests {
         });
         let noisy = (0..100).any(|second| watch.take(second * SECOND, (second % 2) as f64));
         assert!(!noisy);
-        let frozen: Vec<bool> = (100..140).map(|second| watch.take(second * SECOND, 3.0)).collect();
+        let frozen: Vec<bool> = (100..140)
+            .map(|second| watch.take(second * SECOND, 3.0))
+            .collect();
         assert_eq!(frozen.iter().position(|is_still| *is_still), Some(30));
         assert!(!watch.take(141 * SECOND, 3.5));
     }

@@ -66,13 +66,20 @@ async fn a_value_entered_by_hand_with_the_hub_away_is_judged_and_told_when_it_is
         let status = edge
             .post(
                 "/manual",
-                &[("tag", "TT-403.HAND"), ("value", value), ("badge", "1001"), ("pin", "2468")],
+                &[
+                    ("tag", "TT-403.HAND"),
+                    ("value", value),
+                    ("badge", "1001"),
+                    ("pin", "2468"),
+                ],
             )
             .await;
         assert_eq!(status, 303);
     }
-    edge.until("the deviation", |status| status["ccps"][0]["state"] == "deviation")
-        .await;
+    edge.until("the deviation", |status| {
+        status["ccps"][0]["state"] == "deviation"
+    })
+    .await;
     hub.set_policy(Policy::Store);
     hub.until("entries, readings and the deviation", |stored| {
         let events = stored.events();
@@ -88,5 +95,8 @@ async fn a_value_entered_by_hand_with_the_hub_away_is_judged_and_told_when_it_is
     })
     .await;
     assert_eq!(edge.stop().await, Some(0));
-    assert!(!log_of(directory.path()).contains("2468"), "the PIN is in the log");
+    assert!(
+        !log_of(directory.path()).contains("2468"),
+        "the PIN is in the log"
+    );
 }

@@ -46,9 +46,11 @@ async fn f16_a_counter_that_rolls_over_and_one_that_is_reset_never_count_backwar
     let total = |stored: &Stored| readings(stored, "TOTAL").last().and_then(Reading::value);
     hub.until("the base", |stored| total(stored) == Some(0.0)).await;
     plc.behave(|behaviour| behaviour.values.extend([(0, 4)]));
-    hub.until("the rollover", |stored| total(stored) == Some(5.0)).await;
+    hub.until("the rollover", |stored| total(stored) == Some(5.0))
+        .await;
     plc.behave(|behaviour| behaviour.values.extend([(0, 30_000)]));
-    hub.until("a long count", |stored| total(stored) == Some(30_001.0)).await;
+    hub.until("a long count", |stored| total(stored) == Some(30_001.0))
+        .await;
     plc.behave(|behaviour| behaviour.values.extend([(0, 3)]));
     hub.until("the reset", |stored| {
         total(stored) == Some(30_004.0)
@@ -57,7 +59,8 @@ async fn f16_a_counter_that_rolls_over_and_one_that_is_reset_never_count_backwar
             )
     })
     .await;
-    edge.until("readings left out", |status| count(&status["suppressed"]) > 5).await;
+    edge.until("readings left out", |status| count(&status["suppressed"]) > 5)
+        .await;
     assert_eq!(edge.status().await["sources"].as_array().unwrap().len(), 1);
     let status = edge.status().await;
     assert_eq!(count(&source(&status, "plc")["not_read"]), 0);

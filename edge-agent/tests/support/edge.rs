@@ -118,12 +118,21 @@ impl Edge {
             format!("{name}={}", rest.split('"').next().unwrap())
         };
         let typed = fields.iter().map(|(name, value)| format!("{name}={value}"));
-        let pairs: Vec<String> = [hidden("form"), hidden("token")].into_iter().chain(typed).collect();
+        let pairs: Vec<String> = [hidden("form"), hidden("token")]
+            .into_iter()
+            .chain(typed)
+            .collect();
         let request = client
             .post(&url)
             .header("cookie", cookie.split(';').next().unwrap())
             .header("content-type", "application/x-www-form-urlencoded");
-        request.body(pairs.join("&")).send().await.unwrap().status().as_u16()
+        request
+            .body(pairs.join("&"))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     }
 
     /// Asks for the status until it satisfies `enough`.

@@ -106,7 +106,9 @@ impl Pin {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// Not said which of the two.
-    #[error("badge or PIN is wrong; after {left} more wrong tries the badge is locked for a quarter of an hour")]
+    #[error(
+        "badge or PIN is wrong; after {left} more wrong tries the badge is locked for a quarter of an hour"
+    )]
     Wrong {
         /// Tries that are left.
         left: u32,
@@ -139,7 +141,9 @@ impl Badges {
     /// The configured badges.
     pub fn new(list: Vec<Badge>) -> Self {
         // With the first badge's own parameters: as slow as a real one.
-        let decoy = list.first().map_or_else(String::new, |badge| badge.pin_hash.clone());
+        let decoy = list
+            .first()
+            .map_or_else(String::new, |badge| badge.pin_hash.clone());
         Self {
             list,
             decoy,
@@ -210,7 +214,13 @@ pub(in crate::local) mod tests {
         ])
     }
 
-    async fn check(badges: &Badges, id: &str, pin: &str, role: Role, now_us: Micros) -> Result<String, Denied> {
+    async fn check(
+        badges: &Badges,
+        id: &str,
+        pin: &str,
+        role: Role,
+        now_us: Micros,
+    ) -> Result<String, Denied> {
         let badge = badges.check(id, Pin::new(pin).unwrap(), role, now_us).await;
         badge.map(|badge| badge.name)
     }
@@ -244,7 +254,11 @@ pub(in crate::local) mod tests {
         assert_eq!(check(&badges, "b1", "1234", Role::Operator, 0).await, locked);
         assert!(check(&badges, "b2", "5678", Role::Operator, 0).await.is_ok());
         let later_us = 15 * 60_000_000;
-        assert!(check(&badges, "b1", "1234", Role::Operator, later_us).await.is_ok());
+        assert!(
+            check(&badges, "b1", "1234", Role::Operator, later_us)
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]

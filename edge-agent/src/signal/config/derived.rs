@@ -73,7 +73,8 @@ fn read_one(section: &Section<'_>, tags: &mut Tags<'_>) -> Option<DerivedPlan> {
     let gate = read_gate(section, tags);
     let reset = read_reset(section, tags);
     if kind.is_some() && !is_accumulating && (section.has("gate") || section.has("reset")) {
-        section.fault("`gate` and `reset` mean something only for lethality, pasteurisation, total and cooling");
+        section
+            .fault("`gate` and `reset` mean something only for lethality, pasteurisation, total and cooling");
     }
     // Cooling is told only while something cools.
     let lead = inputs.first().and_then(|alias| tags.tag(*alias));
@@ -105,7 +106,9 @@ fn read_inputs(section: &Section<'_>, tags: &Tags<'_>) -> Vec<Alias> {
         section.fault("give either `tag` or `tags`, not both");
     }
     if one.is_none() && many.is_empty() && !section.has("tag") && !section.has("tags") {
-        section.fault("`derived.tags` is missing: the names of the tags to compute from, like [\"TT-101\", \"TT-102\"]");
+        section.fault(
+            "`derived.tags` is missing: the names of the tags to compute from, like [\"TT-101\", \"TT-102\"]",
+        );
     }
     let named = one.into_iter().chain(many);
     named
@@ -128,12 +131,7 @@ fn check_inputs(section: &Section<'_>, word: Word, inputs: &[Alias]) {
     }
 }
 
-fn read_kind(
-    section: &Section<'_>,
-    word: Word,
-    inputs: &mut Vec<Alias>,
-    tags: &Tags<'_>,
-) -> Option<Kind> {
+fn read_kind(section: &Section<'_>, word: Word, inputs: &mut Vec<Alias>, tags: &Tags<'_>) -> Option<Kind> {
     let kind = match word {
         Word::Difference => Kind::Difference,
         Word::Min => Kind::Min,
@@ -164,24 +162,26 @@ fn read_per(section: &Section<'_>) -> Micros {
 }
 
 /// Reference and z: 121.11 and 10 (F₀) for lethality, 60 and 1/log₁₀(1.393) (beer) for pasteurisation units.
-fn read_lethality(
-    section: &Section<'_>,
-    word: Word,
-    inputs: &[Alias],
-    tags: &Tags<'_>,
-) -> Option<Integrand> {
+fn read_lethality(section: &Section<'_>, word: Word, inputs: &[Alias], tags: &Tags<'_>) -> Option<Integrand> {
     let (reference, z) = match word {
         Word::Pasteurisation => (60.0, 1.0 / 1.393f64.log10()),
         _ => (121.11, 10.0),
     };
-    let unit = inputs.first().and_then(|alias| tags.tag(*alias)).map(|tag| &tag.unit);
+    let unit = inputs
+        .first()
+        .and_then(|alias| tags.tag(*alias))
+        .map(|tag| &tag.unit);
     if let Some(unit) = unit.filter(|unit| !["degC", "Cel", "C", "°C"].contains(&unit.as_str())) {
         section.fault(format!(
             "lethality is computed in degC, and the tag is in `{unit}`: give it `unit = \"degC\"` and `raw_unit`"
         ));
     }
     let reference = section.number("reference").map_or(reference, |at| at.value);
-    let z = if section.has("z") { positive(section, "z")? } else { z };
+    let z = if section.has("z") {
+        positive(section, "z")?
+    } else {
+        z
+    };
     Some(Integrand::Lethality { reference, z })
 }
 
@@ -193,7 +193,9 @@ fn read_cooling(section: &Section<'_>, inputs: &mut Vec<Alias>, tags: &Tags<'_>)
     ];
     for key in ["from", "to"] {
         if !section.has(key) {
-            section.fault(format!("`derived.{key}` is missing: a temperature in the tag's unit"));
+            section.fault(format!(
+                "`derived.{key}` is missing: a temperature in the tag's unit"
+            ));
         }
     }
     let (from, to) = (section.number("from"), section.number("to"));
@@ -202,7 +204,9 @@ fn read_cooling(section: &Section<'_>, inputs: &mut Vec<Alias>, tags: &Tags<'_>)
     let air_tag = section.text("air_tag");
     match (&air, &air_tag) {
         (Some(_), Some(_)) => section.fault("give either `air` or `air_tag`, not both"),
-        (None, None) => section.fault("cooling needs `air` (a temperature) or `air_tag` (the tag that has it)"),
+        (None, None) => {
+            section.fault("cooling needs `air` (a temperature) or `air_tag` (the tag that has it)");
+        }
         _ => {}
     }
     if let Some(tag) = air_tag.as_ref().and_then(|at| tags.find(at)) {
@@ -238,7 +242,9 @@ pub(in crate::signal) fn read_gate(section: &Section<'_>, tags: &Tags<'_>) -> Op
         return None;
     }
     let gate = section.table("gate");
-    let tag = gate.required_text("tag").and_then(|at| tags.find(&at).map(|tag| tag.alias));
+    let tag = gate
+        .required_text("tag")
+        .and_then(|at| tags.find(&at).map(|tag| tag.alias));
     let value = gate.number("value").map_or(1.0, |at| at.value);
     gate.finish();
     Some((tag?, value))
@@ -249,7 +255,9 @@ fn read_reset(section: &Section<'_>, tags: &Tags<'_>) -> Option<Reset> {
         return None;
     }
     let reset = section.table("reset");
-    let tag = reset.required_text("tag").and_then(|at| tags.find(&at).map(|tag| tag.alias));
+    let tag = reset
+        .required_text("tag")
+        .and_then(|at| tags.find(&at).map(|tag| tag.alias));
     let value = reset.number("value").map(|at| at.value);
     reset.finish();
     Some(Reset { tag: tag?, value })
@@ -262,10 +270,14 @@ fn read_state(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names) -> 
         rule.finish();
     }
     if rules.is_empty() {
-        section.fault("a state needs at least one `[[state.rule]]` with a `name` and a `[[state.rule.when]]`");
+        section
+            .fault("a state needs at least one `[[state.rule]]` with a `name` and a `[[state.rule.when]]`");
     }
     let gap_us_max = read_gap(section, &inputs, tags);
-    let lead_period_ms = inputs.first().and_then(|alias| tags.tag(*alias)).map_or(0, |tag| tag.period_ms);
+    let lead_period_ms = inputs
+        .first()
+        .and_then(|alias| tags.tag(*alias))
+        .map_or(0, |tag| tag.period_ms);
     if let Some(name) = section.text("name") {
         names.claim(section, "state", &name);
     }
@@ -287,7 +299,10 @@ fn read_state(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names) -> 
 
 /// `0 none, 1 cip, 2 running`: what the numbers mean, in the dictionary that travels with them.
 fn legend(rules: &[Rule]) -> String {
-    let numbered = rules.iter().zip(1..).map(|(rule, number)| format!(", {number} {}", rule.name));
+    let numbered = rules
+        .iter()
+        .zip(1..)
+        .map(|(rule, number)| format!(", {number} {}", rule.name));
     format!("0 none{}", numbered.collect::<String>())
 }
 
@@ -299,7 +314,9 @@ fn read_rule(section: &Section<'_>, tags: &Tags<'_>, inputs: &mut Vec<Alias>) ->
         condition.finish();
     }
     if !section.has("when") {
-        section.fault("a rule needs at least one `[[state.rule.when]]` with a `tag` and `above`, `below` or `equals`");
+        section.fault(
+            "a rule needs at least one `[[state.rule.when]]` with a `tag` and `above`, `below` or `equals`",
+        );
     }
     Some(Rule {
         name: name?.value,
@@ -312,7 +329,9 @@ fn read_condition(
     tags: &Tags<'_>,
     inputs: &mut Vec<Alias>,
 ) -> Option<(usize, Condition)> {
-    let tag = section.required_text("tag").and_then(|at| tags.find(&at).map(|tag| tag.alias));
+    let tag = section
+        .required_text("tag")
+        .and_then(|at| tags.find(&at).map(|tag| tag.alias));
     let given = [
         section.number("above").map(|at| Condition::Above(at.value)),
         section.number("below").map(|at| Condition::Below(at.value)),
@@ -321,12 +340,17 @@ fn read_condition(
     let mut given = given.into_iter().flatten();
     let condition = given.next();
     if condition.is_none() || given.next().is_some() {
-        section.fault("give exactly one of `above`, `below` and `equals`; for a range, give two `[[state.rule.when]]`");
+        section.fault(
+            "give exactly one of `above`, `below` and `equals`; for a range, give two `[[state.rule.when]]`",
+        );
     }
     let alias = tag?;
-    let index = inputs.iter().position(|input| *input == alias).unwrap_or_else(|| {
-        inputs.push(alias);
-        inputs.len() - 1
-    });
+    let index = inputs
+        .iter()
+        .position(|input| *input == alias)
+        .unwrap_or_else(|| {
+            inputs.push(alias);
+            inputs.len() - 1
+        });
     Some((index, condition?))
 }

@@ -100,7 +100,9 @@ pub(super) fn positive(section: &Section<'_>, key: &'static str) -> Option<f64> 
 
 fn required_positive(section: &Section<'_>, key: &'static str, example: &str) -> Option<f64> {
     if !section.has(key) {
-        section.fault(format!("`{key}` is missing (a number greater than 0, like {example})"));
+        section.fault(format!(
+            "`{key}` is missing (a number greater than 0, like {example})"
+        ));
     }
     positive(section, key)
 }
@@ -114,7 +116,9 @@ fn read_deadband(section: &Section<'_>, period: Duration) -> Option<Deadband> {
     let percent = positive(&table, "percent");
     let every = table.duration("report_every", Duration::from_secs(1)..=HOUR);
     if !table.has("absolute") && !table.has("percent") {
-        table.fault("`deadband` needs `absolute` (in the tag's unit), `percent` (of the last value sent) or both");
+        table.fault(
+            "`deadband` needs `absolute` (in the tag's unit), `percent` (of the last value sent) or both",
+        );
     }
     let every = every.unwrap_or(Duration::from_mins(1));
     if every < period {
@@ -151,7 +155,9 @@ fn read_counter(section: &Section<'_>) -> Option<DeclaredCounter> {
         table.fault("`counter` needs `total` or `rate`: the name of the tag that follows from it");
     }
     if max.is_some_and(|max| max / step > COUNTER_MAX) {
-        table.fault("`counter.max` is more than 2^53 - 1 steps: beyond that no reading tells one step from the next");
+        table.fault(
+            "`counter.max` is more than 2^53 - 1 steps: beyond that no reading tells one step from the next",
+        );
     }
     let span = table.span();
     table.finish();

@@ -16,7 +16,9 @@ fn faults(tags: &[&str], rest: &str) -> Vec<Fault> {
 fn says(tags: &[&str], rest: &str, wanted: &str) {
     let found = faults(tags, rest);
     assert!(
-        found.iter().any(|fault| fault.message.contains(wanted) && fault.line > 0),
+        found
+            .iter()
+            .any(|fault| fault.message.contains(wanted) && fault.line > 0),
         "{wanted:?} not in {found:#?}"
     );
 }
@@ -24,20 +26,38 @@ fn says(tags: &[&str], rest: &str, wanted: &str) {
 #[test]
 fn mistakes_in_a_tags_signal_are_named() {
     for (keys, wanted) in [
-        ("unit = \"degC\"\nraw_unit = \"kPa\"", "`kPa` is a pressure and `degC` a temperature"),
+        (
+            "unit = \"degC\"\nraw_unit = \"kPa\"",
+            "`kPa` is a pressure and `degC` a temperature",
+        ),
         ("unit = \"degC\"\nraw_unit = \"degR\"", "unit `degR` is not known"),
         ("deadband = { }", "`deadband` needs `absolute`"),
         ("deadband = { absolute = 0.0 }", "must be greater than 0"),
-        ("deadband = { absolute = 1.0, report_evry = \"1s\" }", "did you mean `report_every`?"),
+        (
+            "deadband = { absolute = 1.0, report_evry = \"1s\" }",
+            "did you mean `report_every`?",
+        ),
         ("counter = { max = 65535 }", "`counter` needs `total` or `rate`"),
         ("counter = { total = \"N\" }", "`max` is missing"),
         ("counter = { max = 1e16, total = \"N\" }", "more than 2^53"),
         ("counter = { max = 9, total = \"T0\" }", "tag `T0` is named twice"),
-        ("counter = { max = 9, total = \"N\", reset = \"guess\" }", "expected one of detect, rollover, reset"),
-        ("stuck = { floor = 0.1, reference = \"T9\" }", "no tag is named `T9`"),
-        ("stuck = { floor = 0.1, reference = \"T0\" }", "cannot be its own reference"),
+        (
+            "counter = { max = 9, total = \"N\", reset = \"guess\" }",
+            "expected one of detect, rollover, reset",
+        ),
+        (
+            "stuck = { floor = 0.1, reference = \"T9\" }",
+            "no tag is named `T9`",
+        ),
+        (
+            "stuck = { floor = 0.1, reference = \"T0\" }",
+            "cannot be its own reference",
+        ),
         ("stuck = { reference = \"T0\" }", "`floor` is missing"),
-        ("drift = { floor = 0.1 }", "`modbus.group.tag.drift.reference` is missing"),
+        (
+            "drift = { floor = 0.1 }",
+            "`modbus.group.tag.drift.reference` is missing",
+        ),
         ("jump = { max = -1.0 }", "must be greater than 0"),
         ("rate = { }", "`max` is missing"),
     ] {
@@ -58,18 +78,42 @@ fn a_deadband_on_what_a_control_point_is_judged_by_is_refused() {
 #[test]
 fn mistakes_in_derived_tags_are_named() {
     for (rest, wanted) in [
-        ("kind = \"diference\"\ntags = [\"T0\", \"T1\"]", "did you mean `difference`?"),
+        (
+            "kind = \"diference\"\ntags = [\"T0\", \"T1\"]",
+            "did you mean `difference`?",
+        ),
         ("tags = [\"T0\", \"T1\"]", "`derived.kind` is missing"),
-        ("kind = \"difference\"\ntags = [\"T0\"]", "computed from 2 to 2 tags, not 1"),
-        ("kind = \"difference\"\ntags = [\"T0\", \"T7\"]", "no tag is named `T7`"),
+        (
+            "kind = \"difference\"\ntags = [\"T0\"]",
+            "computed from 2 to 2 tags, not 1",
+        ),
+        (
+            "kind = \"difference\"\ntags = [\"T0\", \"T7\"]",
+            "no tag is named `T7`",
+        ),
         ("kind = \"mean\"", "`derived.tags` is missing"),
         ("kind = \"mean\"\ntags = \"T0\"", "must be an array of strings"),
         ("kind = \"lethality\"\ntag = \"T1\"", "the tag is in `degF`"),
-        ("kind = \"lethality\"\ntag = \"T0\"\nz = 0.0", "`z` must be greater than 0"),
-        ("kind = \"mean\"\ntag = \"T0\"\ngate = { tag = \"T1\" }", "mean something only for"),
-        ("kind = \"cooling\"\ntag = \"T0\"\nfrom = 57.0\nto = 21.0", "cooling needs `air`"),
-        ("kind = \"cooling\"\ntag = \"T0\"\nfrom = 21.0\nto = 57.0\nair = 1.0", "must be less than `from`"),
-        ("kind = \"cooling\"\ntag = \"T0\"\nfrom = 57.0\nto = 5.0\nair = 6.0", "never cools product to 5"),
+        (
+            "kind = \"lethality\"\ntag = \"T0\"\nz = 0.0",
+            "`z` must be greater than 0",
+        ),
+        (
+            "kind = \"mean\"\ntag = \"T0\"\ngate = { tag = \"T1\" }",
+            "mean something only for",
+        ),
+        (
+            "kind = \"cooling\"\ntag = \"T0\"\nfrom = 57.0\nto = 21.0",
+            "cooling needs `air`",
+        ),
+        (
+            "kind = \"cooling\"\ntag = \"T0\"\nfrom = 21.0\nto = 57.0\nair = 1.0",
+            "must be less than `from`",
+        ),
+        (
+            "kind = \"cooling\"\ntag = \"T0\"\nfrom = 57.0\nto = 5.0\nair = 6.0",
+            "never cools product to 5",
+        ),
     ] {
         let tags = ["unit = \"degC\"", "unit = \"degF\""];
         says(&tags, &format!("[[derived]]\nname = \"D\"\n{rest}\n"), wanted);
@@ -78,7 +122,11 @@ fn mistakes_in_derived_tags_are_named() {
 
 #[test]
 fn mistakes_in_states_are_named() {
-    says(&[""], "[[state]]\nname = \"S\"\n", "needs at least one `[[state.rule]]`");
+    says(
+        &[""],
+        "[[state]]\nname = \"S\"\n",
+        "needs at least one `[[state.rule]]`",
+    );
     let rule = "[[state]]\nname = \"S\"\n[[state.rule]]\nname = \"run\"\n";
     says(&[""], rule, "needs at least one `[[state.rule.when]]`");
     let when = format!("{rule}[[state.rule.when]]\ntag = \"T0\"\nabove = 1.0\nbelow = 2.0\n");
@@ -96,7 +144,14 @@ fn what_follows_from_a_tag_has_its_line_and_period() {
         .dictionary
         .tags
         .iter()
-        .map(|tag| (tag.name.as_str(), tag.unit.as_str(), tag.line.as_deref(), tag.period_ms))
+        .map(|tag| {
+            (
+                tag.name.as_str(),
+                tag.unit.as_str(),
+                tag.line.as_deref(),
+                tag.period_ms,
+            )
+        })
         .collect();
     assert_eq!(
         tags,
@@ -113,7 +168,9 @@ fn what_follows_from_a_tag_has_its_line_and_period() {
 fn the_commented_examples_of_the_reference_are_right() {
     let reference = crate::config::REFERENCE;
     let (head, tail) = reference.split_once("# What every tag may say").unwrap();
-    let keys = ["raw_unit", "deadband", "counter", "rate", "jump", "stuck", "drift"];
+    let keys = [
+        "raw_unit", "deadband", "counter", "rate", "jump", "stuck", "drift",
+    ];
     let lines = tail.lines().filter_map(|line| line.strip_prefix("# "));
     let of_tags: String = lines
         .filter(|line| keys.iter().any(|key| line.starts_with(&format!("{key} = "))))

@@ -86,7 +86,13 @@ impl Fit {
             self.first_us = at_us;
         } else {
             let fade = (-((at_us - self.last_us).max(0) as f64) / MEMORY_US).exp();
-            for sum in [&mut self.weight, &mut self.x, &mut self.y, &mut self.xx, &mut self.xy] {
+            for sum in [
+                &mut self.weight,
+                &mut self.x,
+                &mut self.y,
+                &mut self.xx,
+                &mut self.xy,
+            ] {
                 *sum *= fade;
             }
         }
@@ -290,7 +296,10 @@ mod tests {
     fn a_chiller_in_order_is_not_accused() {
         for seed in 0..20 {
             let told = load(0.0125, 0.2, seed);
-            assert!(told.iter().all(|(_, predicted)| *predicted < 120.0), "seed {seed}");
+            assert!(
+                told.iter().all(|(_, predicted)| *predicted < 120.0),
+                "seed {seed}"
+            );
         }
     }
 
@@ -322,7 +331,10 @@ mod tests {
             told: Told::Elapsed,
             ..FIRST
         };
-        assert!(matches!(cooling.told(&elapsed), Some(Ok((_, Quality::UNCERTAIN)))));
+        assert!(matches!(
+            cooling.told(&elapsed),
+            Some(Ok((_, Quality::UNCERTAIN)))
+        ));
         cooling.take(&FIRST, (700 * SECOND, 62.0), AIR, 60 * SECOND);
         assert_eq!(cooling.told(&elapsed), None);
         cooling.take(&FIRST, (710 * SECOND, 57.0), AIR, 60 * SECOND);

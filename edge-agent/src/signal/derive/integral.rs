@@ -182,8 +182,7 @@ mod tests {
 
     /// 60 to 80 °C at 2 °C a minute, sampled every so many seconds.
     fn ramp(every_s: i64) -> f64 {
-        let samples =
-            (0..=600 / every_s).map(|n| (n * every_s * SECOND, 60.0 + (n * every_s) as f64 / 30.0));
+        let samples = (0..=600 / every_s).map(|n| (n * every_s * SECOND, 60.0 + (n * every_s) as f64 / 30.0));
         integrate(&RAMP, samples).total()
     }
 
@@ -202,8 +201,8 @@ mod tests {
 
     #[test]
     fn e5_a_straight_ramp_is_exact_at_any_sampling() {
-        let exact = 7.5 / (2.0 * std::f64::consts::LN_10)
-            * (10f64.powf(10.0 / 7.5) - 10f64.powf(-10.0 / 7.5));
+        let exact =
+            7.5 / (2.0 * std::f64::consts::LN_10) * (10f64.powf(10.0 / 7.5) - 10f64.powf(-10.0 / 7.5));
         assert!((exact - 35.0116).abs() < 5e-5, "{exact}");
         for every_s in [1, 10, 60, 600] {
             let error = (ramp(every_s) - exact).abs();
@@ -236,7 +235,10 @@ mod tests {
     fn a_gap_counts_nothing_and_leaves_a_lower_bound() {
         let mut integral = Integral::default();
         let mut take = |second: i64| integral.take(&F0, (second * SECOND, 121.11), true, 5 * SECOND);
-        assert_eq!((take(0), take(5), take(11)), (Taken::Used, Taken::Used, Taken::AfterGap));
+        assert_eq!(
+            (take(0), take(5), take(11)),
+            (Taken::Used, Taken::Used, Taken::AfterGap)
+        );
         assert_eq!(take(11), Taken::Late);
         assert!((integral.total() - 5.0 / 60.0).abs() < 1e-12);
         assert!(integral.is_broken() && !integral.is_sound());
@@ -251,7 +253,11 @@ mod tests {
             let is_open = !(100..500).contains(&second);
             integral.take(&F0, (second * SECOND, 121.11), is_open, 5 * SECOND);
         }
-        assert!((integral.total() - 198.0 / 60.0).abs() < 1e-9, "{}", integral.total());
+        assert!(
+            (integral.total() - 198.0 / 60.0).abs() < 1e-9,
+            "{}",
+            integral.total()
+        );
         assert!(integral.is_sound());
     }
 

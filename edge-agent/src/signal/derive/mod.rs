@@ -4,6 +4,7 @@
 
 mod cooling;
 mod integral;
+mod plan;
 mod state;
 
 use std::collections::VecDeque;
@@ -12,14 +13,15 @@ use protocol::{Micros, Quality, Reading, reading::Alias};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::{
-    cooling::{Stretch, Told},
-    integral::Integrand,
-    state::{Condition, Rule},
-};
 use self::{
     cooling::Cooling,
     integral::{Integral, Taken},
+};
+pub use self::{
+    cooling::{Stretch, Told},
+    integral::Integrand,
+    plan::{DerivedPlan, Kind, Reset},
+    state::{Condition, Rule},
 };
 use super::alarm::{Alarms, Subject};
 
@@ -27,69 +29,6 @@ use super::alarm::{Alarms, Subject};
 const VALUES_MAX: usize = 4_096;
 /// A source time this far ahead of the receive time was of a clock that was wrong.
 const AHEAD_US_MAX: Micros = 10_000_000;
-
-/// One derived tag.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DerivedPlan {
-    /// Its own alias.
-    pub alias: Alias,
-    /// Its name.
-    pub name: String,
-    /// Code of its line.
-    pub line: Option<String>,
-    /// How it is computed.
-    pub kind: Kind,
-    /// What from; the first is the lead.
-    pub inputs: Vec<Alias>,
-    /// An input older than this is not known; a longer pause breaks an integral, microseconds.
-    pub gap_us_max: Micros,
-    /// Integrals grow and cooling is timed only while this tag has this value.
-    pub gate: Option<(Alias, f64)>,
-    /// What begins a new batch.
-    pub reset: Option<Reset>,
-}
-
-/// Begins an integral or a cooling load anew.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reset {
-    /// The tag that tells.
-    pub tag: Alias,
-    /// When it comes to have this value; at any change without one.
-    pub value: Option<f64>,
-}
-
-/// How a derived tag is computed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Kind {
-    /// The first less the second.
-    Difference,
-    /// The least.
-    Min,
-    /// The greatest.
-    Max,
-    /// All together.
-    Sum,
-    /// All together by their number.
-    Mean,
-    /// Change of the first over `window_us`, per `per_us`.
-    Rate {
-        /// Over how long, microseconds.
-        window_us: Micros,
-        /// The time in the result's unit, microseconds.
-        per_us: Micros,
-    },
-    /// Lethality, pasteurisation units, totals.
-    Integral(Integrand),
-    /// A stretch of cooling. The air's temperature is the second input, or `air`.
-    Cooling {
-        /// What is timed.
-        stretch: Stretch,
-        /// The air's temperature where no tag has it.
-        air: Option<f64>,
-    },
-    /// A state of the equipment, by rules over the inputs.
-    State(Vec<Rule>),
-}
 
 /// What a derived tag remembers beside the last readings.
 #[derive(Clone, Debug)]
@@ -191,7 +130,9 @@ impl Derived {
         };
         let before = self.reset_before.replace(value);
         let changed = before.is_some_and(|before| before.to_bits() != value.to_bits());
-        let is_wanted = reset.value.is_none_or(|wanted| (value - wanted).abs() < f64::EPSILON);
+        let is_wanted = reset
+            .value
+            .is_none_or(|wanted| (value - wanted).abs() < f64::EPSILON);
         if !(changed && is_wanted) {
             return;
         }
@@ -303,7 +244,10 @@ impl Derived {
             _ => {}
         }
         while window.len() >= VALUES_MAX
-            || window.len() > 1 && window.get(1).is_some_and(|(second_us, _)| at_us - second_us >= *window_us)
+            || window.len() > 1
+                && window
+                    .get(1)
+                    .is_some_and(|(second_us, _)| at_us - second_us >= *window_us)
         {
             window.pop_front();
         }
@@ -328,12 +272,7 @@ impl Derived {
         else {
             return Reading::bad(alias, at_us, Quality::BAD_CONFIGURATION);
         };
-        let taken = integral.take(
-            integrand,
-            (at_us, values[0]),
-            self.is_open,
-            self.plan.gap_us_max,
-        );
+        let taken = integral.take(integrand, (at_us, values[0]), self.is_open, self.plan.gap_us_max);
         if taken == Taken::Late {
             return Reading::bad(alias, at_us, Quality::BAD_TIMEOUT);
         }
@@ -349,7 +288,11 @@ impl Derived {
             is_broken,
             message,
         );
-        let quality = if is_sound { Quality::GOOD } else { Quality::UNCERTAIN };
+        let quality = if is_sound {
+            Quality::GOOD
+        } else {
+            Quality::UNCERTAIN
+        };
         Reading::new(alias, at_us, total, quality)
     }
 

@@ -1,5 +1,7 @@
 //! Are derived tags computed from what was true at their time, and bad where that is not known?
 
+use std::collections::HashMap;
+
 use protocol::event::Event;
 
 use super::super::{
@@ -19,8 +21,14 @@ fn told(signals: &mut Signals, second: i64, values: &[f64], tag: Alias) -> Readi
 fn two_tags_of_one_poll_are_compared_whichever_comes_first() {
     let derived = "[[derived]]\nname = \"D\"\nkind = \"difference\"\ntags = [\"T1\", \"T0\"]\n";
     let (mut signals, names) = signals(&["", ""], derived);
-    assert_eq!(told(&mut signals, 0, &[73.0, 73.5], names["D"]).value(), Some(0.5));
-    assert_eq!(told(&mut signals, 1, &[72.0, 73.5], names["D"]).value(), Some(1.5));
+    assert_eq!(
+        told(&mut signals, 0, &[73.0, 73.5], names["D"]).value(),
+        Some(0.5)
+    );
+    assert_eq!(
+        told(&mut signals, 1, &[72.0, 73.5], names["D"]).value(),
+        Some(1.5)
+    );
 }
 
 #[test]
@@ -37,7 +45,8 @@ fn least_greatest_sum_and_mean() {
 
 #[test]
 fn a_bad_or_stale_input_is_never_held() {
-    let derived = "[[derived]]\nname = \"D\"\nkind = \"difference\"\ntags = [\"T0\", \"T1\"]\ngap_max = \"3s\"\n";
+    let derived =
+        "[[derived]]\nname = \"D\"\nkind = \"difference\"\ntags = [\"T0\", \"T1\"]\ngap_max = \"3s\"\n";
     let (mut signals, names) = signals(&["", ""], derived);
     poll(&mut signals, 0, &[5.0, 3.0]);
     let mut readings = vec![
@@ -48,7 +57,10 @@ fn a_bad_or_stale_input_is_never_held() {
     assert_eq!(readings[2].quality, Quality::BAD_COMMUNICATION);
     poll(&mut signals, 2, &[5.0, 3.0]);
     assert!(told(&mut signals, 5, &[5.0], names["D"]).quality.is_good());
-    assert_eq!(told(&mut signals, 6, &[5.0], names["D"]).quality, Quality::BAD_TIMEOUT);
+    assert_eq!(
+        told(&mut signals, 6, &[5.0], names["D"]).quality,
+        Quality::BAD_TIMEOUT
+    );
 }
 
 #[test]
@@ -58,7 +70,10 @@ fn doubt_is_handed_on() {
     let doubtful = Reading::new(Alias(1), 0, 3.0, Quality::UNCERTAIN_LAST_USABLE);
     let mut readings = vec![good(0, 0, 5.0), doubtful];
     signals.derive(&mut readings, 0);
-    assert_eq!((readings[2].value, readings[2].quality), (2.0, Quality::UNCERTAIN));
+    assert_eq!(
+        (readings[2].value, readings[2].quality),
+        (2.0, Quality::UNCERTAIN)
+    );
 }
 
 #[test]
@@ -101,20 +116,27 @@ fn lethality_counts_per_batch_and_a_gap_makes_it_a_lower_bound_with_an_alarm() {
         poll(&mut signals, second, &[121.11, 1.0]);
     }
     let (readings, events) = poll(&mut signals, 190, &[121.11, 1.0]);
-    let f0 = readings.iter().find(|reading| reading.tag == names["F0"]).unwrap();
+    let f0 = readings
+        .iter()
+        .find(|reading| reading.tag == names["F0"])
+        .unwrap();
     assert!((f0.value - 3.0).abs() < 1e-9);
     assert_eq!(f0.quality, Quality::UNCERTAIN);
     assert!(matches!(&events[..], [Event::Alarm(alarm)] if alarm.code == "derived.gap" && alarm.active));
     // The next batch begins at nothing and is sound.
     let (readings, events) = poll(&mut signals, 191, &[121.11, 2.0]);
-    let f0 = readings.iter().find(|reading| reading.tag == names["F0"]).unwrap();
+    let f0 = readings
+        .iter()
+        .find(|reading| reading.tag == names["F0"])
+        .unwrap();
     assert_eq!((f0.value, f0.quality), (0.0, Quality::GOOD));
     assert!(matches!(&events[..], [Event::Alarm(alarm)] if !alarm.active));
 }
 
 #[test]
 fn a_batch_that_changed_while_nothing_ran_begins_anew() {
-    let derived = "[[derived]]\nname = \"F0\"\nkind = \"lethality\"\ntag = \"T0\"\nreset = { tag = \"T1\" }\n";
+    let derived =
+        "[[derived]]\nname = \"F0\"\nkind = \"lethality\"\ntag = \"T0\"\nreset = { tag = \"T1\" }\n";
     let keys = ["unit = \"degC\"", ""];
     let (mut before, names) = signals(&keys, derived);
     for second in 0..=60 {
@@ -144,7 +166,8 @@ fn a_gate_that_is_not_known_credits_nothing() {
 
 #[test]
 fn the_rate_of_a_ramp_is_its_slope() {
-    let derived = "[[derived]]\nname = \"R\"\nkind = \"rate\"\nper = \"min\"\nwindow = \"10s\"\ntag = \"T0\"\n";
+    let derived =
+        "[[derived]]\nname = \"R\"\nkind = \"rate\"\nper = \"min\"\nwindow = \"10s\"\ntag = \"T0\"\n";
     let (mut signals, names) = signals(&[""], derived);
     assert!(told(&mut signals, 0, &[0.0], names["R"]).quality.is_bad());
     for second in 1..30 {
@@ -158,9 +181,18 @@ fn the_state_of_equipment_is_a_tag() {
     let state = "[[state]]\nname = \"HTST\"\n[[state.rule]]\nname = \"cip\"\n[[state.rule.when]]\ntag = \"T0\"\n\
         above = 38.0\n[[state.rule]]\nname = \"running\"\n[[state.rule.when]]\ntag = \"T1\"\nabove = 500.0\n";
     let (mut signals, names) = signals(&["", ""], state);
-    assert_eq!(told(&mut signals, 0, &[2.0, 9_000.0], names["HTST"]).value(), Some(2.0));
-    assert_eq!(told(&mut signals, 1, &[45.0, 9_000.0], names["HTST"]).value(), Some(1.0));
-    assert_eq!(told(&mut signals, 2, &[2.0, 0.0], names["HTST"]).value(), Some(0.0));
+    assert_eq!(
+        told(&mut signals, 0, &[2.0, 9_000.0], names["HTST"]).value(),
+        Some(2.0)
+    );
+    assert_eq!(
+        told(&mut signals, 1, &[45.0, 9_000.0], names["HTST"]).value(),
+        Some(1.0)
+    );
+    assert_eq!(
+        told(&mut signals, 2, &[2.0, 0.0], names["HTST"]).value(),
+        Some(0.0)
+    );
 }
 
 #[test]
@@ -194,5 +226,3 @@ fn a_source_whose_clock_was_ahead_is_followed_again_at_once() {
     assert_eq!((total.value(), total.quality), (Some(0.0), Quality::UNCERTAIN));
     assert_eq!(told(&mut signals, 2, &[1.0], names["N"]).value(), Some(1.0));
 }
-
-use std::collections::HashMap;
