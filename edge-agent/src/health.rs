@@ -11,7 +11,7 @@ use std::{
 
 use protocol::{
     Micros, Reading,
-    event::{Alarm, Gap},
+    event::{Alarm, Event, Gap},
     quality::Status,
 };
 use serde::Serialize;
@@ -105,6 +105,20 @@ impl Health {
         self.beats.load(Relaxed)
     }
 
+    /// The source that people are, when anything is entered by hand.
+    pub fn people(&self) -> Option<Arc<SourceHealth>> {
+        self.sources().into_iter().find(|source| source.kind == "manual")
+    }
+
+    /// Counts what people should have entered and did not.
+    pub fn count_manual_not_read(&self, events: &[Event]) {
+        for event in events {
+            if let (Event::NotRead(record), Some(people)) = (event, self.people()) {
+                people.count_not_read(u64::from(record.due) * record.tags.len() as u64);
+            }
+        }
+    }
+
     /// Replaces the states of the control points.
     pub fn set_points(&self, points: Vec<PointStatus>) {
         *locked(&self.points) = points;
@@ -179,7 +193,7 @@ pub enum SourceState {
 /// Counters and state of one source.
 #[derive(Debug)]
 pub struct SourceHealth {
-    /// `modbus`, `opcua` or `camera`.
+    /// `modbus`, `opcua`, `camera` or `manual`.
     pub kind: &'static str,
     /// The source's name.
     pub name: String,
@@ -194,7 +208,7 @@ pub struct SourceHealth {
 /// What a source's counters were at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceSnapshot {
-    /// `modbus`, `opcua` or `camera`.
+    /// `modbus`, `opcua`, `camera` or `manual`.
     pub kind: &'static str,
     /// The source's name.
     pub name: String,

@@ -331,6 +331,7 @@ impl Pipeline {
 
     fn tick(&mut self, now_us: Micros) {
         let events = self.signals.tick(now_us);
+        self.health.count_manual_not_read(&events);
         self.note(events);
         let events = self.engine.tick(now_us);
         self.react();

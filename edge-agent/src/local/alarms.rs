@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     Local, Refusal,
     badge::{Denied, Role},
-    form::{Fields, FormError, line},
+    form::{Fields, line},
     html::{answer, escape, page, put, time},
     manual::{signature, signer},
 };
@@ -98,15 +98,8 @@ pub(super) async fn act(
 async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(), Refusal> {
     let now_us = clock::now_us();
     let forms = &local.shared.forms;
-    let id = match forms.check(headers, fields, now_us) {
-        Ok(id) => id,
-        Err(FormError::Used) => return Ok(()),
-        Err(error @ FormError::Invalid) => {
-            return Err(Refusal {
-                status: StatusCode::FORBIDDEN,
-                message: format!("Not recorded: {error}."),
-            });
-        }
+    let Some(id) = local.form(headers, fields, now_us)? else {
+        return Ok(());
     };
     let wanted = fields.get("alarm").and_then(|text| Uuid::try_parse(text).ok());
     let alarm = newest(local).into_iter().find(|alarm| Some(alarm.id) == wanted);

@@ -12,8 +12,9 @@ use crate::signal::ManualPlan;
 
 /// Most characters of a note.
 const NOTE_CHARS_MAX: usize = 500;
-/// A value can be entered this long after it was measured, minutes.
-const MEASURED_AGO_MIN_MAX: i64 = 24 * 60;
+/// A value can be entered this long after it was measured, minutes. Control points are judged when it is entered, and
+/// what they know of the product must not be much older than it seems.
+const MEASURED_AGO_MIN_MAX: i64 = 15;
 
 /// A value as it was entered, before anybody signed it.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,7 +160,7 @@ mod tests {
             let refused = read(&plan(), &fields(&[("value", value)]), NOW_US).unwrap_err();
             assert!(refused.contains(wanted), "{value}: {refused}");
         }
-        for ago in ["-1", "1441", "soon", "99999999999999999999"] {
+        for ago in ["-1", "16", "soon", "99999999999999999999"] {
             assert!(read(&plan(), &fields(&[("value", "3"), ("ago", ago)]), NOW_US).is_err());
         }
         let note = "x".repeat(501);

@@ -12,7 +12,7 @@ use super::{
     Book, Local, Refusal,
     badge::{Badge, Pin, Role},
     entry,
-    form::{Fields, FormError, line},
+    form::{Fields, line},
     html::{answer, escape, page, put, time},
 };
 use crate::{clock, source::Acquired};
@@ -41,16 +41,8 @@ pub(super) async fn enter(
 async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(), Refusal> {
     let now_us = clock::now_us();
     let forms = &local.shared.forms;
-    let id = match forms.check(headers, fields, now_us) {
-        Ok(id) => id,
-        // Sent twice: recorded once, and that is what the person is told.
-        Err(FormError::Used) => return Ok(()),
-        Err(error @ FormError::Invalid) => {
-            return Err(Refusal {
-                status: StatusCode::FORBIDDEN,
-                message: format!("Not recorded: {error}."),
-            });
-        }
+    let Some(id) = local.form(headers, fields, now_us)? else {
+        return Ok(());
     };
     let book = local.book();
     let wanted = fields.get("tag").map_or("", String::as_str);
@@ -68,11 +60,6 @@ async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(
         signed.value,
         Quality::GOOD,
     )];
-    let source = local
-        .health()
-        .sources()
-        .into_iter()
-        .find(|source| source.kind == "manual");
     let messages = vec![
         Acquired::Record(Box::new(Event::ManualEntry(signed.clone()))),
         Acquired::Readings {
@@ -84,8 +71,8 @@ async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(
         forms.give_back(id);
         return Err(refusal);
     }
-    if let Some(source) = source {
-        source.count(&readings, now_us);
+    if let Some(people) = local.health().people() {
+        people.count(&readings, now_us);
     }
     tracing::info!(tag = %signed.tag, badge = %signed.badge, id = %signed.id, "value entered by hand");
     local.remember(signed);

@@ -23,18 +23,19 @@ use std::{
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use protocol::event::ManualEntry;
+use protocol::{Micros, event::ManualEntry};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use self::status::{Status, status};
 use self::{
     badge::Badges,
-    form::{FORM_BYTES_MAX, Forms},
+    form::{FORM_BYTES_MAX, Fields, FormError, Forms},
 };
 use crate::{health::Health, signal::ManualPlan, source::Acquired};
 
@@ -93,6 +94,18 @@ impl Local {
 
     fn health(&self) -> &Health {
         &self.shared.health
+    }
+
+    /// The identity of a form that counts; none when it was recorded already, and that is what the person is told.
+    fn form(&self, headers: &HeaderMap, fields: &Fields, now_us: Micros) -> Result<Option<Uuid>, Refusal> {
+        match self.shared.forms.check(headers, fields, now_us) {
+            Ok(id) => Ok(Some(id)),
+            Err(FormError::Used) => Ok(None),
+            Err(error @ FormError::Invalid) => Err(Refusal {
+                status: StatusCode::FORBIDDEN,
+                message: format!("Not recorded: {error}."),
+            }),
+        }
     }
 
     /// Hands over messages that belong together: all of them or, when the pipeline takes nothing, none.

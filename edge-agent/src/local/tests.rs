@@ -1,19 +1,14 @@
 //! Do the forms record what a person signed, once, and nothing else?
 
-use axum::{
-    extract::Form,
-    http::{HeaderMap, header},
-};
+use axum::extract::Form;
 use protocol::{
     alarm::{AlarmAction, AlarmVerb},
     event::Event,
     reading::Alias,
 };
-use uuid::Uuid;
 
 use super::{
     badge::{Role, tests::badge},
-    form::Fields,
     *,
 };
 use crate::{health::SourceHealth, pipeline};

@@ -138,6 +138,11 @@ impl Counter {
         }
     }
 
+    /// What the first reading says: nothing was counted yet.
+    pub(super) fn first(&self, scale: &Scale) -> Counted {
+        self.said(scale, None, Quality::GOOD, Happening::Counted)
+    }
+
     /// The total so far.
     pub(super) fn total(&self, scale: &Scale) -> f64 {
         self.steps as f64 * scale.step

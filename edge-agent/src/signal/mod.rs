@@ -13,7 +13,7 @@ pub mod mask;
 mod watch;
 mod watched;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use protocol::{
     Micros, Reading,
@@ -30,7 +30,7 @@ use self::{
     watched::Watched,
 };
 pub use self::{
-    derive::{Condition, Integrand, Reset, Rule, Stretch, Told},
+    derive::{Condition, DerivedPlan, Integrand, Kind, Reset, Rule, Stretch, Told},
     manual::ManualPlan,
 };
 
@@ -41,12 +41,34 @@ pub const STATE_PREFIX: &str = "signal/";
 #[derive(Debug)]
 pub struct Signals {
     new_id: fn() -> Uuid,
-    tags: HashMap<Alias, Uses>,
+    tags: Table,
     watched: Vec<Watched>,
     derived: Vec<Derived>,
     manual: Vec<Check>,
     suppressed: u64,
     computed: u64,
+}
+
+/// What readings are used for, by alias; aliases are dense.
+#[derive(Debug, Default)]
+struct Table(Vec<Option<Box<Uses>>>);
+
+impl Table {
+    fn get(&self, alias: Alias) -> Option<&Uses> {
+        self.0.get(alias.0 as usize)?.as_deref()
+    }
+
+    fn of(&mut self, alias: Alias) -> &mut Uses {
+        let index = alias.0 as usize;
+        if self.0.len() <= index {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index].get_or_insert_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What a reading of one tag is used for, by index.
@@ -68,10 +90,10 @@ impl Default for Signals {
 impl Signals {
     /// Signals that have seen nothing.
     pub fn new(plan: &Plan, new_id: fn() -> Uuid) -> Self {
-        let mut tags: HashMap<Alias, Uses> = HashMap::new();
+        let mut tags = Table::default();
         let watched: Vec<Watched> = plan.tags.iter().cloned().map(Watched::new).collect();
         for (index, tag) in plan.tags.iter().enumerate() {
-            tags.entry(tag.alias).or_default().watched = Some(index);
+            tags.of(tag.alias).watched = Some(index);
             let still = match tag.still {
                 Some(Stillness::Beside { reference, .. }) => Some(reference),
                 _ => None,
@@ -79,21 +101,21 @@ impl Signals {
             let drift = tag.drift.map(|(reference, _)| reference);
             let references: BTreeSet<Alias> = still.into_iter().chain(drift).collect();
             for reference in references {
-                tags.entry(reference).or_default().is_reference_of.push(index);
+                tags.of(reference).is_reference_of.push(index);
             }
         }
         let derived: Vec<Derived> = plan.derived.iter().cloned().map(Derived::new).collect();
         for (index, tag) in derived.iter().enumerate() {
             let wanted: BTreeSet<Alias> = tag.wants().collect();
             for alias in wanted {
-                tags.entry(alias).or_default().derived.push(index);
+                tags.of(alias).derived.push(index);
             }
         }
         let manual: Vec<Check> = plan.manual.iter().cloned().map(Check::new).collect();
         for (index, check) in manual.iter().enumerate() {
             let gate = check.plan().gate.map(|(tag, _)| tag);
             for alias in [Some(check.plan().alias), gate].into_iter().flatten() {
-                tags.entry(alias).or_default().manual.push(index);
+                tags.of(alias).manual.push(index);
             }
         }
         Self {
@@ -105,6 +127,21 @@ impl Signals {
             suppressed: 0,
             computed: 0,
         }
+    }
+
+    /// Puts another configuration in force. What outlives a restart is kept for tags that keep their names. Returns what
+    /// was held back: it must travel under the dictionary that was in force.
+    pub fn reconfigure(&mut self, plan: &Plan) -> Vec<Reading> {
+        let (held, states) = (self.drain(), self.snapshot());
+        let mut next = Self::new(plan, self.new_id);
+        for (key, state) in states {
+            if let Err(reason) = next.restore(&key, &state) {
+                tracing::info!(%reason, "state given up");
+            }
+        }
+        (next.suppressed, next.computed) = (self.suppressed, self.computed);
+        *self = next;
+        held
     }
 
     /// Makes of readings that arrived together what they mean: converted to their tags' units, doubted where the sensor
@@ -148,7 +185,7 @@ impl Signals {
         }
         self.computed += (readings.len() - given) as u64;
         for reading in readings.iter() {
-            let checks = self.tags.get(&reading.tag).map_or(&[][..], |uses| &uses.manual);
+            let checks = self.tags.get(reading.tag).map_or(&[][..], |uses| &uses.manual);
             for index in checks {
                 self.manual[*index].observe(reading, &mut alarms);
             }
@@ -171,7 +208,7 @@ impl Signals {
     }
 
     fn uses(&self, alias: Alias) -> Option<&Uses> {
-        self.tags.get(&alias)
+        self.tags.get(alias)
     }
 
     fn convert(&self, reading: &mut Reading) {
@@ -181,7 +218,7 @@ impl Signals {
     }
 
     fn refer(&mut self, reading: &Reading, received_us: Micros) {
-        if let Some(uses) = self.tags.get(&reading.tag) {
+        if let Some(uses) = self.tags.get(reading.tag) {
             for index in &uses.is_reference_of {
                 self.watched[*index].reference(reading, received_us);
             }
@@ -210,7 +247,7 @@ impl Signals {
 
     /// Hands a reading to the derived tags that want it.
     fn put(&mut self, reading: &Reading, due: &mut BTreeSet<usize>) {
-        if let Some(uses) = self.tags.get(&reading.tag) {
+        if let Some(uses) = self.tags.get(reading.tag) {
             for index in &uses.derived {
                 if self.derived[*index].put(*reading) {
                     due.insert(*index);
@@ -223,7 +260,7 @@ impl Signals {
     /// a change is put in before it.
     pub fn report(&mut self, readings: &mut Vec<Reading>) {
         let is_concerned = |reading: &Reading| {
-            let index = self.tags.get(&reading.tag).and_then(|uses| uses.watched);
+            let index = self.tags.get(reading.tag).and_then(|uses| uses.watched);
             index.is_some_and(|index| self.watched[index].plan().deadband.is_some())
         };
         if self.tags.is_empty() || !readings.iter().any(is_concerned) {
@@ -231,7 +268,7 @@ impl Signals {
         }
         let mut travelling = Vec::with_capacity(readings.len());
         for reading in readings.drain(..) {
-            let index = self.tags.get(&reading.tag).and_then(|uses| uses.watched);
+            let index = self.tags.get(reading.tag).and_then(|uses| uses.watched);
             let Some(exception) = index.and_then(|index| self.watched[index].exception()) else {
                 travelling.push(reading);
                 continue;
@@ -264,8 +301,14 @@ impl Signals {
     pub fn not_read(&self, record: &mut NotRead) {
         let mut index = 0;
         while let Some(alias) = record.tags.get(index).copied() {
-            let derived = self.uses(alias).map_or(&[][..], |uses| &uses.derived);
-            for derived in derived {
+            let uses = self.uses(alias);
+            let counter = uses.and_then(|uses| self.watched[uses.watched?].plan().counter);
+            let follow = counter.map(|counter| [counter.total, counter.rate.map(|(alias, _)| alias)]);
+            for alias in follow.into_iter().flatten().flatten() {
+                let is_named = record.tags.contains(&alias);
+                record.tags.extend((!is_named).then_some(alias));
+            }
+            for derived in uses.map_or(&[][..], |uses| &uses.derived) {
                 let plan = self.derived[*derived].plan();
                 let is_due = plan.inputs.first() == Some(&alias) && !record.tags.contains(&plan.alias);
                 record.tags.extend(is_due.then_some(plan.alias));

@@ -1,5 +1,7 @@
 //! Do signals keep what they were given: nothing held, nothing turned into a number that it is not?
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use protocol::{Quality, frame::Frame};
 
@@ -227,6 +229,37 @@ fn a_derived_tag_that_was_due_is_in_the_record_of_what_was_not_read() {
     };
     signals.not_read(&mut record);
     assert_eq!(record.tags, [Alias(1), Alias(0), names["D"], names["E"]]);
+}
+
+#[test]
+fn a_counters_total_is_in_the_record_of_what_was_not_read() {
+    let keys = "counter = { max = 9, total = \"N\", rate = \"R\" }";
+    let (signals, names) = signals(&[keys], "");
+    let mut record = NotRead {
+        tags: vec![Alias(0)],
+        from_us: 0,
+        to_us: 0,
+        due: 1,
+        reason: "overrun".to_owned(),
+    };
+    signals.not_read(&mut record);
+    assert_eq!(record.tags, [Alias(0), names["N"], names["R"]]);
+}
+
+#[test]
+fn another_configuration_keeps_totals_and_lets_go_of_what_was_held() {
+    let keys = "deadband = { absolute = 5.0 }\ncounter = { max = 65535, total = \"N\" }";
+    let (mut signals, names) = signals(&[keys], "");
+    for (second, value) in [(0, 10.0), (1, 12.0)] {
+        let (mut readings, _) = poll(&mut signals, second, &[value]);
+        signals.report(&mut readings);
+    }
+    let text = HEAD.to_owned()
+        + "[[modbus.group.tag]]\nname = \"T0\"\naddress = 0\ncounter = { max = 65535, total = \"N\" }\n";
+    let held = signals.reconfigure(&config::parse(&text).unwrap().signals);
+    assert_eq!(held, [good(0, 1, 12.0)]);
+    let (readings, _) = poll(&mut signals, 2, &[15.0]);
+    assert_eq!(of(&readings, names["N"]).value(), Some(5.0));
 }
 
 /// Every double there is: by its bits.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     alarm::{Alarms, Subject},
     config::{Stillness, TagPlan},
-    counter::{Counter, Happening},
+    counter::{Counter, Happening, Scale},
     deadband::Exception,
     drift::Drift,
     watch::{JumpWatch, RateWatch, StillWatch},
@@ -242,59 +242,50 @@ impl Watched {
 
     /// Follows the counter; its total and rate are further readings.
     pub(super) fn count(&mut self, reading: &Reading, out: &mut Vec<Reading>, alarms: &mut Alarms<'_>) {
-        let Some(plan) = &self.plan.counter else { return };
-        let at_us = reading.time_us;
-        let mut tell = |alias: Option<Alias>, value: Result<f64, Quality>, quality: Quality| {
-            out.extend(alias.map(|alias| match value {
-                Ok(value) => Reading::new(alias, at_us, value, quality),
-                Err(reason) => Reading::bad(alias, at_us, reason),
-            }));
-        };
-        let rate_alias = plan.rate.map(|(alias, _)| alias);
-        let raw = match reading.value() {
-            Some(raw) if plan.scale.holds(raw) => Ok(raw),
-            Some(_) => Err(Quality::BAD_OUT_OF_RANGE),
-            None => Err(reading.quality),
-        };
-        let before = self.counter.filter(|counter| at_us <= counter.at_us());
-        let raw = match (raw, before) {
-            (Ok(_), Some(counter)) if counter.at_us() == at_us => return,
-            (Ok(_), Some(_)) => Err(Quality::BAD_TIMEOUT),
-            (raw, _) => raw,
-        };
-        let raw = match raw {
-            Ok(raw) => raw,
-            Err(reason) => {
-                tell(plan.total, Err(reason), reason);
-                tell(rate_alias, Err(reason), reason);
-                return;
-            }
-        };
-        let Some(counter) = &mut self.counter else {
-            self.counter = Some(Counter::start(at_us, raw));
-            tell(plan.total, Ok(0.0), Quality::GOOD);
-            tell(rate_alias, Err(Quality::BAD_NOT_CONNECTED), Quality::BAD);
+        let Some(plan) = self.plan.counter else { return };
+        let Some(raw) = self.raw_count(&plan.scale, reading) else {
             return;
         };
-        let counted = counter.take(&plan.scale, at_us, raw);
-        let quality = if reading.quality.is_good() {
-            counted.quality
-        } else {
-            Quality::UNCERTAIN
+        let at_us = reading.time_us;
+        let counted = raw.map(|raw| match &mut self.counter {
+            Some(counter) => counter.take(&plan.scale, at_us, raw),
+            none => none.insert(Counter::start(at_us, raw)).first(&plan.scale),
+        });
+        let mut tell = |alias: Option<Alias>, value: Result<f64, Quality>| {
+            out.extend(alias.map(|alias| match (value, counted) {
+                (Ok(value), Ok(counted)) if reading.quality.is_good() => {
+                    Reading::new(alias, at_us, value, counted.quality)
+                }
+                (Ok(value), _) => Reading::new(alias, at_us, value, Quality::UNCERTAIN),
+                (Err(reason), _) => Reading::bad(alias, at_us, reason),
+            }));
         };
-        tell(plan.total, Ok(counted.total), quality);
-        let per_s = plan.rate.map_or(1.0, |(_, per_us)| per_us as f64 / 1e6);
-        let rate = counted.rate.map(|rate| rate * per_s);
-        tell(rate_alias, rate.ok_or(Quality::BAD_OUT_OF_RANGE), quality);
-        let (what, total) = (counted.what, counted.total);
-        let is_odd = !matches!(what, Happening::Counted | Happening::RolledOver);
-        alarms.set(
-            &mut self.open.counter,
-            "counter.reset",
-            subject(&self.plan),
-            is_odd,
-            || describe(what, raw, total),
-        );
+        tell(plan.total, counted.map(|counted| counted.total));
+        if let Some((alias, per_us)) = plan.rate {
+            let per_s = per_us as f64 / 1e6;
+            let rate = counted.and_then(|counted| counted.rate.ok_or(Quality::BAD));
+            tell(Some(alias), rate.map(|rate| rate * per_s));
+        }
+        if let (Ok(counted), Ok(raw)) = (counted, raw) {
+            let is_odd = !matches!(counted.what, Happening::Counted | Happening::RolledOver);
+            let message = || describe(counted.what, raw, counted.total);
+            let subject = subject(&self.plan);
+            alarms.set(&mut self.open.counter, "counter.reset", subject, is_odd, message);
+        }
+    }
+
+    /// What the counter stands at, or why that cannot be counted with; none for a reading that came before.
+    fn raw_count(&self, scale: &Scale, reading: &Reading) -> Option<Result<f64, Quality>> {
+        let newest_us = self.counter.map(|counter| counter.at_us());
+        Some(match reading.value() {
+            None => Err(reading.quality),
+            Some(raw) if !scale.holds(raw) => Err(Quality::BAD_OUT_OF_RANGE),
+            Some(_) if newest_us == Some(reading.time_us) => return None,
+            Some(_) if newest_us.is_some_and(|newest_us| reading.time_us < newest_us) => {
+                Err(Quality::BAD_TIMEOUT)
+            }
+            Some(raw) => Ok(raw),
+        })
     }
 
     /// The clock of readings was set back: windows begin anew, what was counted stays.

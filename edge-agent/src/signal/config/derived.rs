@@ -205,7 +205,7 @@ fn read_cooling(section: &Section<'_>, inputs: &mut Vec<Alias>, tags: &Tags<'_>)
     match (&air, &air_tag) {
         (Some(_), Some(_)) => section.fault("give either `air` or `air_tag`, not both"),
         (None, None) => {
-            section.fault("cooling needs `air` (a temperature) or `air_tag` (the tag that has it)")
+            section.fault("cooling needs `air` (a temperature) or `air_tag` (the tag that has it)");
         }
         _ => {}
     }

@@ -1,5 +1,7 @@
 //! Are derived tags computed from what was true at their time, and bad where that is not known?
 
+use std::collections::HashMap;
+
 use protocol::event::Event;
 
 use super::super::{
@@ -224,5 +226,3 @@ fn a_source_whose_clock_was_ahead_is_followed_again_at_once() {
     assert_eq!((total.value(), total.quality), (Some(0.0), Quality::UNCERTAIN));
     assert_eq!(told(&mut signals, 2, &[1.0], names["N"]).value(), Some(1.0));
 }
-
-use std::collections::HashMap;
