@@ -10,6 +10,8 @@ use super::config_out::Toml;
 pub const HAS_NEW_KINDS: bool = false;
 /// The agent derives totals from counters: `counter` of a tag is written only then.
 pub const HAS_COUNTERS: bool = false;
+/// A source hands over readings that come late as what they are, and they are judged by their own time.
+pub const FINDS_LATE: bool = false;
 /// The total that follows from line 1's counter.
 pub const TOTAL: &str = "L1-TOTAL";
 /// The coil that stops line 4.
@@ -79,10 +81,10 @@ fn kettle(out: &mut Toml) {
     out.line(format_args!(
         "[[ccp]]\ncode = \"CCP-2\"\nkind = \"hold_time\"\ntag = \"TT-201\""
     ));
+    out.line(format_args!("low = 74.0\nunit = \"degC\"\nhold = \"{hold}\""));
     out.line(format_args!(
-        "low = 74.0\nunit = \"degC\"\nhold = \"{hold}\"\ncycle_above = 66.0"
+        "version = 1\ngate = {{ tag = \"KS-201\", value = 1.0 }}"
     ));
-    out.line(format_args!("version = 1"));
     periods(out, 10 * SECOND);
 }
 

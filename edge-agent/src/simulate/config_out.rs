@@ -52,7 +52,8 @@ pub struct Places<'a> {
 /// The configuration for the plant's servers, for a plant that runs `speed` times as fast as the wall's clock.
 pub fn plant_config(agent: &AgentSettings, speed: f64, places: Places<'_>) -> String {
     let mut out = Toml::new(agent, speed);
-    out.plant_modbus(places.modbus).plant_opcua(places.opcua_url);
+    out.plant_modbus(places.modbus);
+    out.plant_opcua(places.opcua_url);
     if agent.has_camera {
         out.camera(places.camera_dir);
     }
@@ -142,7 +143,7 @@ impl Toml {
         ));
     }
 
-    fn plant_modbus(&mut self, address: SocketAddr) -> &mut Self {
+    fn plant_modbus(&mut self, address: SocketAddr) {
         self.modbus("akron-plc", address, UNIT_ID);
         if config_ccp::HAS_NEW_KINDS {
             self.line(format_args!("writes_enabled = true"));
@@ -158,7 +159,6 @@ impl Toml {
                 .for_each(|tag| self.modbus_tag(tag));
         }
         self.line(format_args!(""));
-        self
     }
 
     fn modbus_tag(&mut self, tag: &SimTag) {
@@ -177,25 +177,31 @@ impl Toml {
         }
     }
 
-    fn plant_opcua(&mut self, url: &str) -> &mut Self {
+    /// A source a PLC: one whose clock is wrong must not be excused by another's.
+    fn plant_opcua(&mut self, url: &str) {
         let publish = self.wall(Duration::from_secs(1), OPCUA_PERIOD_MIN);
-        self.line(format_args!(
-            "[[opcua]]\nname = \"akron-opcua\"\nurl = {}",
-            quoted(url)
-        ));
-        self.line(format_args!(
-            "namespace_uri = \"{NAMESPACE_URI}\"\npublish = \"{publish}\""
-        ));
-        for tag in TAGS.iter() {
-            let Port::OpcUa { node } = tag.port else { continue };
-            let period = self.wall(Duration::from_millis(tag.period_ms.into()), OPCUA_PERIOD_MIN);
-            self.line(format_args!("  [[opcua.tag]]"));
-            self.tag_head("  ", tag);
-            self.line(format_args!("  node = \"s={node}\"\n  sampling = \"{publish}\""));
-            self.line(format_args!("  period = \"{period}\""));
+        for (source, line) in [("akron-oven", "L3"), ("akron-salad", "L4")] {
+            self.line(format_args!(
+                "[[opcua]]\nname = \"{source}\"\nurl = {}",
+                quoted(url)
+            ));
+            self.line(format_args!(
+                "namespace_uri = \"{NAMESPACE_URI}\"\npublish = \"{publish}\""
+            ));
+            for tag in TAGS.iter().filter(|tag| tag.line == line) {
+                self.opcua_tag(tag, &publish);
+            }
+            self.line(format_args!(""));
         }
-        self.line(format_args!(""));
-        self
+    }
+
+    fn opcua_tag(&mut self, tag: &SimTag, publish: &str) {
+        let Port::OpcUa { node } = tag.port else { return };
+        let period = self.wall(Duration::from_millis(tag.period_ms.into()), OPCUA_PERIOD_MIN);
+        self.line(format_args!("  [[opcua.tag]]"));
+        self.tag_head("  ", tag);
+        self.line(format_args!("  node = \"s={node}\"\n  sampling = \"{publish}\""));
+        self.line(format_args!("  period = \"{period}\""));
     }
 
     fn tag_head(&mut self, indent: &str, tag: &SimTag) {

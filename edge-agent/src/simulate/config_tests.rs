@@ -32,7 +32,11 @@ fn the_plant_config_is_toml_and_names_every_tag_once() {
     let config: toml::Table = plant(1.0, directory).parse().unwrap();
     let groups = config["modbus"][0]["group"].as_array().unwrap();
     let of_groups = groups.iter().flat_map(|group| group["tag"].as_array().unwrap());
-    let tags = of_groups.chain(config["opcua"][0]["tag"].as_array().unwrap());
+    let servers = config["opcua"].as_array().unwrap();
+    let of_servers = servers
+        .iter()
+        .flat_map(|server| server["tag"].as_array().unwrap());
+    let tags = of_groups.chain(of_servers);
     let mut names: Vec<_> = tags.map(|tag| tag["name"].as_str().unwrap()).collect();
     names.sort_unstable();
     let mut expected: Vec<_> = TAGS.iter().map(|tag| tag.name).collect();

@@ -30,6 +30,8 @@ pub const TRAY_PERIOD_US: i64 = 120 * SECOND_US;
 pub const DRIFT_C_PER_DAY: f64 = 0.15;
 /// F7: cooling constant of the overloaded chiller, 1/min: a slow load (0.011) less 35 %.
 pub const OVERLOAD_RATE_PER_MIN: f64 = 0.011 * 0.65;
+/// F7: the chiller it acts on, from its next load on.
+const OVERLOADED: &str = "TT-204";
 /// F13: what the checkweigher's tare is off by, grams.
 pub const TARE_SHIFT_G: f64 = -6.0;
 /// Air of a blast chiller, °C.
@@ -153,15 +155,16 @@ impl Plant {
                 offset_min,
                 rate_per_min,
             } => {
-                let overload = faults.since_us(Fault::F7).filter(|_| tag.name == "TT-204");
+                let overload = faults
+                    .since_us(Fault::F7)
+                    .map(next_load_us)
+                    .filter(|load_us| tag.name == OVERLOADED && at_us >= *load_us);
                 let core = overload.map_or_else(
                     || {
-                        chiller_c(
-                            (minutes(at_us) + offset_min).rem_euclid(CHILLER_CYCLE_MIN),
-                            rate_per_min,
-                        )
+                        let cooled_min = (minutes(at_us) + offset_min).rem_euclid(CHILLER_CYCLE_MIN);
+                        chiller_c(cooled_min, rate_per_min)
                     },
-                    |since_us| chiller_c(minutes(at_us - since_us), OVERLOAD_RATE_PER_MIN),
+                    |load_us| chiller_c(minutes(at_us - load_us), OVERLOAD_RATE_PER_MIN),
                 );
                 core + 0.2 * noise
             }
@@ -279,6 +282,10 @@ fn discrete(tag: &SimTag, at_us: i64, faults: &Faults) -> f64 {
             let frost_min = peaks_min(number, at_us, faults).1;
             f64::from(u8::from(frost_min.is_some_and(|min| min < 20.0)))
         }
+        Process::KettleState { offset_min } => {
+            let min = (minutes(at_us) + offset_min).rem_euclid(KETTLE_CYCLE_MIN);
+            f64::from(u8::from((1.0..KETTLE_CYCLE_MIN - 1.0).contains(&min)))
+        }
         Process::Cip => cip_step(at_us) as f64,
         Process::State if faults.since_us(Fault::F20).is_some() => 3.0,
         Process::State if tag.line == "L1" && cip_step(at_us) > 0 => 2.0,
@@ -309,6 +316,18 @@ fn challenge(tag: &SimTag, at_us: i64, offset_min: f64, faults: &Faults) -> f64 
 pub fn last_challenge_us(at_us: i64, offset_min: f64) -> i64 {
     let offset_us = (offset_min * MINUTE_US as f64) as i64;
     (at_us - offset_us).div_euclid(HOUR_US) * HOUR_US + offset_us
+}
+
+/// When the chiller of F7 is loaded next: a load that is in it is not exchanged.
+pub fn next_load_us(at_us: i64) -> i64 {
+    let offset_min = match super::tags::find(OVERLOADED).map(|tag| tag.process) {
+        Some(Process::Chiller { offset_min, .. }) => offset_min,
+        _ => 0.0,
+    };
+    let cycle_us = (CHILLER_CYCLE_MIN * MINUTE_US as f64) as i64;
+    let offset_us = (offset_min * MINUTE_US as f64) as i64;
+    let into_us = (at_us + offset_us).rem_euclid(cycle_us);
+    at_us + (cycle_us - into_us).rem_euclid(cycle_us)
 }
 
 /// Whole things counted since the plant started.
@@ -566,6 +585,28 @@ mod tests {
         let late_min = crossing(21.0, OVERLOAD_RATE_PER_MIN) - crossing(57.0, OVERLOAD_RATE_PER_MIN);
         assert!((130.0..134.0).contains(&late_min), "{late_min}");
         assert!(crossing(21.0, 0.0135) - crossing(57.0, 0.0135) < 80.0);
+    }
+
+    #[test]
+    fn an_overload_begins_with_the_next_load_and_not_in_the_middle_of_one() {
+        let chiller = tags::find("TT-204").unwrap();
+        let faults = Faults::default().with(Fault::F7, 3 * MINUTE_US);
+        let load_us = next_load_us(3 * MINUTE_US);
+        assert_eq!((load_us, next_load_us(load_us)), (10 * MINUTE_US, load_us));
+        let core = |min: i64| Plant::new(1).value(chiller, min * MINUTE_US, &faults);
+        assert!(core(9) < 5.0 && core(10) > 59.0 && core(10 + 120) > 21.0);
+    }
+
+    #[test]
+    fn a_kettle_is_hot_for_long_enough_while_a_batch_is_in_it() {
+        let hot = series(1, "TT-201", &Faults::default());
+        let batch = series(1, "KS-201", &Faults::default());
+        let in_batch = hot
+            .iter()
+            .zip(&batch)
+            .take(2_700)
+            .filter(|(_, batch)| **batch > 0.5);
+        assert!(in_batch.filter(|(hot, _)| **hot >= 74.0).count() > 1_500);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::{
     fault::Fault,
-    plant::{Faults, MINUTE_US, SECOND_US, last_challenge_us},
+    plant::{Faults, MINUTE_US, SECOND_US, last_challenge_us, next_load_us},
     truth::{self, Truth},
 };
 
@@ -17,6 +17,8 @@ const DIVERT_AFTER_US: i64 = 800_000;
 pub const COUNTER_RESET_AFTER_US: i64 = 150 * SECOND_US;
 /// F5: so long from the last challenge that passed to the next.
 const MISSED_US: i64 = 122 * MINUTE_US;
+/// F7: the overloaded load stays in for two usual ones.
+const OVERLOAD_US: i64 = 400 * MINUTE_US;
 /// Oldest drawn defects beyond this are dropped.
 const DEFECTS_MAX: usize = 10_000;
 /// Oldest faults beyond this are dropped.
@@ -95,6 +97,7 @@ impl Scenario {
                     (Fault::F5, Some(_)) if seconds.is_none() => {
                         Some(last_challenge_us(now_us, 0.0) + MISSED_US)
                     }
+                    (Fault::F7, Some(_)) if seconds.is_none() => Some(next_load_us(now_us) + OVERLOAD_US),
                     (_, seconds) => seconds.map(|s| now_us + i64::from(s) * SECOND_US),
                 };
                 if self.faults.len() == FAULTS_MAX {

@@ -90,6 +90,11 @@ pub enum Process {
         /// Phase of this kettle in its cycle, minutes.
         offset_min: f64,
     },
+    /// Whether a batch is in the kettle: from a minute after loading to a minute before the next.
+    KettleState {
+        /// Phase of this kettle in its cycle, minutes.
+        offset_min: f64,
+    },
     /// Warmest core in a blast chiller: Newton cooling from 60 °C towards the air, one load in 200 minutes.
     Chiller {
         /// Phase of this chiller in its cycle, minutes.
@@ -254,6 +259,9 @@ fn process(text: &str) -> Option<Process> {
         "kettle" => Process::Kettle {
             offset_min: number()?,
         },
+        "kettle_state" => Process::KettleState {
+            offset_min: number()?,
+        },
         "chiller" => Process::Chiller {
             offset_min: number()?,
             rate_per_min: number()?,
@@ -305,6 +313,7 @@ impl SimTag {
                 Process::DiversionValve
                     | Process::Counter { .. }
                     | Process::Challenge { .. }
+                    | Process::KettleState { .. }
                     | Process::Door { .. }
                     | Process::Defrost { .. }
                     | Process::Cip

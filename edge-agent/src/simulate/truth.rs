@@ -9,7 +9,7 @@ use super::{
     fault::Fault,
     plant::{
         CHILLER_AIR_C, CHILLER_LOAD_C, DIP_S, LATE_TRAY_AFTER_US, MINUTE_US, OUTAGE_DIP_AFTER_US,
-        OVERLOAD_RATE_PER_MIN, SECOND_US, TRAY_PERIOD_US, counted, draw, last_challenge_us,
+        OVERLOAD_RATE_PER_MIN, SECOND_US, TRAY_PERIOD_US, counted, draw, last_challenge_us, next_load_us,
     },
     scenario::{Active, COUNTER_RESET_AFTER_US, divert_window},
     tags,
@@ -244,10 +244,11 @@ fn cooled_to_min(core_c: f64) -> f64 {
 }
 
 fn cooling(active: &Active, truth: &mut Truth) {
-    let at_us = |min: f64| active.from_us + (min * MINUTE_US as f64) as i64;
+    let load_us = next_load_us(active.from_us);
+    let at_us = |min: f64| load_us + (min * MINUTE_US as f64) as i64;
     let limit_min = cooled_to_min(COOLING_FROM_C) + COOLING_LIMIT_MIN;
     truth.suspect = Some(Span {
-        from_us: active.from_us,
+        from_us: load_us,
         to_us: Some(at_us(cooled_to_min(5.0))),
     });
     truth.to_package_s = Some([0, 0]);
@@ -256,12 +257,13 @@ fn cooling(active: &Active, truth: &mut Truth) {
             Kind::Alarm,
             "ccp.cooling_predicted",
             "CCP-3",
-            active.from_us,
+            load_us,
             (limit_min - 60.0) * 60.0,
         ),
         expect(Kind::Deviation, "cooling", "CCP-3", at_us(limit_min), 120.0),
     ];
     truth.script = Some(json!({
+        "loaded_us": load_us,
         "at_57_us": at_us(cooled_to_min(COOLING_FROM_C)),
         "limit_us": at_us(limit_min),
         "at_21_us": at_us(cooled_to_min(21.0)),
