@@ -316,12 +316,9 @@ fn what_the_hub_has_can_be_replayed_under_its_old_identity_while_it_is_kept() {
     assert_eq!(drain(&mut store, Lane::Live).len(), before.len());
     store.remove(&keys);
     settle(&mut store);
+    assert!(!store.kept.is_empty());
     store.tend(10_000 * SECOND);
-    assert_eq!(
-        store.replay(0, 100 * SECOND).unwrap().totals.frames,
-        0,
-        "kept long enough"
-    );
+    assert!(store.kept.is_empty(), "kept long enough");
 }
 
 #[test]
@@ -518,7 +515,12 @@ fn t7_a_quota_smaller_than_a_segment_keeps_what_fits_and_tells_the_rest() {
 /// A frame with one inspection and its picture of 20 KB that does not compress.
 fn pictured(seq: u64) -> Record {
     let plain = record(Lane::Events, seq, 0);
-    let picture = (0..20_000u64).map(|at| crc32c::crc32c(&(seq << 32 | at).to_le_bytes()) as u8);
+    // Mixed as SplitMix64 does: nothing to compress.
+    let picture = (0..20_000u64).map(|at| {
+        let mixed = (seq << 32 | at).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        (mixed >> 27 ^ mixed >> 7) as u8
+    });
     let shot = crate::inspect::Shot {
         camera: "VS-306".to_owned(),
         line: None,
@@ -574,7 +576,8 @@ fn a_quota_full_of_pictures_costs_the_pictures_and_no_record() {
         matches!(&frame.events[..], [Event::Inspection(inspection)] if inspection.thumbnail_jpeg.is_some())
     };
     assert_eq!(found.len(), 1500);
-    assert!(!has_picture(&found[0]) && has_picture(&found[1499]));
+    let pictures: Vec<usize> = (0..1500).filter(|at| has_picture(&found[*at])).collect();
+    assert!(!pictures.contains(&0) && pictures.contains(&1499), "{pictures:?}");
     assert_eq!(store.totals().frames, 1500);
 }
 

@@ -35,6 +35,27 @@ impl Mounted {
     }
 }
 
+/// Runs a program of the system; whether it worked.
+fn works(program: &str, args: &[&str]) -> bool {
+    let output = Command::new(program).args(args).output();
+    let worked = output.as_ref().is_ok_and(|output| output.status.success());
+    if !worked {
+        eprintln!("{program} {args:?}: {output:?}");
+    }
+    worked
+}
+
+/// Makes the kernel find an error in the file system at a place, on which it turns read-only.
+fn turn_read_only(at: &Path) -> bool {
+    let found = Command::new("findmnt")
+        .args(["-no", "SOURCE"])
+        .arg(at)
+        .output()
+        .unwrap();
+    let device = String::from_utf8_lossy(&found.stdout).trim().replace("/dev/", "");
+    std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "by a test").is_ok()
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         drop(Command::new("umount").arg("-l").arg(&self.0).status());
@@ -161,4 +182,59 @@ async fn t7_an_agent_that_starts_on_a_full_disk_judges_and_stores_once_there_is_
     hub.set_policy(Policy::Store);
     edge.until("stored readings", |status| count(&status["acknowledged"]) > 20)
         .await;
+}
+
+#[tokio::test]
+async fn t7_a_disk_that_turns_read_only_stops_no_judgement_and_keeps_what_it_had() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let (image, place) = (directory.path().join("image"), data_dir.to_str().unwrap());
+    std::fs::create_dir_all(&data_dir).unwrap();
+    std::fs::File::create(&image).unwrap().set_len(48 << 20).unwrap();
+    let image = image.to_str().unwrap();
+    let mount = ["-o", "loop,errors=remount-ro", image, place];
+    if !works("mkfs.ext4", &["-q", "-O", "^has_journal", image]) || !works("mount", &mount) {
+        eprintln!("NOT RUN: no file system can be made and mounted here (root is needed)");
+        return;
+    }
+    let mounted = Mounted(data_dir.clone());
+    let (hub, plc) = plant().await;
+    let edge = Edge::start(directory.path(), &config(&hub, &plc)).await;
+    let before = edge
+        .until("a backlog in control", |status| {
+            count(&status["backlog_frames"]) > 5 && status["ccps"][0]["state"] == "in_control"
+        })
+        .await;
+    if !turn_read_only(&data_dir) {
+        eprintln!("NOT RUN: this kernel lets nobody trigger an error of a file system");
+        return;
+    }
+    edge.until("refused writes", |status| {
+        count(&status["spool_write_errors"]) > 1
+    })
+    .await;
+    plc.behave(|behaviour| behaviour.values.extend([(0, 71)]));
+    edge.until("the deviation", |status| {
+        status["ccps"][0]["state"] == "deviation"
+    })
+    .await;
+    edge.kill();
+    drop(mounted);
+    // 1: errors were corrected.
+    let checked = Command::new("e2fsck").args(["-fy", image]).output().unwrap();
+    assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
+    assert!(works("mount", &mount));
+    let _mounted = Mounted(data_dir);
+    hub.set_policy(Policy::Store);
+    let edge = Edge::start(directory.path(), &config(&hub, &plc)).await;
+    let stored = count(&before["spooled"]) as usize;
+    hub.until("what was stored before", |hub| hub.readings() >= stored)
+        .await;
+    hub.until("the deviation, judged again", |hub| {
+        hub.events()
+            .iter()
+            .any(|event| matches!(event, Event::Deviation(_)))
+    })
+    .await;
+    assert_eq!(edge.stop().await, Some(0));
 }
