@@ -326,7 +326,7 @@ impl AlarmMachine {
             self.now_us = Some(due_us);
             changes.extend(match due {
                 Due::Turn => self.noting(due_us, AlarmCause::Condition, |machine| {
-                    machine.turn(rule, due_us)
+                    machine.turn(rule, due_us);
                 }),
                 Due::Unshelve => self.noting(due_us, AlarmCause::ShelvingExpired, |machine| {
                     machine.people.end_shelving();
