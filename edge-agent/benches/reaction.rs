@@ -168,6 +168,8 @@ async fn measure(reactions: usize, is_full: bool) -> (Vec<f64>, u64) {
         .await;
     }
     let write_errors = write_errors(&data_dir).await;
+    // With room again the spool ends in order.
+    disk.empty();
     stop.cancel();
     drop(tokio::time::timeout(Duration::from_secs(30), agent).await);
     (took_ms, write_errors)
@@ -284,6 +286,14 @@ impl Disk {
         }
     }
 
+    fn empty(&self) {
+        if self.is_mounted {
+            drop(std::fs::remove_file(self.path.join("filler")));
+        } else {
+            drop(Command::new("chmod").args(["-R", "u+w"]).arg(&self.path).status());
+        }
+    }
+
     fn fill(&self) {
         if self.is_mounted {
             // Ends with "no space left on device", which is what is wanted.
@@ -302,8 +312,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         if self.is_mounted {
             drop(Command::new("umount").arg("-l").arg(&self.path).status());
-        } else {
-            drop(Command::new("chmod").args(["-R", "u+w"]).arg(&self.path).status());
         }
         drop(std::fs::remove_dir_all(&self.path));
     }

@@ -537,6 +537,7 @@ pub(crate) fn alarm(code: &str, subject: &str, message: &str, at_us: Micros) -> 
 mod tests {
     use protocol::{
         Quality, Reading,
+        alarm::{AlarmAction, AlarmVerb},
         event::Inspection,
         frame::Frame,
         reading::Alias,
@@ -544,6 +545,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::ccp::config::{Point, React};
 
     const SECOND: Micros = 1_000_000;
 
@@ -821,5 +823,73 @@ mod tests {
         left.store.states = batch.states;
         after.recover(left, &dictionary(), 2 * SECOND);
         assert_eq!(after.alarms.status(2 * SECOND).counts.standing, 1);
+    }
+
+    fn reacting_point() -> Point {
+        let limit = CriticalLimit {
+            ccp: "CCP-1".to_owned(),
+            line: None,
+            tag: "T0".to_owned(),
+            unit: String::new(),
+            low: Some(72.0),
+            high: None,
+            clear_margin: 0.0,
+            delay_us: 0,
+            gap_us_max: 60 * SECOND,
+            check_every_us: 60 * SECOND,
+            period_us: SECOND,
+            version: 1,
+        };
+        Point {
+            limit,
+            kind: protocol::limit::ControlKind::Limit,
+            tag: Alias(0),
+            gate: None,
+            not_during: None,
+            stuck: None,
+            react: Some(React {
+                output: "stop".to_owned(),
+                on_deviation: 1.0,
+                on_clear: 0.0,
+                hold_until_reset: true,
+            }),
+        }
+    }
+
+    fn person(id: u128, verb: AlarmVerb, at_us: Micros) -> Acquired {
+        Acquired::AlarmAction(Box::new(AlarmAction {
+            id: Uuid::from_u128(id),
+            code: "ccp.limit".to_owned(),
+            subject: "CCP-1".to_owned(),
+            at_us,
+            by: "avery".to_owned(),
+            second: None,
+            reason: String::new(),
+            verb,
+        }))
+    }
+
+    #[test]
+    fn an_output_that_is_held_is_released_only_by_a_reset_after_the_deviation() {
+        let (mut pipeline, _batches) = pipeline(8);
+        let points = [reacting_point()];
+        pipeline.engine = Engine::new("akron-1", &points, || Uuid::from_u128(3));
+        pipeline.alarms = Register::new("akron-1", alarm::config::AlarmPolicy::default(), &[], &points);
+        let read = |second: i64, value: f64| Acquired::Readings {
+            readings: vec![Reading::new(Alias(0), second * SECOND, value, Quality::GOOD)],
+            received_us: second * SECOND,
+        };
+        let is_stopped = |pipeline: &Pipeline| pipeline.engine.wanted()["stop"] > 0.5;
+        pipeline.take(read(0, 73.0), 0);
+        assert!(!is_stopped(&pipeline));
+        pipeline.take(read(1, 71.0), SECOND);
+        assert!(is_stopped(&pipeline));
+        pipeline.take(person(1, AlarmVerb::Reset, 2 * SECOND), 2 * SECOND);
+        pipeline.take(read(3, 73.0), 3 * SECOND);
+        assert!(is_stopped(&pipeline), "a reset during the deviation is refused");
+        pipeline.take(person(2, AlarmVerb::Acknowledge, 4 * SECOND), 4 * SECOND);
+        assert!(is_stopped(&pipeline), "seen is not reset");
+        pipeline.take(person(3, AlarmVerb::Reset, 5 * SECOND), 5 * SECOND);
+        assert!(!is_stopped(&pipeline));
     }
 }
