@@ -319,13 +319,8 @@ impl Pipeline {
     /// alias while the agent runs.
     fn follow(&mut self, rules: &Rules) {
         self.skew = SkewWatch::new(rules.timed.clone());
-        let states = self.signals.snapshot();
-        self.signals = Signals::new(&rules.signals, Uuid::now_v7);
-        for (key, state) in states {
-            if let Err(reason) = self.signals.restore(&key, &state) {
-                tracing::debug!(%reason, "a signal's state ends with it");
-            }
-        }
+        let held = self.signals.reconfigure(&rules.signals);
+        self.sealer.push(held, clock::now_us());
         self.sealer.set_dictionary(rules.dictionary);
     }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::{
     ccp::config::Gate,
     config::{At, Names, Section, Tags},
+    signal::mask::{MaskPlan, read_mask},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -63,6 +64,8 @@ pub struct TagAlarm {
     pub rule: AlarmRule,
     /// The alarm means nothing while this tag has this value.
     pub suppress_when: Option<Gate>,
+    /// A door or a defrost during which the limit is looked away from.
+    pub mask: Option<MaskPlan>,
     /// For people.
     pub guidance: Guidance,
 }
@@ -93,6 +96,10 @@ pub fn read_alarm(
     let rule = read_rule(section, policy);
     let guidance = read_guidance(section);
     let suppress_when = read_suppression(section, tags);
+    let mask = read_mask(section, tags);
+    let Some(mask) = mask else {
+        return Vec::new();
+    };
     let Some(tag) = tag else {
         return Vec::new();
     };
@@ -114,6 +121,7 @@ pub fn read_alarm(
             ..rule.clone()
         },
         suppress_when,
+        mask,
         guidance: guidance.clone(),
     });
     alarms.collect()

@@ -28,7 +28,7 @@ use self::{
     config::{AlarmPolicy, Guidance, TagAlarm},
     kpi::{AlarmKey, Kpi},
 };
-use crate::ccp::config::Point;
+use crate::{ccp::config::Point, signal::mask::Mask};
 
 /// Under which key the register's state is saved.
 pub const STATE_KEY: &str = "alarm/register";
@@ -49,6 +49,8 @@ pub struct Register {
     entries: BTreeMap<AlarmKey, Entry>,
     /// The alarms that a tag's readings drive, and those that they suppress.
     by_tag: HashMap<Alias, Drives>,
+    /// Doors and defrosts during which an alarm is looked away from.
+    masks: BTreeMap<AlarmKey, Mask>,
     /// Of each control point: its line, and whether its alarms are held until reset.
     points: HashMap<String, (Option<String>, bool)>,
     kpi: Kpi,
@@ -97,6 +99,7 @@ impl Register {
             policy,
             entries: BTreeMap::new(),
             by_tag: HashMap::new(),
+            masks: BTreeMap::new(),
             points: points.collect(),
             kpi: Kpi::default(),
         };
@@ -111,6 +114,9 @@ impl Register {
         self.entries.insert(key.clone(), self.configured(alarm));
         let drives = self.by_tag.entry(alarm.tag).or_default();
         drives.judged.push(key.clone());
+        if let Some(plan) = alarm.mask {
+            self.masks.insert(key.clone(), Mask::new(plan));
+        }
         let bad = ("tag.bad".to_owned(), alarm.subject.clone());
         drives.bad = Some(bad.clone());
         if let Some(gate) = alarm.suppress_when {
@@ -200,6 +206,7 @@ impl Register {
         let by_tag = std::mem::take(&mut self.by_tag);
         let driven = |reading: &Reading| by_tag.get(&reading.tag);
         for reading in readings {
+            self.masks.values_mut().for_each(|mask| mask.observe(reading));
             for (key, value) in driven(reading).map_or(&[][..], |drives| &drives.suppressed) {
                 // A state of the process that is not known for good suppresses nothing.
                 let known = reading.value().filter(|_| reading.quality.is_good());
@@ -222,6 +229,10 @@ impl Register {
     fn judge(&mut self, drives: &Drives, reading: &Reading, at_us: Micros, events: &mut Vec<Event>) {
         if let Some(value) = reading.value() {
             for key in &drives.judged {
+                if let Some(mask) = self.masks.get(key) {
+                    let is_suppressed = mask.is_masked(reading.time_us);
+                    self.feed(key, AlarmInput::Suppress { at_us, is_suppressed }, events);
+                }
                 self.feed(key, AlarmInput::Value { at_us, value }, events);
             }
         }
@@ -426,6 +437,7 @@ impl Register {
         for entry in self.entries.values_mut() {
             entry.machine.set_back(by_us);
         }
+        self.masks.values_mut().for_each(|mask| mask.set_back(by_us));
         self.kpi.set_back(by_us);
     }
 

@@ -35,6 +35,7 @@ fn warm() -> TagAlarm {
             }),
         },
         suppress_when: Some(Gate { tag: CIP, value: 1.0 }),
+        mask: None,
         guidance: Guidance::default(),
     }
 }

@@ -119,7 +119,7 @@ fn read_limit(
         .duration("delay", Duration::ZERO..=HOUR)
         .unwrap_or(Duration::ZERO);
     let gap_max = section
-        .duration("gap_max", Duration::from_millis(100)..=HOUR)
+        .duration("gap_max", Duration::from_millis(100)..=HOUR * 24)
         .unwrap_or(Duration::from_secs(5));
     let check_every = section
         .duration("check_every", Duration::from_secs(1)..=HOUR)

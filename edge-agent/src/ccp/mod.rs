@@ -250,7 +250,12 @@ pub fn is_record(event: &Event) -> bool {
         | Event::AlarmChange(_)
         | Event::ClockStep(_) => true,
         Event::Alarm(alarm) => {
-            let also = ["sensor.stuck", "output.failed", "source.clock_skew"];
+            let also = [
+                "sensor.stuck",
+                "output.failed",
+                "source.clock_skew",
+                "manual.missed",
+            ];
             alarm.code.starts_with("ccp.") || also.contains(&alarm.code.as_str())
         }
         Event::Inspection(_) | Event::NotRead(_) | Event::Gap(_) | Event::CertificateRequest(_) => false,

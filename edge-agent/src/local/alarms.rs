@@ -60,11 +60,22 @@ fn needs(verb: AlarmVerb, is_critical: bool) -> Needs {
     }
 }
 
-/// The newest word on each alarm, newest first.
+/// The alarms that are not Normal, most urgent first, then the newest word on each other one.
 fn newest(local: &Local) -> Vec<Alarm> {
     let mut seen = HashSet::new();
-    let alarms = local.health().alarms().into_iter();
-    alarms
+    let board = local.health().alarm_board();
+    let standing = board.shown.into_iter().map(|alarm| Alarm {
+        id: alarm.id,
+        at_us: alarm.since_us.unwrap_or(0),
+        code: alarm.code,
+        subject: alarm.subject,
+        line: alarm.line,
+        active: alarm.is_active,
+        message: alarm.message,
+    });
+    let others = local.health().alarms().into_iter();
+    standing
+        .chain(others)
         .filter(|alarm| seen.insert((alarm.code.clone(), alarm.subject.clone())))
         .collect()
 }

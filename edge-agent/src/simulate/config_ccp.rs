@@ -5,13 +5,6 @@ use std::time::Duration;
 
 use super::config_out::Toml;
 
-/// The agent judges `kind = "hold_time" | "cooling" | "challenge"`, knows `not_during` and `[[output]]`: CCP-2,
-/// CCP-3, CCP-5 and line 4's stop are written only then, because an unknown key is a fault.
-pub const HAS_NEW_KINDS: bool = false;
-/// The agent derives totals from counters: `counter` of a tag is written only then.
-pub const HAS_COUNTERS: bool = false;
-/// A source hands over readings that come late as what they are, and they are judged by their own time.
-pub const FINDS_LATE: bool = false;
 /// The total that follows from line 1's counter.
 pub const TOTAL: &str = "L1-TOTAL";
 /// The coil that stops line 4.
@@ -29,26 +22,20 @@ const GAP_MIN: Duration = Duration::from_secs(1);
 
 /// Writes CCP-1 to CCP-5.
 pub(super) fn points(out: &mut Toml) {
-    if HAS_NEW_KINDS {
-        out.line(format_args!(
-            "[[output]]\nname = \"line-4-stop\"\ndevice = \"akron-plc\""
-        ));
-        out.line(format_args!("coil = {LINE_STOP_COIL}\nsafe = 1\n"));
-    }
+    out.line(format_args!(
+        "[[output]]\nname = \"line-4-stop\"\ndevice = \"akron-plc\""
+    ));
+    out.line(format_args!("coil = {LINE_STOP_COIL}\nsafe = 1\n"));
     htst(out);
-    if HAS_NEW_KINDS {
-        kettle(out);
-        chiller(out);
-    }
+    kettle(out);
+    chiller(out);
     oven(out);
-    if HAS_NEW_KINDS {
-        detector(out);
-    }
+    detector(out);
 }
 
 /// Keys that follow the tag of this name in its poll group.
 pub(super) fn tag_keys(out: &mut Toml, indent: &str, name: &str) {
-    if HAS_COUNTERS && name == "L1-COUNT" {
+    if name == "L1-COUNT" {
         let gap = out.wall(MINUTE, SECOND);
         out.line(format_args!(
             "{indent}counter = {{ max = 65535, total = \"{TOTAL}\", gap_max = \"{gap}\" }}"
@@ -69,9 +56,7 @@ fn htst(out: &mut Toml) {
     out.line(format_args!(
         "stuck = {{ reference = \"TT-102\", window = \"{window}\", floor = 0.005 }}"
     ));
-    if HAS_NEW_KINDS {
-        out.line(format_args!("not_during = {{ tag = \"L1-STATE\", value = 2.0 }}"));
-    }
+    out.line(format_args!("not_during = {{ tag = \"L1-STATE\", value = 2.0 }}"));
     periods(out, 5 * SECOND);
 }
 

@@ -145,9 +145,7 @@ impl Toml {
 
     fn plant_modbus(&mut self, address: SocketAddr) {
         self.modbus("akron-plc", address, UNIT_ID);
-        if config_ccp::HAS_NEW_KINDS {
-            self.line(format_args!("writes_enabled = true"));
-        }
+        self.line(format_args!("writes_enabled = true"));
         let mut periods: Vec<u32> = modbus_tags().map(|tag| tag.period_ms).collect();
         periods.sort_unstable();
         periods.dedup();

@@ -54,7 +54,7 @@ impl fmt::Display for Jitter {
             let count = self
                 .deviations
                 .iter()
-                .filter(|deviation| range.contains(deviation))
+                .filter(|deviation| range.contains(*deviation))
                 .count();
             let until = if to == u64::MAX {
                 "     ".to_owned()
