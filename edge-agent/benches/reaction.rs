@@ -143,11 +143,13 @@ async fn measure(reactions: usize, is_full: bool) -> (Vec<f64>, u64) {
         mqtt_password: "secret".to_owned(),
     };
     save(&data_dir, &identity).expect("an identity in the data directory");
-    let config = config::parse(&config_text(address)).expect("the bench's configuration is right");
+    let file = disk.path.join("edge.toml");
+    std::fs::write(&file, config_text(address)).expect("room for the configuration");
+    let (config, origin) = remote_config::open(&file, &data_dir).expect("the bench's configuration is right");
     let stop = CancellationToken::new();
     let agent = tokio::spawn({
         let (data_dir, stop) = (data_dir.clone(), stop.clone());
-        async move { agent::run(config, &data_dir, stop).await }
+        async move { agent::run(config, origin, &data_dir, stop).await }
     });
     // The output's first value: the agent runs and reacts.
     next(&mut written, 0).await;

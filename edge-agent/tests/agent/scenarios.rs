@@ -210,14 +210,6 @@ fn assert_held(report: &Report, observed_s: f64, grain_s: f64) {
     assert!(held.extra_s / observed_s < 0.01, "{report:#?}");
 }
 
-/// Whether a scenario can be judged yet; it says so when not.
-fn can_judge(is_built: bool, what: &str) -> bool {
-    if !is_built {
-        eprintln!("skipped: {what}");
-    }
-    is_built
-}
-
 /// A shift: what a window that is held too long is measured against.
 const SHIFT_S: f64 = 8.0 * 3_600.0;
 /// A challenge takes a minute, in which it is made.
