@@ -18,7 +18,8 @@ use std::{
 };
 
 use edge_agent::{
-    agent, config,
+    agent,
+    fleet::remote_config,
     uplink::identity::{Identity, save},
 };
 use serde_json::{Value, json};

@@ -338,6 +338,8 @@ pub struct SpoolHealth {
     pub evicted_unsent_readings: AtomicU64,
     /// Failed writes since the start.
     pub write_errors: AtomicU64,
+    /// Readings up to this old may not be on disk yet: what a power cut may cost, microseconds.
+    pub window_us: AtomicU64,
 }
 
 /// The uplink's state.

@@ -78,6 +78,12 @@ pub(super) fn render(status: &Status) -> String {
         status.spool_disk_bytes as f64,
     );
     out.one(
+        "foodflow_edge_spool_window_seconds",
+        "gauge",
+        "Readings up to this old may not be on disk yet; records of control points always are.",
+        status.spool_window_us as f64 / 1e6,
+    );
+    out.one(
         "foodflow_edge_spool_write_errors_total",
         "counter",
         "Writes that the disk refused.",

@@ -48,6 +48,8 @@ pub struct Status {
     pub evicted_unsent: u64,
     /// The spool's bytes on disk.
     pub spool_disk_bytes: u64,
+    /// Readings up to this old may not be on disk yet: what a power cut may cost, microseconds.
+    pub spool_window_us: u64,
     /// Failed writes.
     pub spool_write_errors: u64,
     /// Sources.
@@ -118,6 +120,7 @@ pub fn status(health: &Health) -> Status {
         lost: spool.lost_readings.load(Relaxed),
         evicted_unsent: spool.evicted_unsent_readings.load(Relaxed),
         spool_disk_bytes: spool.disk_bytes.load(Relaxed),
+        spool_window_us: spool.window_us.load(Relaxed),
         spool_write_errors: spool.write_errors.load(Relaxed),
         sources: health.sources().iter().map(|source| source.snapshot()).collect(),
         ccps: health.points(),
