@@ -362,8 +362,9 @@ async fn t18_a_cut_longer_than_the_session_is_a_gap_on_record() {
         .await;
     link.cut();
     watched
+        // A session of its own is tried only once the old one is given up.
         .until("the end of the session", |watched| {
-            watched.reason().contains("away for longer")
+            watched.reason().contains("connect failed")
         })
         .await;
     let before = watched.values(0).len();
@@ -524,7 +525,8 @@ async fn t33_a_changed_tag_list_touches_only_the_items_that_changed() {
         .await;
     // COUNT was tag 0 and is tag 4: between the two no sample is missing or there twice.
     let mut count = watched.values(0);
-    count.extend(watched.values(4));
+    // Tag 4 was N.3, which gave its one value.
+    count.extend(&watched.values(4)[1..]);
     let expected: Vec<f64> = (count[0] as u32..).take(count.len()).map(f64::from).collect();
     assert_eq!(count, expected);
     let stat = plant.stat().await;
