@@ -93,6 +93,11 @@ impl Parts {
             generation_bytes: config.spool.generation_bytes,
             keep_us: i64::try_from(config.spool.keep.as_micros()).unwrap_or(i64::MAX),
         };
+        let window_us = u64::try_from(config.spool.frame_age_max.as_micros()).unwrap_or(u64::MAX);
+        health
+            .spool
+            .window_us
+            .store(window_us, std::sync::atomic::Ordering::Relaxed);
         let rotation = spool::journal::Rotation {
             keep_us: i64::try_from(config.spool.journal_keep.as_micros()).unwrap_or(i64::MAX),
             ..spool::journal::Rotation::default()

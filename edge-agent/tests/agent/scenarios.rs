@@ -26,7 +26,17 @@ use crate::support::{
 
 /// What this agent can find; expectations of other codes wait for what will find them, and are named. A cooling is
 /// predicted from ten minutes by the clock, which a plant that runs fast does not take: that is not found here.
-const BUILT: &[&str] = &[&str];
+const BUILT: &[&str] = &[
+    "ccp.diverted",
+    "sensor.stuck",
+    "limit",
+    "sensor_stuck",
+    "monitoring_gap",
+    "missed_check",
+    "challenge",
+    "cooling",
+    "source.clock_skew",
+];
 /// Codes that say how the agent and its surroundings fare, not the plant.
 const HOUSEKEEPING: &[&str] = &[
     "source.down",
