@@ -205,10 +205,9 @@ fn is_built(finding: &Finding) -> bool {
     use edge_agent::simulate::truth::Kind;
     match finding.expect.kind {
         Kind::None => true,
-        // Values that OPC UA replays are not told from those of a clock that is behind: the gap holds the product.
-        Kind::LateDeviation => false,
         Kind::Deviation | Kind::Alarm => BUILT.contains(&finding.expect.code.as_str()),
-        Kind::Edge | Kind::Hub => false,
+        // Values that OPC UA replays are not told from those of a clock that is behind: the gap holds the product.
+        Kind::LateDeviation | Kind::Edge | Kind::Hub => false,
     }
 }
 
