@@ -46,11 +46,11 @@ pub struct EdgeIdentity {
     /// The authority that signed it.
     device_ca_pem: Option<String>,
     /// The authority of the hub's own MQTT certificate, where the hub is told it.
-    broker_ca_pem: Option<String>,
+    mqtt_ca_pem: Option<String>,
 }
 
 /// What an edge needs to know the hub by, when an operator has put it down. An edge is not kept out for want of it.
-fn broker_ca(app: &App) -> Option<String> {
+fn mqtt_ca(app: &App) -> Option<String> {
     let file = app.config.mqtt.ca_file.as_ref()?;
     match std::fs::read_to_string(file) {
         Ok(pem) => Some(pem),
@@ -86,6 +86,6 @@ pub async fn enroll_edge(
         mqtt_password: identity.mqtt_password.expose().to_owned(),
         certificate_pem: identity.certificate.map(|issued| issued.chain_pem),
         device_ca_pem,
-        broker_ca_pem: broker_ca(&app),
+        mqtt_ca_pem: mqtt_ca(&app),
     }))
 }

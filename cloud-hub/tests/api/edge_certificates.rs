@@ -133,7 +133,7 @@ async fn a_certificate_takes_the_place_of_the_password_until_it_is_revoked() {
         text("mqtt_username"),
         text("mqtt_password"),
     );
-    assert_eq!(text("broker_ca_pem"), world.authority_pem);
+    assert_eq!(text("mqtt_ca_pem"), world.authority_pem);
     assert!(chain.ends_with(&text("device_ca_pem")));
     assert!(world.lets_in(Some(&chain), None).await, "without any password");
     assert!(
