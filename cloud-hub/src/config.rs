@@ -14,7 +14,10 @@ use figment::{
 };
 use serde::Deserialize;
 
-use crate::kernel::{duration, secret::Secret};
+use crate::{
+    broker::ClientAuth,
+    kernel::{duration, secret::Secret},
+};
 
 /// The commented reference, which is also the default.
 pub const DEFAULT: &str = include_str!("../config/default.toml");
@@ -132,6 +135,13 @@ pub struct Mqtt {
     pub cert_file: Option<PathBuf>,
     /// Private key, PEM.
     pub key_file: Option<PathBuf>,
+    /// What signed the certificate, PEM: edges are told it when they enrol.
+    pub ca_file: Option<PathBuf>,
+    /// What a device's certificate is worth.
+    pub tls_client_auth: ClientAuth,
+    /// How long after its end a device's certificate still connects.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub tls_expired_grace: Duration,
     /// Most connections at once.
     pub connections_max: usize,
 }
@@ -303,6 +313,9 @@ impl Config {
             faults.push(
                 "mqtt: `tls_listen`, `cert_file` and `key_file` are given together or not at all".to_owned(),
             );
+        }
+        if self.mqtt.tls_expired_grace > YEAR {
+            faults.push("mqtt.tls_expired_grace: must be at most 8760h".to_owned());
         }
         if !(1..=1_000_000).contains(&self.ingest.rows_max) {
             faults.push("ingest.rows_max: must be 1 to 1000000".to_owned());

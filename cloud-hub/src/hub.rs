@@ -14,10 +14,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    broker::{self, Broker, BrokerConfig, TlsListener},
+    broker::{self, Broker, BrokerConfig, DeviceCertificates, TlsListener},
     config::{Config, ConfigError},
     edges::{
-        authority::DeviceAuthority, clock as edge_clock, credential::Gate, directory::EdgeDirectory, dispatch,
+        authority::{DeviceAuthority, NAME_PREFIX},
+        clock as edge_clock,
+        credential::Gate,
+        directory::EdgeDirectory,
+        dispatch,
     },
     embedded::{self, Address, Cluster, DATABASE},
     identity::{
@@ -58,6 +62,8 @@ pub struct Hub {
     pub http: SocketAddr,
     /// Where MQTT is served.
     pub mqtt: SocketAddr,
+    /// Where MQTT is served over TLS, if it is.
+    pub mqtt_tls: Option<SocketAddr>,
     cluster: Option<Cluster>,
     broker: Broker,
     ingest: JoinHandle<()>,
@@ -230,7 +236,7 @@ impl Hub {
         let (uplinks, arriving) = mpsc::channel(app.config.ingest.queue_frames);
         let directory = EdgeDirectory::new(app.db.clone());
         let devices = Arc::new(directory.clone());
-        let broker = broker::start(broker_config(&app.config), devices, uplinks).await?;
+        let broker = broker::start(broker_config(&app), devices, uplinks).await?;
         let context = ingest::Context {
             target: databases.login.clone(),
             publish: Arc::new(broker.downlink.clone()),
@@ -280,6 +286,7 @@ impl Hub {
         Ok(Self {
             http,
             mqtt: broker.local_addr,
+            mqtt_tls: broker.tls_addr,
             app,
             cluster: databases.cluster,
             broker,
@@ -330,7 +337,8 @@ fn watched<F: Future<Output = ()>>(ended: &CancellationToken, part: F) -> impl F
     }
 }
 
-fn broker_config(config: &Config) -> BrokerConfig {
+fn broker_config(app: &App) -> BrokerConfig {
+    let config = &app.config;
     let tls = match (
         &config.mqtt.tls_listen,
         &config.mqtt.cert_file,
@@ -340,6 +348,12 @@ fn broker_config(config: &Config) -> BrokerConfig {
             listen: *listen,
             cert_file: cert_file.clone(),
             key_file: key_file.clone(),
+            devices: Some(DeviceCertificates {
+                client_auth: config.mqtt.tls_client_auth,
+                authority_pem: app.device_authority.certificate_pem().to_owned(),
+                expired_grace: config.mqtt.tls_expired_grace,
+                name_prefix: NAME_PREFIX,
+            }),
         }),
         _ => None,
     };

@@ -31,6 +31,7 @@ use super::{
     router::RouterHandle,
     rules::{Device, may_publish},
     session::Session,
+    tls::{self, Certified},
 };
 
 /// How long a new socket waits for the one it displaces; clients give up on a CONNACK after five seconds.
@@ -44,6 +45,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// A socket that has sent its CONNECT.
+struct Opened {
+    io: Box<dyn Stream>,
+    inbox: BytesMut,
+    request: ConnectRequest,
+    certified: Option<Certified>,
+}
+
 /// What every socket of this hub shares.
 pub(super) struct Frontend {
     pub(super) auth: Arc<dyn Authenticate>,
@@ -54,6 +63,8 @@ pub(super) struct Frontend {
     pub(super) tasks: TaskTracker,
     sockets: Arc<Semaphore>,
     pub(super) clients: Clients,
+    /// What the names in devices' certificates begin with, where certificates are looked at.
+    name_prefix: Option<&'static str>,
 }
 
 impl Frontend {
@@ -63,6 +74,7 @@ impl Frontend {
         router: Arc<RouterHandle>,
         limits: Limits,
         shutdown: CancellationToken,
+        name_prefix: Option<&'static str>,
     ) -> Self {
         let sockets = Arc::new(Semaphore::new(limits.connections_max));
         let (tasks, clients) = (TaskTracker::new(), Clients::default());
@@ -75,6 +87,7 @@ impl Frontend {
             tasks,
             sockets,
             clients,
+            name_prefix,
         }
     }
 
@@ -123,7 +136,7 @@ impl Frontend {
             opened = opening => opened,
         };
         match opened {
-            Ok(Ok((io, inbox, request))) => self.answer(io, inbox, request, peer).await,
+            Ok(Ok(opened)) => self.answer(opened, peer).await,
             Ok(Err(why)) => debug!(%peer, why, "MQTT socket closed before CONNECT"),
             Err(_elapsed) => debug!(%peer, "MQTT socket sent no CONNECT in time"),
         }
@@ -131,24 +144,35 @@ impl Frontend {
     }
 
     /// TLS handshake and CONNECT.
-    async fn open(
-        &self,
-        socket: TcpStream,
-        tls: Option<TlsAcceptor>,
-    ) -> Result<(Box<dyn Stream>, BytesMut, ConnectRequest), &'static str> {
-        let mut io: Box<dyn Stream> = match tls {
-            None => Box::new(socket),
-            Some(acceptor) => Box::new(
-                acceptor
+    async fn open(&self, socket: TcpStream, tls: Option<TlsAcceptor>) -> Result<Opened, &'static str> {
+        let (mut io, certified): (Box<dyn Stream>, _) = match tls {
+            None => (Box::new(socket), None),
+            Some(acceptor) => {
+                let io = acceptor
                     .accept(socket)
                     .await
-                    .map_err(|_| "TLS handshake failed")?,
-            ),
+                    .map_err(|_| "TLS handshake failed")?;
+                let shown = io.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let certified = match (shown, self.name_prefix) {
+                    (Some(shown), Some(prefix)) => {
+                        Some(tls::certified(shown, prefix).ok_or("the certificate names no device")?)
+                    }
+                    _ => None,
+                };
+                (Box::new(io), certified)
+            }
         };
         let mut inbox = BytesMut::with_capacity(4096);
         loop {
             match codec::read_connect(&mut inbox, &self.limits) {
-                Ok(Some(request)) => return Ok((io, inbox, request)),
+                Ok(Some(request)) => {
+                    return Ok(Opened {
+                        io,
+                        inbox,
+                        request,
+                        certified,
+                    });
+                }
                 Ok(None) => {}
                 Err(CodecError::Level(_)) => {
                     let mut refusal = BytesMut::new();
@@ -165,20 +189,15 @@ impl Frontend {
     }
 
     /// Judges a CONNECT, and serves the session or says why not.
-    async fn answer(
-        &self,
-        io: Box<dyn Stream>,
-        inbox: BytesMut,
-        mut request: ConnectRequest,
-        peer: SocketAddr,
-    ) {
+    async fn answer(&self, opened: Opened, peer: SocketAddr) {
+        let Opened {
+            io,
+            inbox,
+            mut request,
+            certified,
+        } = opened;
         let asked = self.clients.next();
-        let (username, password) = (request.username.clone(), std::mem::take(&mut request.password));
-        let device = self
-            .auth
-            .authenticate(username, password)
-            .await
-            .filter(Device::is_addressable);
+        let device = self.identify(&mut request, certified).await;
         match judge(&request, device) {
             Ok(device) => self.serve(io, inbox, request, (device, asked)).await,
             Err(answer) => {
@@ -188,6 +207,20 @@ impl Frontend {
                 self.refuse(io, request.version, answer).await;
             }
         }
+    }
+
+    /// Who it is: by its certificate where it shows one, which the user name must not contradict; else by its password.
+    async fn identify(&self, request: &mut ConnectRequest, certified: Option<Certified>) -> Option<Device> {
+        let (username, password) = (request.username.clone(), std::mem::take(&mut request.password));
+        let Some(certified) = certified else {
+            let device = self.auth.authenticate(username, password).await;
+            return device.filter(Device::is_addressable);
+        };
+        let Device { tenant, name } = &certified.device;
+        if !username.is_empty() && username != format!("{tenant}/{name}") {
+            return None;
+        }
+        self.auth.certify(certified).await.filter(Device::is_addressable)
     }
 
     /// Gives the client its seat and its link, serves it to its end, and delivers its will if that is due.

@@ -12,23 +12,23 @@ mod rules;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{collections::HashMap, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use limits::Limits;
 pub use router::Downlink;
 pub use rules::Device;
+pub use tls::{Certified, ClientAuth, DeviceCertificates};
 
 use frontend::{Clients, Frontend};
 use router::RouterHandle;
@@ -67,6 +67,13 @@ pub enum Settled {
 pub trait Authenticate: Send + Sync + 'static {
     /// Returns the device, or `None` when the credentials are wrong.
     fn authenticate(&self, username: String, password: Vec<u8>) -> BoxFuture<'static, Option<Device>>;
+
+    /// Returns the device of a certificate that the device authority signed, or `None` when it is not good any more.
+    /// Who knows no certificates lets nobody in by one.
+    fn certify(&self, certified: Certified) -> BoxFuture<'static, Option<Device>> {
+        drop(certified);
+        Box::pin(std::future::ready(None))
+    }
 }
 
 /// Where the front end listens, and its limits.
@@ -89,6 +96,8 @@ pub struct TlsListener {
     pub cert_file: PathBuf,
     /// PEM file with its private key.
     pub key_file: PathBuf,
+    /// How devices show who they are by certificate; none: they do not.
+    pub devices: Option<DeviceCertificates>,
 }
 
 /// Why the front end cannot start or cannot deliver.
@@ -199,8 +208,12 @@ pub async fn start(
     let tls = config
         .tls
         .as_ref()
-        .map(|tls| Ok::<_, BrokerError>((tls.listen, acceptor(tls)?)))
+        .map(|tls| Ok::<_, BrokerError>((tls.listen, tls::acceptor(tls)?)))
         .transpose()?;
+    let name_prefix = config
+        .tls
+        .as_ref()
+        .and_then(|tls| Some(tls.devices.as_ref()?.name_prefix));
     let (plain, local_addr) = bind(config.listen).await?;
     let tls = match tls {
         None => None,
@@ -214,6 +227,7 @@ pub async fn start(
         router.clone(),
         config.limits.clone(),
         shutdown.clone(),
+        name_prefix,
     ));
     let (tasks, sessions) = (frontend.tasks.clone(), Sessions(frontend.clients.clone()));
     tasks.spawn(router.clone().watch(config.limits, shutdown.clone()));
@@ -239,22 +253,4 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerEr
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-fn acceptor(tls: &TlsListener) -> Result<TlsAcceptor, BrokerError> {
-    let unusable = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| BrokerError::TlsFile { path, source }
-    };
-    let certificates = CertificateDer::pem_file_iter(&tls.cert_file).map_err(unusable(&tls.cert_file))?;
-    let chain = certificates
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(unusable(&tls.cert_file))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key_file).map_err(unusable(&tls.key_file))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }

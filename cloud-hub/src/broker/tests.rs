@@ -737,6 +737,7 @@ fn certificate(dir: &std::path::Path) -> Option<TlsListener> {
         listen,
         cert_file,
         key_file,
+        devices: None,
     })
 }
 
@@ -795,6 +796,7 @@ async fn a_certificate_that_cannot_be_read_is_named() {
         listen,
         cert_file: nowhere.clone(),
         key_file: nowhere,
+        devices: None,
     };
     let config = BrokerConfig {
         listen,

@@ -284,6 +284,7 @@ pub async fn create_edge_update(
     let valid = Duration::days(UPDATE_VALID_DAYS);
     let command = NewCommand::new(edge_id, order, &by, now, Some(valid))?;
     let stored = command.store(&mut tx).await?;
+    tx.audit(&Deed::on("command", "edge_command", stored.id).after(&stored));
     let reply = tx.finish(StatusCode::CREATED, &stored).await?;
     ring(&app, &caller.tenant, &name);
     Ok(reply)

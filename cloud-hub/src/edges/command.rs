@@ -105,7 +105,7 @@ impl NewCommand {
         })
     }
 
-    /// Stores it in a person's transaction, and tells the audit chain.
+    /// Stores it in a person's transaction, which says in the audit chain what it is for.
     ///
     /// # Errors
     /// When the database does not take it.
@@ -121,9 +121,7 @@ impl NewCommand {
             .bind(self.expires_at)
             .execute(tx.conn())
             .await?;
-        let stored = find(tx, self.id).await?;
-        tx.audit(&Deed::on("command", "edge_command", self.id).after(&stored));
-        Ok(stored)
+        find(tx, self.id).await
     }
 
     /// Stores it in a transaction of ingest.
@@ -406,6 +404,7 @@ pub async fn create_edge_command(
     let (order, valid) = order(new, &by, now_us)?;
     let command = NewCommand::new(edge_id, order, &by, time_from_us(now_us), Some(valid))?;
     let stored = command.store(&mut tx).await?;
+    tx.audit(&Deed::on("command", "edge_command", stored.id).after(&stored));
     let reply = tx.finish(StatusCode::CREATED, &stored).await?;
     ring(&app, &caller.tenant, &name);
     Ok(reply)

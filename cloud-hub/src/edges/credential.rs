@@ -104,7 +104,7 @@ impl From<Row> for EnrollCode {
 impl From<EnrolError> for Error {
     fn from(error: EnrolError) -> Self {
         match error {
-            EnrolError::BadName(_) => Self::Invalid(error.to_string()),
+            EnrolError::BadName(_) | EnrolError::Request(_) => Self::Invalid(error.to_string()),
             EnrolError::BadCode => Self::Unauthenticated("the code is not valid"),
             EnrolError::Tenancy(source) => source.into(),
         }

@@ -9,22 +9,22 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::{
-    broker::{Authenticate, Device},
-    kernel::{secret, tenancy::Db},
+    broker::{Authenticate, Certified, Device},
+    kernel::{clock::Clock, hex::hex, secret, tenancy::Db},
     tenant::enrolment,
 };
 
 /// Edges remembered for the time without a database.
 const REMEMBERED_MAX: usize = 100_000;
 
-/// Digest of the last good password, and whose it is.
+/// Digest of the last good password, or of the certificate, and whose it is.
 type Known = ([u8; 32], Device);
 
 /// Authenticates edges against the registry.
 #[derive(Debug, Clone)]
 pub struct EdgeDirectory {
     db: Db,
-    /// By user name.
+    /// By user name, and by [`certificate_key`].
     remembered: Arc<Mutex<HashMap<String, Known>>>,
 }
 
@@ -35,6 +35,40 @@ impl EdgeDirectory {
             db,
             remembered: Arc::default(),
         }
+    }
+
+    async fn look_up_certificate(self, certified: Certified) -> Option<Device> {
+        let Certified {
+            device,
+            fingerprint,
+            not_after_s,
+        } = certified;
+        let key = certificate_key(&device);
+        let names = (device.tenant.as_str(), device.name.as_str());
+        let found = enrolment::is_certified(&self.db, names, &hex(&fingerprint)).await;
+        let known = match found {
+            Ok(is_good) => {
+                let device = is_good.then_some(device);
+                self.remember(key, fingerprint, device.clone());
+                device
+            }
+            Err(error) => {
+                tracing::warn!(%error, edge = device.name, "certificates cannot be asked for; using what is remembered");
+                self.recall(&key, fingerprint)
+            }
+        };
+        if let Some(device) = known
+            .as_ref()
+            .filter(|_| not_after_s < Clock::system().now().timestamp())
+        {
+            metrics::counter!("foodflow_mqtt_expired_certificates_total").increment(1);
+            tracing::warn!(
+                tenant = device.tenant,
+                edge = device.name,
+                "let in with a certificate that has run out"
+            );
+        }
+        known
     }
 
     async fn look_up(self, username: String, password: Vec<u8>) -> Option<Device> {
@@ -77,6 +111,7 @@ impl EdgeDirectory {
         let username = format!("{}/{}", device.tenant, device.name);
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.remove(&username);
+        remembered.remove(&certificate_key(device));
     }
 
     fn recall(&self, username: &str, digest: [u8; 32]) -> Option<Device> {
@@ -88,9 +123,18 @@ impl EdgeDirectory {
     }
 }
 
+/// No user name has a space.
+fn certificate_key(device: &Device) -> String {
+    format!("certificate {}/{}", device.tenant, device.name)
+}
+
 impl Authenticate for EdgeDirectory {
     fn authenticate(&self, username: String, password: Vec<u8>) -> BoxFuture<'static, Option<Device>> {
         self.clone().look_up(username, password).boxed()
+    }
+
+    fn certify(&self, certified: Certified) -> BoxFuture<'static, Option<Device>> {
+        self.clone().look_up_certificate(certified).boxed()
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::TAG;
+use super::{TAG, config::EdgeConfigState};
 use crate::{
     app::App,
     error::Result,
@@ -57,6 +57,15 @@ pub struct Edge {
     pub boot: Option<Uuid>,
     /// When its credentials were taken away; null while they are good.
     pub revoked_us: Option<Micros>,
+    /// Newest configuration that it was sent from here; null when it was sent none.
+    pub config_revision: Option<i64>,
+    /// What it made of that configuration.
+    #[schema(value_type = Option<EdgeConfigState>)]
+    pub config_state: Option<String>,
+    /// Commands that it has not answered yet.
+    pub commands_open: i64,
+    /// End of its newest client certificate; null when it has none from here.
+    pub certificate_until_us: Option<Micros>,
 }
 
 #[derive(FromRow)]
@@ -72,6 +81,10 @@ struct Row {
     backlog_frames: Option<i64>,
     oldest_time: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
+    config_revision: Option<i64>,
+    config_state: Option<String>,
+    commands_open: i64,
+    certificate_until: Option<DateTime<Utc>>,
 }
 
 fn edge_state(is_online: bool, last_seen_us: Option<Micros>, now_us: Micros) -> EdgeState {
@@ -101,6 +114,10 @@ fn present(row: Row, now_us: Micros) -> Edge {
         version: row.software,
         boot: row.boot,
         revoked_us: row.revoked_at.map(micros),
+        config_revision: row.config_revision,
+        config_state: row.config_state,
+        commands_open: row.commands_open,
+        certificate_until_us: row.certificate_until.map(micros),
     }
 }
 
@@ -111,7 +128,13 @@ fn present(row: Row, now_us: Micros) -> Edge {
 pub async fn edges(tx: &mut TenantTx, cursor: Option<Uuid>, limit: i64, now_us: Micros) -> Result<Vec<Edge>> {
     let found: Vec<Row> = sqlx::query_as(
         "SELECT e.id, e.name, e.is_online, e.boot, e.software, e.last_seen_at, e.last_frame_at, e.newest_time, \
-           e.backlog_frames, e.oldest_time, e.revoked_at FROM edge e \
+           e.backlog_frames, e.oldest_time, e.revoked_at, g.revision AS config_revision, g.state AS config_state, \
+           (SELECT count(*) FROM edge_command c WHERE c.edge_id = e.id AND c.state IN ('waiting', 'sent')) \
+             AS commands_open, \
+           (SELECT max(x.not_after) FROM edge_certificate x WHERE x.edge_id = e.id AND x.revoked_at IS NULL) \
+             AS certificate_until \
+         FROM edge e LEFT JOIN LATERAL (SELECT n.revision, n.state FROM edge_config n WHERE n.edge_id = e.id \
+           ORDER BY n.revision DESC LIMIT 1) g ON true \
          WHERE $1::uuid IS NULL OR e.name > (SELECT p.name FROM edge p WHERE p.id = $1) ORDER BY e.name LIMIT $2",
     )
     .bind(cursor)

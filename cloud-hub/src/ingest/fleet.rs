@@ -20,6 +20,7 @@ use crate::{
         event::NewEvent,
         tenancy::TenantSlug,
     },
+    tenant::enrolment::ISSUED,
 };
 
 /// A certificate that nobody fetched within this time is asked for again.
@@ -327,8 +328,7 @@ pub(super) async fn answer_request(
     };
     command.store_bulk(tx).await?;
     tx.execute(
-        "INSERT INTO edge_certificate (id, edge_id, serial, fingerprint, not_before, not_after, issued_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        ISSUED,
         &[
             &Uuid::now_v7(),
             &edge_id,

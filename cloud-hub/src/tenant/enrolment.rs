@@ -5,11 +5,14 @@ use chrono::{DateTime, Duration, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::kernel::{
-    audit::{Actor, Deed},
-    event::NewEvent,
-    secret,
-    tenancy::{Db, TenancyError, TenantSlug, TenantTx},
+use crate::{
+    edges::authority::{DeviceAuthority, Issued, SignError},
+    kernel::{
+        audit::{Actor, Deed},
+        event::NewEvent,
+        secret,
+        tenancy::{Db, TenancyError, TenantSlug, TenantTx},
+    },
 };
 
 /// How long a code may be used.
@@ -26,6 +29,9 @@ pub enum EnrolError {
     /// Never made, used before, or too old; the caller learns no more.
     #[error("the code is not valid; codes work once, for {CODE_VALID_HOURS} hours")]
     BadCode,
+    /// The key that it brought cannot be signed; the code is not used up.
+    #[error(transparent)]
+    Request(#[from] SignError),
     /// The tenant or the database.
     #[error(transparent)]
     Tenancy(#[from] TenancyError),
@@ -48,6 +54,8 @@ pub struct Identity {
     pub mqtt_username: String,
     /// The secret, known to the edge only.
     pub mqtt_password: secret::Secret,
+    /// Its certificate, where it brought a key.
+    pub certificate: Option<Issued>,
 }
 
 /// A code that was just made.
@@ -122,6 +130,19 @@ pub async fn issue_code(tx: &mut TenantTx, edge: &str, now: DateTime<Utc>) -> Re
 /// # Errors
 /// [`EnrolError`].
 pub async fn redeem(db: &Db, code: &str, now: DateTime<Utc>) -> Result<Identity, EnrolError> {
+    redeem_with(db, code, now, None).await
+}
+
+/// As [`redeem`], and has a key signed that the edge brought. Certificates that it had before stop working.
+///
+/// # Errors
+/// [`EnrolError`].
+pub async fn redeem_with(
+    db: &Db,
+    code: &str,
+    now: DateTime<Utc>,
+    asked: Option<(&DeviceAuthority, &str)>,
+) -> Result<Identity, EnrolError> {
     let digest = secret::digest(code.trim());
     let mut platform = db.platform().await?;
     let found: Option<(String, String)> = sqlx::query_as(
@@ -136,26 +157,83 @@ pub async fn redeem(db: &Db, code: &str, now: DateTime<Utc>) -> Result<Identity,
     drop(platform);
     let (slug, edge) = found.ok_or(EnrolError::BadCode)?;
     let tenant = TenantSlug::parse(&slug).map_err(|_| TenancyError::UnknownTenant)?;
+    let certificate = asked
+        .map(|(authority, csr_pem)| authority.sign(csr_pem, (slug.as_str(), edge.as_str()), now))
+        .transpose()?;
     let mut tx = db.begin_as(&tenant, Actor::Edge { name: edge.clone() }).await?;
     let password = secret::random_text(SECRET_BYTES);
     tx.step_out().await?;
     let code_id = use_up(&mut tx, &digest, &secret::digest(&password), now).await?;
     tx.step_in().await?;
-    sqlx::query(
-        "INSERT INTO edge (id, name) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET revoked_at = NULL",
+    let edge_id: Uuid = sqlx::query_scalar(
+        "INSERT INTO edge (id, name) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET revoked_at = NULL RETURNING id",
     )
     .bind(Uuid::now_v7())
     .bind(&edge)
-    .execute(tx.conn())
+    .fetch_one(tx.conn())
     .await?;
-    tx.audit(&Deed::on("enrol", "edge", &edge).after(json!({ "enroll_code": code_id })));
+    void_certificates(&mut tx, edge_id, now).await?;
+    if let Some(issued) = &certificate {
+        sqlx::query(ISSUED)
+            .bind(Uuid::now_v7())
+            .bind(edge_id)
+            .bind(&issued.serial)
+            .bind(&issued.fingerprint)
+            .bind(issued.not_before)
+            .bind(issued.not_after)
+            .bind(now)
+            .execute(tx.conn())
+            .await?;
+    }
+    let serial = certificate.as_ref().map(|issued| &issued.serial);
+    let after = json!({ "enroll_code": code_id, "certificate_serial": serial });
+    tx.audit(&Deed::on("enrol", "edge", &edge).after(after));
     tx.commit().await?;
     Ok(Identity {
         mqtt_username: format!("{slug}/{edge}"),
         mqtt_password: secret::Secret::new(password),
         tenant: slug,
         edge,
+        certificate,
     })
+}
+
+/// A certificate that was signed.
+pub(crate) const ISSUED: &str = "
+INSERT INTO edge_certificate (id, edge_id, serial, fingerprint, not_before, not_after, issued_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+async fn void_certificates(tx: &mut TenantTx, edge_id: Uuid, now: DateTime<Utc>) -> Result<(), TenancyError> {
+    sqlx::query("UPDATE edge_certificate SET revoked_at = $2 WHERE edge_id = $1 AND revoked_at IS NULL")
+        .bind(edge_id)
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Whether a certificate that names this edge was signed for it, is not revoked, and the edge is let in at all.
+///
+/// # Errors
+/// [`TenancyError`]: the answer is not known now.
+pub async fn is_certified(
+    db: &Db,
+    (tenant, edge): (&str, &str),
+    fingerprint: &str,
+) -> Result<bool, TenancyError> {
+    let Ok(slug) = TenantSlug::parse(tenant) else {
+        return Ok(false);
+    };
+    let actor = Actor::Hub { duty: "certificates" };
+    let mut tx = match db.begin_active(&slug, actor).await {
+        Err(TenancyError::UnknownTenant) => return Ok(false),
+        begun => begun?,
+    };
+    let found = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM edge_certificate c JOIN edge e ON e.id = c.edge_id WHERE c.fingerprint = $1 \
+           AND c.revoked_at IS NULL AND e.name = $2 AND e.revoked_at IS NULL)",
+    );
+    Ok(found.bind(fingerprint).bind(edge).fetch_one(tx.conn()).await?)
 }
 
 /// Uses the code up and registers the secret, as one; of two who present a code at once, one gets in.
@@ -224,6 +302,7 @@ pub async fn revoke(tx: &mut TenantTx, edge: &str, now: DateTime<Utc>) -> Result
     .await?;
     tx.audit(&Deed::on("revoke", "edge", edge));
     if let Some(id) = id {
+        void_certificates(tx, id, now).await?;
         tx.event(&NewEvent::new("EdgeRevoked", "edge", id, json!({ "name": edge })));
     }
     Ok(true)

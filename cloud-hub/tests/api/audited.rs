@@ -308,7 +308,7 @@ fn flaw(operation: &Operation, raw: &Raw, correlation: &str, entries: &[Entry]) 
 
 #[tokio::test]
 async fn every_operation_that_changes_something_leaves_an_entry_in_the_chain() {
-    let world = World::start().await;
+    let world = Box::pin(World::start()).await;
     let mut changes: Vec<&Operation> = world
         .api
         .operations

@@ -271,7 +271,7 @@ async fn a_changed_limit_reaches_the_edge_that_monitors_the_point_with_its_versi
     )
     .await;
     let limit = |low: f64| {
-        json!({ "low": low, "clear_margin": 0.2, "delay_us": 1_000_000, "gap_us_max": 10_000_000,
+        json!({ "low": low, "high": null, "clear_margin": 0.2, "delay_us": 1_000_000, "gap_us_max": 10_000_000,
             "check_every_us": 60_000_000 })
     };
     let set = fsq.change(Method::PUT, &path, 1, Some(limit(72.5))).await.ok();
@@ -292,7 +292,7 @@ async fn a_changed_limit_reaches_the_edge_that_monitors_the_point_with_its_versi
     fsq.change(Method::PUT, &path, 1, Some(limit(73.0)))
         .await
         .problem(412);
-    let impossible = json!({ "clear_margin": 0, "delay_us": 0, "gap_us_max": 1, "check_every_us": 1 });
+    let impossible = json!({ "low": null, "high": null, "clear_margin": 0, "delay_us": 0, "gap_us_max": 1, "check_every_us": 1 });
     let said = fsq
         .change(Method::PUT, &path, 2, Some(impossible))
         .await

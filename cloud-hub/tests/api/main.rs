@@ -16,6 +16,7 @@ mod client;
 mod conformance;
 mod core;
 mod devices;
+mod edge_certificates;
 mod edge_fleet;
 mod events;
 mod export;

@@ -36,7 +36,8 @@ fn now_us() -> i64 {
 }
 
 async fn tell(intake: &Intake, maker: &FrameMaker, seq: u64, events: Vec<Event>) {
-    let frame = maker.frame(Lane::Events, seq, vec![], events);
+    let mut frame = maker.frame(Lane::Events, seq, vec![], events);
+    frame.header.clock.synced = true;
     assert_eq!(intake.frame(maker, &frame).await, Settled::Stored);
 }
 
@@ -65,7 +66,7 @@ async fn configure(test: &TestDatabase) -> Uuid {
     .execute(tx.conn())
     .await
     .unwrap();
-    tx.commit().await.unwrap();
+    tx.commit_unaudited("a test's command").await.unwrap();
     command.id
 }
 
@@ -314,7 +315,7 @@ async fn t21_readings_of_a_boot_at_1970_get_their_true_times_once_the_clock_is_s
 #[tokio::test]
 async fn t21_only_the_rows_of_that_boot_and_of_that_clock_are_moved() {
     let (test, intake, maker) = set_up().await;
-    let from_us = now_us() - HOUR_US;
+    let from_us = now_us() - HOUR_US - 60_000_000;
     // The boot before had a good clock, at the very times that this boot's wrong clock shows.
     let mut before = maker.live(0, from_us, 3);
     before.header.clock.synced = true;

@@ -154,12 +154,21 @@ export interface Ccp {
   open_deviation_id: Id | null;
 }
 
+export type DeviationKind =
+  | "limit"
+  | "monitoring_gap"
+  | "sensor_stuck"
+  | "hold_time"
+  | "cooling"
+  | "challenge"
+  | "missed_check";
+
 export interface Deviation {
   id: Id;
   ccp_id: Id;
   ccp_code: string;
   line_id: Id;
-  kind: "limit" | "monitoring_gap" | "sensor_stuck";
+  kind: DeviationKind;
   status: "open" | "closed";
   window_from_us: Micros;
   window_to_us: Micros | null;
@@ -236,7 +245,16 @@ export interface Edge {
   oldest_us: Micros | null;
   version: string | null;
   boot: string | null;
+  /** Newest configuration that was sent from here; null when none was. */
+  config_revision: number | null;
+  config_state: EdgeConfigState | null;
+  /** Commands that are not answered yet. */
+  commands_open: number;
+  /** End of its newest client certificate; null when it has none from here. */
+  certificate_until_us: Micros | null;
 }
+
+export type EdgeConfigState = "pending" | "applied" | "refused" | "rolled_back" | "superseded";
 
 // --- live stream -----------------------------------------------------------------------------
 

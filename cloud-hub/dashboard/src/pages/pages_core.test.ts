@@ -13,7 +13,7 @@ import { viewCcp, worstFirst } from "./fsq/ccp_state";
 import { quantityOnHold } from "./fsq/holds";
 import { safeNext } from "./identity/sign_in";
 import { actNow, joinDeviations } from "./plant_ops/act_now";
-import { unhealthyFirst } from "./plant_ops/data_trust";
+import { certificateWords, configWords, unhealthyFirst } from "./plant_ops/data_trust";
 import { linePriority, lineTrouble } from "./plant_ops/line_strip";
 import { place } from "./vision/boxed_image";
 import { classesOf } from "./vision/defects";
@@ -113,6 +113,12 @@ describe("act now", () => {
   it("tells a stuck sensor in words, not by a limit", () => {
     const stuck = deviation({ kind: "sensor_stuck", value_extreme: null, detail: "TT-101 did not move" });
     expect(actNow({ ...base, deviations: [stuck] })[0]).toMatchObject({ priority: 2, measure: "TT-101 did not move" });
+  });
+
+  it("puts product that was not cooled or held as required first, and a missed check after it", () => {
+    const of = (kind: Deviation["kind"]) => actNow({ ...base, deviations: [deviation({ kind, detail: "TT-204 did not fall" })] })[0];
+    expect(of("cooling")).toMatchObject({ priority: 1, what: "CCP-1 cooled too slowly", measure: "TT-204 did not fall" });
+    expect(of("missed_check")).toMatchObject({ priority: 2, what: "CCP-1 check missed" });
   });
 
   it("keeps the hold when the deviation was acknowledged", () => {
@@ -232,6 +238,20 @@ describe("small decisions", () => {
     expect(quantityOnHold([lot(600, "cases"), lot(40, "cases"), lot(2.5, "kg")])).toBe("640\u00a0cases, 2.5\u00a0kg");
     const edge = (name: string, state: Edge["state"]) => ({ name, state }) as Edge;
     expect([edge("a", "online"), edge("b", "offline")].sort(unhealthyFirst).map((each) => each.name)).toEqual(["b", "a"]);
+  });
+
+  it("tells of a configuration only what is not as it should be", () => {
+    expect(configWords({ config_revision: null, config_state: null })).toBe("—");
+    expect(configWords({ config_revision: 3, config_state: "applied" })).toBe("r3");
+    expect(configWords({ config_revision: 4, config_state: "rolled_back" })).toBe("r4 rolled back");
+  });
+
+  it("tells how long a certificate is good, and says so before it ends", () => {
+    const day = 86_400_000_000;
+    expect(certificateWords(null, 0)).toBe("—");
+    expect(certificateWords(60 * day, 0)).toBe("60 d");
+    expect(certificateWords(9 * day + 1, 0)).toBe("expires in 9 d");
+    expect(certificateWords(-1, 0)).toBe("expired");
   });
 
   it("say of the record what was changed, by whom, and where it breaks", () => {

@@ -28,10 +28,13 @@ use crate::{
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CcpLimitPut {
-    /// Lowest value allowed, in the control point's unit; `low`, `high` or both.
-    #[schema(example = 72.0)]
+    /// Lowest value allowed, in the control point's unit; null for none. `low`, `high` or both are numbers.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required = true, example = 72.0)]
     low: Option<f64>,
-    /// Highest value allowed.
+    /// Highest value allowed; null for none.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required = true, example = 95.0)]
     high: Option<f64>,
     /// How far inside the limit a value must be to end a deviation.
     #[schema(minimum = 0, example = 0.2)]

@@ -27,14 +27,21 @@ const DEVIATION_WORDS: Record<Deviation["kind"], string> = {
   limit: "critical limit broken",
   monitoring_gap: "monitoring gap",
   sensor_stuck: "sensor stuck",
+  hold_time: "not held long enough",
+  cooling: "cooled too slowly",
+  challenge: "challenge failed",
+  missed_check: "check missed",
 };
+
+/** Nobody knows whether the limit was met; with all others it is known that control was lost. */
+const UNMONITORED: readonly Deviation["kind"][] = ["monitoring_gap", "sensor_stuck", "missed_check"];
 
 export function deviationWords(deviation: Deviation): string {
   return `${deviation.ccp_code} ${DEVIATION_WORDS[deviation.kind]}`;
 }
 
 export function deviationPriority(deviation: Deviation): Priority {
-  return deviation.kind === "limit" ? 1 : 2;
+  return UNMONITORED.includes(deviation.kind) ? 2 : 1;
 }
 
 export function deviationMeasure(deviation: Deviation): string {

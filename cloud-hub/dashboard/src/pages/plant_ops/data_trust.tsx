@@ -1,4 +1,4 @@
-// Edge by edge: does it report, how far behind is it, and what waits on its disk?
+// Edge by edge: does it report, how far behind is it, what waits on its disk, and does it run as it was told?
 import { useQuery } from "@tanstack/react-query";
 import { edgesQuery } from "../../api/queries";
 import type { Edge } from "../../api/types";
@@ -40,6 +40,9 @@ function Edges({ edges }: { edges: readonly Edge[] }) {
           <th scope="col" className="num">Frames waiting</th>
           <th scope="col">Oldest waiting</th>
           <th scope="col">Version</th>
+          <th scope="col">Configuration</th>
+          <th scope="col" className="num">Commands waiting</th>
+          <th scope="col">Certificate</th>
         </tr>
       </thead>
       <tbody>
@@ -60,12 +63,34 @@ function Edges({ edges }: { edges: readonly Edge[] }) {
               </td>
               <td data-label="Oldest waiting">{edge.oldest_us === null || edge.backlog_frames === 0 ? "—" : when(edge.oldest_us, now_us, zone)}</td>
               <td data-label="Version">{edge.version ?? "—"}</td>
+              <td data-label="Configuration">{configWords(edge)}</td>
+              <td data-label="Commands waiting" className="num">{edge.commands_open === 0 ? "—" : edge.commands_open}</td>
+              <td data-label="Certificate">{certificateWords(edge.certificate_until_us, now_us)}</td>
             </tr>
           );
         })}
       </tbody>
     </table>
   );
+}
+
+/** The revision, and what the edge made of it unless it simply runs with it. */
+export function configWords(edge: Pick<Edge, "config_revision" | "config_state">): string {
+  if (edge.config_revision === null) return "—";
+  const revision = `r${edge.config_revision}`;
+  if (edge.config_state === null || edge.config_state === "applied") return revision;
+  return `${revision} ${words(edge.config_state).toLowerCase()}`;
+}
+
+const DAY_US = 86_400_000_000;
+/** An edge renews long before: this late, something keeps it from doing so. */
+const CERTIFICATE_SHORT_DAYS = 14;
+
+export function certificateWords(until_us: number | null, now_us: number | null): string {
+  if (until_us === null || now_us === null) return "—";
+  const days = Math.floor((until_us - now_us) / DAY_US);
+  if (days < 0) return "expired";
+  return days < CERTIFICATE_SHORT_DAYS ? `expires in ${days} d` : `${days} d`;
 }
 
 export function lagWords(lag_ms: number): string {
