@@ -177,6 +177,8 @@ impl Pki {
     /// # Errors
     /// When a directory or file cannot be made or read.
     pub fn open(directory: &Path) -> Result<Self, PkiError> {
+        // The library joins a relative path to its own store, finds no certificate there, and panics.
+        let directory = &std::path::absolute(directory).map_err(io_error(directory))?;
         for part in ["own", "private", "trusted", "rejected", "session"] {
             let path = directory.join(part);
             let mode = if part == "private" { 0o700 } else { 0o755 };
@@ -226,7 +228,7 @@ impl Pki {
     pub fn ensure_own(&self) -> Result<(), PkiError> {
         let (certificate, key) = (self.own_certificate(), self.own_key());
         match (certificate.exists(), key.exists()) {
-            (true, true) => return Ok(()),
+            (true, true) => return self.own_is_sound(),
             (false, false) => {}
             (has_certificate, _) => {
                 let missing = if has_certificate { key } else { certificate };
@@ -255,6 +257,16 @@ impl Pki {
             reason,
         })?;
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).map_err(io_error(&key))
+    }
+
+    /// Whether the library can read what is there: it panics later where it cannot.
+    fn own_is_sound(&self) -> Result<(), PkiError> {
+        let malformed = |path: PathBuf| move |reason: String| PkiError::Malformed { path, reason };
+        let certificate = self.own_certificate();
+        CertificateStore::read_cert(&certificate).map_err(malformed(certificate))?;
+        let key = self.own_key();
+        CertificateStore::read_pkey(&key).map_err(malformed(key))?;
+        Ok(())
     }
 
     /// What the agent's own certificate says; none before there is one.

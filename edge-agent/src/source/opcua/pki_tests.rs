@@ -112,3 +112,21 @@ fn an_import_writes_nothing_outside_its_directory() {
     let error = Pki::import(&directory.path().join("second"), &file).unwrap_err();
     assert!(error.to_string().contains("no name of a server"), "{error}");
 }
+
+#[test]
+fn a_relative_directory_is_as_good_as_an_absolute_one() {
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let name = directory.path().file_name().unwrap();
+    let pki = Pki::open(Path::new(name)).unwrap();
+    assert!(pki.own_certificate().is_absolute());
+}
+
+#[test]
+fn a_damaged_identity_is_an_error_and_no_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = Pki::open(directory.path()).unwrap();
+    fs::write(pki.own_certificate(), b"x").unwrap();
+    fs::write(pki.own_key(), b"x").unwrap();
+    let error = pki.ensure_own().unwrap_err().to_string();
+    assert!(error.contains("cert.der"), "{error}");
+}
