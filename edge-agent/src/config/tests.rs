@@ -61,7 +61,7 @@ const FAULTS: [Seeded; 40] = [
         "`spool.quota` must be between",
     ),
     seeded(
-        "generation = \"256MiB\"",
+        "generation = \"64MiB\"",
         "generation = \"1GiB\"",
         "at most a quarter",
     ),
