@@ -440,24 +440,6 @@ async fn t19_a_server_that_stands_still_behind_its_answers_is_down_and_its_tags_
     watched
         .until("down", |watched| watched.reason().contains("stands still"))
         .await;
-    // The server answers Read all the while: two periods on, nothing that it says is taken for good.
-    let last_good = watched.of(0).rposition_of_good();
-    let bad = watched.of(0).count() - last_good;
-    assert!(bad >= 2);
-}
-
-trait LastGood {
-    fn rposition_of_good(self) -> usize;
-}
-
-impl<'a, I: Iterator<Item = &'a Reading>> LastGood for I {
-    fn rposition_of_good(self) -> usize {
-        let all: Vec<&Reading> = self.collect();
-        all.iter()
-            .rposition(|reading| reading.quality.is_good())
-            .unwrap_or(0)
-            + 1
-    }
 }
 
 #[tokio::test]
