@@ -152,10 +152,6 @@ async fn a_faulty_or_unsafe_change_changes_nothing_and_is_named() {
     hub.until("readings", |stored| stored.readings() > 3).await;
     for (change, said) in [
         (good.replace("period", "perriod"), "unknown key"),
-        (
-            good.replace("address = 0", "address = 0\nunit = \"degF\""),
-            "changes its unit",
-        ),
         (good.replace("akron-1", "akron-2"), "cannot change while it runs"),
     ] {
         edge.reload(&change);
@@ -166,4 +162,30 @@ async fn a_faulty_or_unsafe_change_changes_nothing_and_is_named() {
     hub.until("more readings", |stored| stored.readings() > seen + 5)
         .await;
     assert_eq!(source(&edge.status().await, "plc")["not_read"], 0);
+}
+
+#[tokio::test]
+async fn a_unit_that_changes_starts_the_parts_anew_and_labels_no_reading_wrongly() {
+    let directory = tempfile::tempdir().unwrap();
+    let plc = Plc::start(Behaviour::default()).await;
+    let hub = Hub::start(Policy::Store).await;
+    let before = head(Some(hub.address)) + &device("plc", plc.address, "100ms", "800ms", &[0]);
+    let edge = Edge::start(directory.path(), &before).await;
+    hub.until("readings", |stored| stored.readings() > 3).await;
+    edge.reload(&before.replace("address = 0", "address = 0\nunit = \"degF\""));
+    let units = |stored: &Stored| {
+        let frames = stored.frames.values().filter(|frame| !frame.readings.is_empty());
+        let units = frames.map(|frame| {
+            let dictionary = &stored.dictionaries[&frame.header.dictionary];
+            (
+                frame.header.id.boot,
+                dictionary.tag(frame.readings[0].tag).unwrap().unit.clone(),
+            )
+        });
+        units.collect::<std::collections::BTreeSet<_>>()
+    };
+    hub.until("the new unit", |stored| units(stored).len() == 2).await;
+    let stored = hub.stored.lock().unwrap();
+    let boots: std::collections::BTreeSet<_> = units(&stored).into_iter().map(|(boot, _)| boot).collect();
+    assert_eq!(boots.len(), 2, "each boot has one unit for the tag");
 }

@@ -85,7 +85,7 @@ async fn t8_live_data_passes_a_backlog_that_keeps_to_its_rate_and_its_order() {
     let hub = Hub::start(Policy::RefuseConnection).await;
     let (_directory, _plc, edge) = plant(&hub, "drain_readings_per_s = 8000").await;
     // More than keeps an identity of its own: most of it is merged.
-    edge.until("a backlog", |status| count(&status["backlog_readings"]) > 50_000)
+    edge.until("a backlog", |status| count(&status["backlog_readings"]) > 80_000)
         .await;
     hub.set_policy(Policy::Store);
     let spooled = count(&edge.status().await["spooled"]) as usize;

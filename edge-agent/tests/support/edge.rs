@@ -158,9 +158,11 @@ impl Edge {
 
     /// `/status.json` of whatever agent runs now: one that starts its parts anew serves on another port.
     pub async fn try_status(&self) -> Option<Value> {
-        let ready = std::fs::read_to_string(self.data_dir.join("ready.json")).ok()?;
-        let ready: Value = serde_json::from_str(&ready).ok()?;
-        let url = format!("http://{}/status.json", ready["http"].as_str()?);
+        let ready = std::fs::read_to_string(self.data_dir.join("ready.json")).ok();
+        let ready = ready.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let http = ready.and_then(|ready| Some(ready["http"].as_str()?.to_owned()));
+        // On a full disk there is no ready.json.
+        let url = format!("http://{}/status.json", http.unwrap_or_else(|| self.http.clone()));
         let response = client().get(url).send().await.ok()?;
         serde_json::from_str(&response.text().await.ok()?).ok()
     }
