@@ -248,9 +248,7 @@ fn aliases_follow_the_order_of_appearance_and_periods_come_from_the_group() {
             ("TT-101", 0, 1000),
             ("TT-102", 1, 1000),
             ("ZS-106", 2, 1000),
-            ("TT-310", 3, 2000),
-            ("HTST", 4, 1000),
-            ("TT-101.DIFF", 5, 1000)
+            ("TT-310", 3, 2000)
         ]
     );
     let point = &config.points[0];
