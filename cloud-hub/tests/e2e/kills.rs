@@ -135,7 +135,16 @@ fn postmaster(plant: &Plant) -> Option<i32> {
 
 async fn database(plant: &Plant) -> PgConnection {
     let options = address(plant).options(DATABASE, OWNER_ROLE);
-    PgConnection::connect_with(&options)
+    let answers = async {
+        // A database that was killed refuses while it starts again.
+        loop {
+            if let Ok(connection) = PgConnection::connect_with(&options).await {
+                return connection;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), answers)
         .await
         .expect("the database answers")
 }

@@ -6,6 +6,7 @@
 )]
 
 mod faults;
+mod fleet;
 mod foreign;
 mod journeys;
 mod kills;

@@ -233,6 +233,19 @@ impl Plant {
         Ok((status, response.json().await.unwrap_or(Value::Null)))
     }
 
+    /// A change of the version that was seen last; it must succeed.
+    pub(crate) async fn change(&self, path: &str, version: &str, body: &Value) -> Result<Value> {
+        let url = format!("{}/api/v1/{path}", self.url());
+        let request = self.client.put(&url).bearer_auth(&self.token);
+        let response = request.header("if-match", version).json(body).send().await?;
+        let status = response.status().as_u16();
+        let answer = response.json().await.unwrap_or(Value::Null);
+        if !(200..300).contains(&status) {
+            bail!("PUT {path} answered {status}: {answer}");
+        }
+        Ok(answer)
+    }
+
     /// A GET that must succeed.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         match self.call(Method::GET, path, None).await? {
