@@ -28,6 +28,7 @@ mod agent {
     mod serial;
     mod service;
     mod signals;
+    mod soak;
     mod sparkplug;
     mod sparkplug_fault;
     mod spool;

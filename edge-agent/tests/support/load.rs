@@ -20,16 +20,15 @@ pub struct Load {
 impl Load {
     /// Ten devices of fifty counters, read every 100 ms: 5,000 readings a second.
     pub async fn start(directory: &Path, hub: SocketAddr) -> Self {
+        Self::of(directory, hub, "devices=10,tags=50,advance=read").await
+    }
+
+    /// What `--load` says, read every 100 ms.
+    pub async fn of(directory: &Path, hub: SocketAddr, load: &str) -> Self {
         let data_dir = directory.join("load");
         std::fs::create_dir_all(&data_dir).unwrap();
         let child = Command::new(PROGRAM)
-            .args([
-                "simulate",
-                "--load",
-                "devices=10,tags=50,advance=read",
-                "--tick",
-                "100ms",
-            ])
+            .args(["simulate", "--load", load, "--tick", "100ms"])
             .args([
                 "--local-http",
                 "127.0.0.1:0",
