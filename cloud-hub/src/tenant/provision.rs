@@ -437,7 +437,7 @@ pub async fn tenants(conn: &mut PgConnection) -> Result<Vec<Tenant>, sqlx::Error
 /// The slugs of every active tenant.
 ///
 /// # Errors
-/// [`TenancyError`](crate::kernel::tenancy::TenancyError).
+/// [`TenancyError`].
 pub async fn tenant_slugs(db: &Db) -> Result<Vec<TenantSlug>, TenancyError> {
     let mut tx = db.platform().await?;
     let tenants = tenants(tx.conn()).await?;

@@ -66,7 +66,7 @@ pub struct SimulateArgs {
     #[arg(long)]
     pub no_camera: bool,
     /// Serve counters instead of the plant:
-    /// devices=N,tags=M[,advance=tick|read][,period=1s][,ports=own][,dead=N][,refuse=N][,late=1.2s:N][,exception=6:N].
+    /// devices=N,tags=M and, after commas: advance=tick|read period=1s ports=own dead=N refuse=N late=1.2s:N exception=6:N.
     #[arg(long)]
     pub load: Option<Load>,
     /// Period of the counters of a load, and of the polls in its edge.toml; an agent takes 10ms or more.

@@ -82,7 +82,7 @@ impl fmt::Display for Write {
 /// Writes to a configured device in turn with its polls, on the connection that they use.
 ///
 /// # Errors
-/// [`WriteError::Disabled`] before anything is sent when the device is read-only; otherwise as [`write`].
+/// [`WriteError::Disabled`] before anything is sent when the device is read-only; otherwise as [`write()`].
 pub async fn write_to(device: &Device, lines: &Lines, what: &Write) -> Result<(), SourceError> {
     if !device.writes_enabled {
         let device = device.name.clone();
