@@ -41,7 +41,6 @@ function Edges({ edges }: { edges: readonly Edge[] }) {
           <th scope="col">Oldest waiting</th>
           <th scope="col">Version</th>
           <th scope="col">Configuration</th>
-          <th scope="col" className="num">Commands waiting</th>
           <th scope="col">Certificate</th>
         </tr>
       </thead>
@@ -63,8 +62,10 @@ function Edges({ edges }: { edges: readonly Edge[] }) {
               </td>
               <td data-label="Oldest waiting">{edge.oldest_us === null || edge.backlog_frames === 0 ? "—" : when(edge.oldest_us, now_us, zone)}</td>
               <td data-label="Version">{edge.version ?? "—"}</td>
-              <td data-label="Configuration">{configWords(edge)}</td>
-              <td data-label="Commands waiting" className="num">{edge.commands_open === 0 ? "—" : edge.commands_open}</td>
+              <td data-label="Configuration">
+                {configWords(edge)}
+                {edge.commands_open > 0 && <span className="note">{waitingWords(edge.commands_open)}</span>}
+              </td>
               <td data-label="Certificate">{certificateWords(edge.certificate_until_us, now_us)}</td>
             </tr>
           );
@@ -72,6 +73,11 @@ function Edges({ edges }: { edges: readonly Edge[] }) {
       </tbody>
     </table>
   );
+}
+
+/** How many of the hub's commands the edge has not answered. */
+function waitingWords(commands: number): string {
+  return commands === 1 ? "1 command waiting" : `${commands} commands waiting`;
 }
 
 /** The revision, and what the edge made of it unless it simply runs with it. */
