@@ -57,7 +57,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// The agent's parts while they run.
 pub(super) struct Parts {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) http: String,
     running: Running,
     sources: Sources,
@@ -85,6 +85,8 @@ impl Parts {
         origin: &Origin,
         data_dir: &Path,
     ) -> Result<(Self, mpsc::Receiver<Request>), AgentError> {
+        // One copy for all: a hundred thousand tags are some tens of megabytes.
+        let config = Arc::new(config);
         let identity = identity::load(data_dir)?;
         let boot = Uuid::now_v7();
         let health = Arc::new(Health::new(&config.edge.name, boot, clock::now_us()));
@@ -135,10 +137,10 @@ impl Parts {
         }
         let (commands, commands_rx) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (requests_tx, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
-        let running: Running = Arc::new(Mutex::new((Arc::new(config.clone()), origin.clone())));
+        let running: Running = Arc::new(Mutex::new((config.clone(), origin.clone())));
         let fleet = Fleet {
             data_dir: data_dir.to_owned(),
-            config: Arc::new(config.clone()),
+            config: config.clone(),
             origin: origin.clone(),
             running: running.clone(),
             health: health.clone(),
@@ -304,8 +306,8 @@ impl Parts {
             started = ?sources.started, changed = ?sources.changed, stopped = ?sources.stopped, rules = has_new_rules,
             "configuration followed"
         );
-        locked(&self.running).0 = Arc::new(config.clone());
-        self.config = config;
+        self.config = Arc::new(config);
+        locked(&self.running).0 = self.config.clone();
         Ok(Followed {
             sources,
             has_new_rules,

@@ -55,15 +55,35 @@ enum Control {
     Modbus(watch::Sender<modbus::config::Device>),
     Opcua(watch::Sender<opcua::config::Server>),
     Mqtt(watch::Sender<mqtt::config::Broker>),
-    Camera(CancellationToken),
+    Camera(CancellationToken, camera::config::Camera),
+}
+
+impl Control {
+    /// Whether the source was told just this.
+    fn is_told(&self, settings: &Settings) -> bool {
+        match (self, settings) {
+            (Self::Modbus(tx), Settings::Modbus(device)) => *tx.borrow() == *device,
+            (Self::Opcua(tx), Settings::Opcua(server)) => *tx.borrow() == *server,
+            (Self::Mqtt(tx), Settings::Mqtt(broker)) => *tx.borrow() == *broker,
+            (Self::Camera(_, known), Settings::Camera(camera)) => known == camera,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Member {
-    settings: Settings,
+    kind: &'static str,
+    name: String,
     control: Control,
     health: Arc<SourceHealth>,
     task: AbortHandle,
+}
+
+impl Member {
+    fn key(&self) -> (&'static str, &str) {
+        (self.kind, &self.name)
+    }
 }
 
 /// What a source needs of the agent.
@@ -126,19 +146,17 @@ impl Running {
         let keys: HashSet<_> = wanted.iter().map(Settings::key).collect();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.members)
             .into_iter()
-            .partition(|member| keys.contains(&member.settings.key()));
+            .partition(|member| keys.contains(&member.key()));
         for member in gone {
-            changes.stopped.push(member.settings.key().1.to_owned());
+            changes.stopped.push(member.name.clone());
             self.end(&member);
         }
         let mut kept: std::collections::VecDeque<Member> = kept.into();
         for settings in wanted {
-            let found = kept
-                .iter()
-                .position(|member| member.settings.key() == settings.key());
+            let found = kept.iter().position(|member| member.key() == settings.key());
             let name = settings.key().1.to_owned();
             match found.and_then(|at| kept.remove(at)) {
-                Some(member) if member.settings == settings => self.members.push(member),
+                Some(member) if member.control.is_told(&settings) => self.members.push(member),
                 Some(member) => {
                     changes.changed.push(name);
                     self.tell(member, settings);
@@ -187,13 +205,13 @@ impl Running {
     fn end(&mut self, member: &Member) {
         self.ending.insert(member.task.id());
         match &member.control {
-            Control::Camera(stop) => stop.cancel(),
+            Control::Camera(stop, _) => stop.cancel(),
             Control::Modbus(_) | Control::Opcua(_) | Control::Mqtt(_) => member.task.abort(),
         }
     }
 
     /// Tells a running source of its new settings; one that cannot be told is started anew.
-    fn tell(&mut self, mut member: Member, settings: Settings) {
+    fn tell(&mut self, member: Member, settings: Settings) {
         match (&member.control, &settings) {
             (Control::Modbus(tx), Settings::Modbus(device)) => drop(tx.send_replace(device.clone())),
             (Control::Opcua(tx), Settings::Opcua(server)) => drop(tx.send_replace(server.clone())),
@@ -205,7 +223,6 @@ impl Running {
                 return;
             }
         }
-        member.settings = settings;
         self.members.push(member);
     }
 
@@ -213,7 +230,8 @@ impl Running {
         let (kind, name) = settings.key();
         let health = SourceHealth::new(kind, name);
         let outlet = Outlet::new(self.surroundings.acquired.clone(), health.clone());
-        let (control, task) = match settings.clone() {
+        let name = name.to_owned();
+        let (control, task) = match settings {
             Settings::Modbus(device) => {
                 let (tx, rx) = watch::channel(device);
                 (
@@ -236,12 +254,13 @@ impl Running {
             Settings::Camera(camera) => {
                 let stop = CancellationToken::new();
                 let mailbox = self.surroundings.mailbox.clone();
-                let task = camera::run(camera, mailbox, outlet, stop.clone());
-                (Control::Camera(stop), self.tasks.spawn(task))
+                let task = camera::run(camera.clone(), mailbox, outlet, stop.clone());
+                (Control::Camera(stop, camera), self.tasks.spawn(task))
             }
         };
         Member {
-            settings,
+            kind,
+            name,
             control,
             health,
             task,
