@@ -133,7 +133,7 @@ async fn a_tenant_whose_making_fails_at_any_step_leaves_nothing_and_can_be_made_
 }
 
 #[tokio::test]
-async fn a_tenant_whose_making_is_cancelled_anywhere_leaves_nothing() {
+async fn a_tenant_whose_making_is_cancelled_anywhere_is_whole_or_leaves_nothing() {
     let test = TestDatabase::create().await;
     let (mut owner, new) = (test.owner().await, tenant("fresh"));
     let mut times = 1;
@@ -145,11 +145,15 @@ async fn a_tenant_whose_making_is_cancelled_anywhere_leaves_nothing() {
             done.unwrap();
             break;
         }
-        assert_eq!(
-            traces(&mut owner, &new.slug).await,
-            0,
-            "cancelled at its {times}. poll"
+        // A cancelled COMMIT that the server has is a commit: whole, though nobody was told.
+        let left = traces(&mut owner, &new.slug).await;
+        assert!(
+            [0, 3].contains(&left),
+            "cancelled at its {times}. poll it left {left}"
         );
+        if left == 3 {
+            break;
+        }
         times = times * 3 / 2 + 1;
     }
     assert!(times > 10, "it was cancelled at several places");
