@@ -17,10 +17,9 @@ pub(crate) fn reason(rgb: &[u8]) -> Option<String> {
         counts[brightness as usize] += 1;
         looked += 1;
     }
-    let (darkest, brightest) = (
-        percentile(&counts, looked / OUTLIERS),
-        percentile(&counts, looked - looked / OUTLIERS),
-    );
+    let outliers = looked / OUTLIERS;
+    let darkest = percentile(&counts, outliers);
+    let brightest = percentile(&counts, looked.saturating_sub(1 + outliers));
     if looked == 0 || brightest.saturating_sub(darkest) >= SPREAD_MIN {
         return None;
     }
@@ -37,7 +36,7 @@ pub(crate) fn reason(rgb: &[u8]) -> Option<String> {
 /// The brightness below which `rank` of the counted pixels lie.
 fn percentile(counts: &[usize; 256], rank: usize) -> u8 {
     let mut seen = 0;
-    for (brightness, count) in (0u8..).zip(counts) {
+    for (brightness, count) in (0..=u8::MAX).zip(counts) {
         seen += count;
         if seen > rank {
             return brightness;
@@ -68,6 +67,12 @@ mod tests {
         let mut picture = vec![3u8; 640 * 480 * 3];
         picture.iter_mut().step_by(9_001).for_each(|part| *part = 255);
         assert!(reason(&picture).is_some());
+    }
+
+    #[test]
+    fn t28_a_small_picture_of_one_brightness_shows_nothing_either() {
+        assert!(reason(&[128; 64 * 64 * 3]).is_some_and(|reason| reason.contains("one colour")));
+        assert!(reason(&[255; 3]).is_some_and(|reason| reason.contains("white")));
     }
 
     #[test]
