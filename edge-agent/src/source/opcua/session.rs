@@ -153,7 +153,8 @@ impl Source {
                     namespaces,
                     reads_max: limits.reads,
                 }));
-                self.pulse = Pulse::new(self.now_us());
+                // The pulse goes on: a server that froze is not alive for having accepted a session, and its clock may
+                // have been reported before this.
                 self.trusted().await?;
                 self.outlet.state(SourceState::Up).await
             }
@@ -234,7 +235,10 @@ impl Source {
                 overflowed.push((reading.tag, newest_us, reading.time_us));
             }
             self.watch.heard(slot, now_us);
-            self.pulse.value(now_us);
+            // What a new subscription begins with may be as old as what was known.
+            if reading.time_us != newest_us {
+                self.pulse.value(now_us);
+            }
             readings.push(reading);
         }
         // The loss comes before the values that follow it.
