@@ -6,7 +6,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/foodflow
 export FOODFLOW_TEST_PYTHON ?= $(CACHE)/venv-test/bin/python
 NEXTEST := $(shell command -v cargo-nextest >/dev/null && echo "nextest run" || echo "test --no-fail-fast --lib --bins --tests")
 
-.PHONY: help demo test test-dashboard check bench soak dashboard setup setup-test build fmt clean
+.PHONY: help demo test test-dashboard check bench soak dashboard setup setup-test setup-bench build fmt clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -16,6 +16,9 @@ setup:  ## install what is missing to run
 
 setup-test:
 	@scripts/setup.sh test
+
+setup-bench:
+	@scripts/setup.sh bench
 
 DASHBOARD_SOURCES := $(shell find cloud-hub/dashboard -path '*/node_modules' -prune -o -path '*/dist' -prune -o -type f -print 2>/dev/null)
 dashboard: cloud-hub/dashboard/dist/index.html  ## build the dashboard
@@ -46,7 +49,7 @@ check: setup-test dashboard  ## formatting, lints, documentation, dependencies, 
 	scripts/check-deploy.sh
 	$(MAKE) --no-print-directory test
 
-bench: build  ## every benchmark, as ratios; writes target/bench/summary.json
+bench: build setup-bench  ## every benchmark, as ratios; writes target/bench/summary.json
 	scripts/bench.sh
 
 soak: setup-test dashboard  ## the heavy suites in full

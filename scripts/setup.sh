@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what a clean machine lacks to build and run FoodFlow OS, or names exactly what to install.
 #   scripts/setup.sh run    PostgreSQL server, C compiler, Node >= 20.19, libonnxruntime: enough for `make demo`
-#   scripts/setup.sh test   the same plus what the tests talk to: Chromium, mosquitto, Python peers, an OpenID provider
+#   scripts/setup.sh bench  the same plus mosquitto and the gateway that the benches measure beside ours
+#   scripts/setup.sh test   the first plus what the tests talk to: Chromium, mosquitto, Python peers, an OpenID provider
 # Idempotent; says nothing when nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,6 +21,8 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ "$level" = test ]; then
     command -v chromium >/dev/null || missing+=(chromium)
     command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+fi
+if [ "$level" != run ]; then
     command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 fi
 
@@ -56,6 +59,12 @@ if [ "$level" = test ] && ! "$cache/venv-sparkplug/bin/python" -c 'import mqtt_s
     echo "Installing the Sparkplug peer of the tests …" >&2
     python3 -m venv "$cache/venv-sparkplug"
     "$cache/venv-sparkplug/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-peers-sparkplug.txt >&2
+fi
+
+if [ "$level" = bench ] && ! "$cache/venv-bench/bin/python" -c 'import thingsboard_gateway, pymodbus' 2>/dev/null; then
+    echo "Installing the gateway of the benches …" >&2
+    python3 -m venv "$cache/venv-bench"
+    "$cache/venv-bench/bin/pip" install --quiet --disable-pip-version-check -r scripts/bench-peers.txt >&2
 fi
 
 # A certified OpenID provider: installed from its lock file beside a copy of it, anew when that changes.

@@ -25,10 +25,15 @@ impl Load {
 
     /// What `--load` says, read every 100 ms.
     pub async fn of(directory: &Path, hub: SocketAddr, load: &str) -> Self {
+        Self::every(directory, hub, load, "100ms").await
+    }
+
+    /// What `--load` says, read once a tick.
+    pub async fn every(directory: &Path, hub: SocketAddr, load: &str, tick: &str) -> Self {
         let data_dir = directory.join("load");
         std::fs::create_dir_all(&data_dir).unwrap();
         let child = Command::new(PROGRAM)
-            .args(["simulate", "--load", load, "--tick", "100ms"])
+            .args(["simulate", "--load", load, "--tick", tick])
             .args([
                 "--local-http",
                 "127.0.0.1:0",
