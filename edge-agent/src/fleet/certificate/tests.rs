@@ -1,3 +1,5 @@
+//! Does a key stay with its owner, and does every stop and every answer leave a pair that fits?
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use rcgen::{BasicConstraints, CertificateSigningRequestParams, IsCa, Issuer};

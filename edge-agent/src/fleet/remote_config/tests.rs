@@ -1,3 +1,5 @@
+//! Which configuration runs after pushes, edits, trials that fail, power cuts and damage?
+
 use super::{super::durable::cuts, *};
 
 const LOCAL: &str = "[edge]\nname = \"akron-1\"\ntenant = \"akron\"\n[hub]\nmqtt = \"127.0.0.1:1883\"\n";

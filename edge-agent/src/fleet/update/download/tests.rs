@@ -1,3 +1,5 @@
+//! Is a program fetched whole and as signed, through cut connections and onto disks that are full or refuse?
+
 use std::sync::{Arc, Mutex};
 
 use axum::{
