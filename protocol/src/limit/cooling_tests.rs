@@ -55,7 +55,7 @@ fn cools(k: f64, air: f64, minutes: i64) -> impl Iterator<Item = (Micros, f64)> 
 }
 
 fn run(judge: &mut CoolingJudge, values: impl Iterator<Item = (Micros, f64)>) -> Vec<Judgement> {
-    let start_us = judge.newest_us().map_or(0, |newest_us| newest_us + 10 * SECOND);
+    let start_us = judge.now_us.map_or(0, |newest_us| newest_us + 10 * SECOND);
     let mut said = Vec::new();
     for (at_us, value) in values {
         said.extend(judge.observe(Observation::Value {

@@ -41,7 +41,7 @@ fn value(second: i64, value: f64) -> Observation {
 }
 
 fn run(judge: &mut HoldTimeJudge, values: &[f64]) -> Vec<Judgement> {
-    let start = judge.newest_us().map_or(0, |newest_us| newest_us / SECOND + 1);
+    let start = judge.now_us.map_or(0, |newest_us| newest_us / SECOND + 1);
     let observations = (start..).zip(values).map(|(second, v)| value(second, *v));
     let mut said = Vec::new();
     for observation in observations {

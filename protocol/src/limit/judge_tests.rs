@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::deviation_id, *};
 use crate::limit::LimitError;
 
 const SECOND: Micros = 1_000_000;
