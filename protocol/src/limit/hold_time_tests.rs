@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limit::{Deviation, Phase};
+use crate::limit::{
+    Phase,
+    said::{deviations, verdicts},
+};
 
 const SECOND: Micros = 1_000_000;
 
@@ -48,22 +51,6 @@ fn run(judge: &mut HoldTimeJudge, values: &[f64]) -> Vec<Judgement> {
         said.extend(judge.observe(observation));
     }
     said
-}
-
-fn verdicts(said: &[Judgement]) -> Vec<CheckVerdict> {
-    let verdicts = said.iter().filter_map(|judgement| match judgement {
-        Judgement::Check(check) => Some(check.verdict),
-        _ => None,
-    });
-    verdicts.collect()
-}
-
-fn deviations(said: &[Judgement]) -> Vec<Deviation> {
-    let deviations = said.iter().filter_map(|judgement| match judgement {
-        Judgement::Deviation(deviation) => Some(deviation.clone()),
-        _ => None,
-    });
-    deviations.collect()
 }
 
 /// Idle, then a batch that stays at 76 °C for so many seconds, then idle.
