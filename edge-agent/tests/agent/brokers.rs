@@ -31,16 +31,10 @@ fn config(hub: &Hub, broker: &Broker) -> String {
 
 /// Value, quality and time of every reading of a tag.
 fn readings(stored: &Stored, tag: &str) -> Vec<(Option<f64>, Quality, i64)> {
-    let mut out = Vec::new();
-    for frame in stored.frames.values() {
-        let dictionary = &stored.dictionaries[&frame.header.dictionary];
-        let named = frame
-            .readings
-            .iter()
-            .filter(|reading| dictionary.tag(reading.tag).unwrap().name == tag);
-        out.extend(named.map(|reading| (reading.value(), reading.quality, reading.time_us)));
-    }
-    out
+    let readings = stored.of(tag);
+    readings
+        .map(|reading| (reading.value(), reading.quality, reading.time_us))
+        .collect()
 }
 
 fn has(stored: &Stored, tag: &str, value: f64) -> bool {

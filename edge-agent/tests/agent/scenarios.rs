@@ -20,7 +20,7 @@ use protocol::{
 };
 
 use crate::support::{
-    edge::{Edge, PROGRAM},
+    edge::{Edge, ask},
     hub::{Hub, Policy, Stored},
 };
 
@@ -332,17 +332,8 @@ async fn f9_with_the_hub_away_and_the_edge_killed_the_dip_is_found_and_every_fra
         let known = [DeviationKind::Limit, DeviationKind::MonitoringGap];
         assert!(kinds.into_iter().all(|kind| known.contains(&kind)));
     }
-    let verify = ["spool", "verify", "--data-dir", data_dir.to_str().unwrap()];
-    let verified = tokio::process::Command::new(PROGRAM)
-        .args(verify)
-        .output()
-        .await
-        .unwrap();
-    assert!(
-        verified.status.success(),
-        "{}",
-        String::from_utf8_lossy(&verified.stderr)
-    );
+    let (code, text) = ask(&["spool", "verify"], &data_dir);
+    assert_eq!(code, Some(0), "{text}");
     drop(directory);
 }
 
@@ -386,15 +377,9 @@ async fn f16_a_counter_that_rolls_over_and_is_reset_counts_nothing_negative() {
 
 /// Time and value of every reading of a tag, by time.
 fn values(stored: &Stored, tag: &str) -> Vec<(i64, f64)> {
-    let mut values = Vec::new();
-    for frame in stored.frames.values() {
-        let dictionary = &stored.dictionaries[&frame.header.dictionary];
-        for reading in &frame.readings {
-            if dictionary.tag(reading.tag).unwrap().name == tag {
-                values.extend(reading.value().map(|value| (reading.time_us, value)));
-            }
-        }
-    }
+    let mut values: Vec<(i64, f64)> = (stored.of(tag))
+        .filter_map(|reading| Some((reading.time_us, reading.value()?)))
+        .collect();
     values.sort_by_key(|(time_us, _)| *time_us);
     values
 }

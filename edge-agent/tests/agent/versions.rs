@@ -137,6 +137,17 @@ impl Plant {
         });
     }
 
+    /// Version 9.0.0 comes through its trial, and the agent ends when it is told to.
+    async fn keeps_the_offered(&self, edge: Edge) {
+        edge.until("a kept version", |_| {
+            versions::load(&self.data_dir()).is_ok_and(|state| state.trial.is_none())
+        })
+        .await;
+        let state = versions::load(&self.data_dir()).unwrap();
+        assert_eq!(state.current.unwrap().version.to_string(), "9.0.0");
+        assert_eq!(edge.stop().await, Some(0));
+    }
+
     /// Polls of every boot that reached the hub, in order and without a hole.
     fn nothing_is_lost(&self) -> bool {
         let stored = self.hub.stored.lock().unwrap();
@@ -213,13 +224,7 @@ async fn t32_a_kill_between_staging_and_the_first_start_is_made_up_for() {
     let plant = Plant::start().await;
     stage(&plant.data_dir(), &good());
     let edge = plant.launch().await;
-    edge.until("a kept version", |_| {
-        versions::load(&plant.data_dir()).is_ok_and(|state| state.trial.is_none())
-    })
-    .await;
-    let state = versions::load(&plant.data_dir()).unwrap();
-    assert_eq!(state.current.unwrap().version.to_string(), "9.0.0");
-    assert_eq!(edge.stop().await, Some(0));
+    plant.keeps_the_offered(edge).await;
 }
 
 #[tokio::test]
@@ -230,13 +235,7 @@ async fn t32_a_power_cut_during_the_trial_does_not_end_it() {
     // Either on trial or just kept: both must come through.
     edge.power_cut();
     let edge = plant.launch().await;
-    edge.until("a kept version", |_| {
-        versions::load(&plant.data_dir()).is_ok_and(|state| state.trial.is_none())
-    })
-    .await;
-    let state = versions::load(&plant.data_dir()).unwrap();
-    assert_eq!(state.current.unwrap().version.to_string(), "9.0.0");
-    assert_eq!(edge.stop().await, Some(0));
+    plant.keeps_the_offered(edge).await;
 }
 
 #[tokio::test]
