@@ -141,29 +141,16 @@ impl Play {
 }
 
 fn options(directory: &Path, hub: &Hub, seed: u64, speed: f64) -> Options {
-    let any = ([127, 0, 0, 1], 0).into();
+    let agent = AgentSettings {
+        hub_mqtt: hub.address.to_string(),
+        local_http: "127.0.0.1:0".to_owned(),
+        vision_manifest: "manifest.json".into(),
+        vision_runtime: None,
+        has_camera: false,
+    };
     Options {
-        data_dir: directory.join("sim"),
-        seed,
         speed,
-        modbus: any,
-        opcua: any,
-        control: any,
-        camera_dir: None,
-        frame_period: Duration::from_secs(2),
-        defect_rate: 0.0,
-        faults: Vec::new(),
-        truth: None,
-        broker: None,
-        load: None,
-        tick: Duration::from_millis(100),
-        agent: AgentSettings {
-            hub_mqtt: hub.address.to_string(),
-            local_http: "127.0.0.1:0".to_owned(),
-            vision_manifest: "manifest.json".into(),
-            vision_runtime: None,
-            has_camera: false,
-        },
+        ..Options::on_free_ports(directory.join("sim"), seed, agent)
     }
 }
 
