@@ -14,13 +14,15 @@ use axum::{
     routing::get,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
-use edge_agent::fleet::{
-    durable,
-    gate::Vitals,
-    update::{
-        manifest::{Manifest, target},
-        versions::{self, Installed},
+use edge_agent::{
+    fleet::{
+        gate::Vitals,
+        update::{
+            manifest::{Manifest, target},
+            versions::{self, Installed},
+        },
     },
+    hex,
 };
 use futures_util::StreamExt as _;
 use protocol::command::{Command, CommandOutcome, Order};
@@ -58,7 +60,7 @@ impl Plant {
     async fn start() -> Self {
         let plc = Plc::start(Behaviour::default()).await;
         let hub = Hub::start(Policy::Store).await;
-        let public = durable::hex(key().verifying_key().as_bytes());
+        let public = hex::hex(key().verifying_key().as_bytes());
         let config = head(Some(hub.address))
             + &format!("[update]\ntrusted_keys = [\"{public}\"]\n")
             + &device("plc", plc.address, "100ms", "800ms", &[0]);
@@ -117,7 +119,7 @@ impl Plant {
         let manifest = Manifest {
             version: "9.0.0".parse().unwrap(),
             target: target(),
-            sha256: durable::sha256_hex(program),
+            sha256: hex::sha256_hex(program),
             size: program.len() as u64,
             url: Some(url),
             min_version: None,
@@ -304,7 +306,7 @@ fn stage(data_dir: &Path, program: &[u8]) {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     let installed = Installed {
         version,
-        sha256: durable::sha256_hex(program),
+        sha256: hex::sha256_hex(program),
     };
     let state = versions::State::default().staged(installed, None, Vitals::default());
     versions::save(data_dir, &state).unwrap();

@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rcgen::{BasicConstraints, CertificateSigningRequestParams, IsCa, Issuer};
 
-use super::{super::durable::cuts, *};
+use super::*;
+use crate::durable::cuts;
 
 const NAME: &str = "akron/akron-1";
 const DAY_US: Micros = 86_400_000_000;
