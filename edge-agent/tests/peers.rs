@@ -13,83 +13,49 @@ mod peers {
     mod opcua;
 }
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::path::PathBuf;
 
 use protocol::Quality;
 use support::{
     edge::{Edge, PROGRAM, head, source},
     hub::{Hub, Policy, Stored},
+    peer::{self, Peer},
 };
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
-};
+use tokio::process::Command;
 
 fn python() -> PathBuf {
     let given = std::env::var_os("FOODFLOW_TEST_PYTHON").map(PathBuf::from);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache =
-        cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
-    let python = given.unwrap_or_else(|| cache.join("foodflow/venv-test/bin/python"));
-    assert!(
-        python.exists(),
-        "{}: no Python with pymodbus and asyncua; run scripts/test-venv.sh or set FOODFLOW_TEST_PYTHON",
-        python.display()
-    );
-    python
+    given.unwrap_or_else(|| {
+        let remedy =
+            "run scripts/test-venv.sh, or set FOODFLOW_TEST_PYTHON to a Python with pymodbus and asyncua";
+        peer::python("venv-test", remedy)
+    })
 }
 
 /// A Python server; killed when dropped.
-struct Peer {
-    child: Child,
+struct Server {
+    peer: Peer,
     port: u16,
 }
 
-impl Peer {
+impl Server {
     async fn start(script: &str, port: u16) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/peers")
-            .join(script);
-        let mut child = Command::new(python())
-            .arg(path)
-            .arg(port.to_string())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = tokio::time::timeout(Duration::from_mins(1), lines.next_line())
-            .await
-            .expect("the peer never said its port")
-            .unwrap()
-            .expect("the peer ended");
-        Self {
-            child,
-            port: line.trim().parse().unwrap(),
-        }
+        let mut peer = Peer::start(&python(), script, &[&port.to_string()]);
+        let port = peer.line().await.trim().parse().unwrap();
+        Self { peer, port }
     }
 
-    async fn stop(mut self) -> u16 {
-        self.child.kill().await.unwrap();
+    async fn stop(self) -> u16 {
+        self.peer.kill().await;
         self.port
     }
 }
 
 fn readings(stored: &Stored, tag: &str) -> Vec<(i64, Option<f64>, Quality)> {
-    let mut out = Vec::new();
-    for frame in stored.frames.values() {
-        let dictionary = &stored.dictionaries[&frame.header.dictionary];
-        let tagged = frame
-            .readings
-            .iter()
-            .filter(|reading| dictionary.tag(reading.tag).unwrap().name == tag);
-        out.extend(tagged.map(|reading| (reading.time_us, reading.value(), reading.quality)));
-    }
-    out
+    let readings = stored.of(tag);
+    readings
+        .map(|reading| (reading.time_us, reading.value(), reading.quality))
+        .collect()
 }
 
 fn modbus_tag(name: &str, rest: &str) -> String {
@@ -99,7 +65,7 @@ fn modbus_tag(name: &str, rest: &str) -> String {
 #[tokio::test]
 async fn pymodbus_registers_floats_coils_and_an_illegal_address() {
     let directory = tempfile::tempdir().unwrap();
-    let peer = Peer::start("modbus_server.py", 0).await;
+    let peer = Server::start("modbus_server.py", 0).await;
     let hub = Hub::start(Policy::Store).await;
     let config = head(Some(hub.address))
         + &format!(
@@ -154,7 +120,7 @@ fn opcua_config(hub: &Hub, port: u16) -> String {
 #[tokio::test]
 async fn asyncua_values_come_with_source_times_and_survive_a_restart_of_the_server() {
     let directory = tempfile::tempdir().unwrap();
-    let peer = Peer::start("opcua_server.py", 0).await;
+    let peer = Server::start("opcua_server.py", 0).await;
     let hub = Hub::start(Policy::Store).await;
     let edge = Edge::start(directory.path(), &opcua_config(&hub, peer.port)).await;
     hub.until("values", |stored| {
@@ -203,7 +169,7 @@ async fn asyncua_values_come_with_source_times_and_survive_a_restart_of_the_serv
     })
     .await;
     let before = readings(&hub.stored.lock().unwrap(), "TT-310").len();
-    let _again = Peer::start("opcua_server.py", port).await;
+    let _again = Server::start("opcua_server.py", port).await;
     hub.until("values after the restart", |stored| {
         let later = readings(stored, "TT-310");
         later[before..]
@@ -217,7 +183,7 @@ async fn asyncua_values_come_with_source_times_and_survive_a_restart_of_the_serv
 
 #[tokio::test]
 async fn browse_lists_asyncua_nodes_as_a_configuration_writes_them() {
-    let peer = Peer::start("opcua_server.py", 0).await;
+    let peer = Server::start("opcua_server.py", 0).await;
     let url = format!("opc.tcp://127.0.0.1:{}/", peer.port);
     let output = Command::new(PROGRAM)
         .args(["browse", "--json", "--url", &url])

@@ -66,6 +66,20 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Its kind in one word, for logs and records.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Configure { .. } => "configure",
+            Self::SetLimits { .. } => "set_limits",
+            Self::Alarm(_) => "alarm",
+            Self::Replay { .. } => "replay",
+            Self::Update { .. } => "update",
+            Self::Certificate { .. } => "certificate",
+        }
+    }
+}
+
 /// What an edge did with a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandResult {

@@ -1,7 +1,7 @@
 //! Who vouches for an edge's key? The hub's own certificate authority for devices, made once in the data directory.
 //! Of a request only the public key is taken: name, use and time are the hub's words.
 
-use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use chrono::{DateTime, Duration, Utc};
 use rcgen::{
@@ -11,7 +11,7 @@ use rcgen::{
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::kernel::hex::hex;
+use crate::kernel::{hex::hex, key_file::place};
 
 /// How long a device's certificate is good for; it asks for the next one long before.
 const VALID_DAYS: i64 = 90;
@@ -83,12 +83,12 @@ impl DeviceAuthority {
         let (key_path, path) = (data_dir.join(KEY_FILE), data_dir.join(CERTIFICATE_FILE));
         if !key_path.exists() {
             let key = KeyPair::generate().map_err(broken)?;
-            place(&key_path, &key.serialize_pem(), 0o600)?;
+            place(&key_path, key.serialize_pem().as_bytes(), 0o600)?;
         }
         let key = KeyPair::from_pem(&std::fs::read_to_string(&key_path)?).map_err(broken)?;
         if !path.exists() {
             let made = own_params(now).self_signed(&key).map_err(broken)?;
-            place(&path, &made.pem(), 0o644)?;
+            place(&path, made.pem().as_bytes(), 0o644)?;
         }
         let certificate_pem = std::fs::read_to_string(&path)?;
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(broken)?;
@@ -173,25 +173,6 @@ fn named(name: &str) -> DistinguishedName {
 /// Certificates have whole seconds.
 fn since_1970(at: DateTime<Utc>) -> std::time::Duration {
     std::time::Duration::from_secs(at.timestamp().unsigned_abs())
-}
-
-/// Writes a file beside `path` and links it there: two hubs that start at once agree on one.
-fn place(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
-    let draft = path.with_extension(format!("draft.{}", std::process::id()));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    let linked = std::fs::hard_link(&draft, path);
-    std::fs::remove_file(&draft)?;
-    match linked {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl NewCommand {
         valid: Option<Duration>,
     ) -> std::result::Result<Self, TooLarge> {
         let (id, expires_at) = (Uuid::now_v7(), valid.map(|valid| now + valid));
-        let (kind, summary) = (kind(&order), summary(&order));
+        let (kind, summary) = (order.kind(), summary(&order));
         let payload = command::encode(&Command {
             id,
             issued_us: now.timestamp_micros(),
@@ -144,18 +144,6 @@ impl NewCommand {
         )
         .await?;
         Ok(())
-    }
-}
-
-/// The kind's name in SQL.
-const fn kind(order: &Order) -> &'static str {
-    match order {
-        Order::Configure { .. } => "configure",
-        Order::SetLimits { .. } => "set_limits",
-        Order::Alarm(_) => "alarm",
-        Order::Replay { .. } => "replay",
-        Order::Update { .. } => "update",
-        Order::Certificate { .. } => "certificate",
     }
 }
 

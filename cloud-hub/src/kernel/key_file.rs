@@ -21,18 +21,26 @@ pub fn load_or_create(data_dir: &Path, name: &str) -> std::io::Result<[u8; KEY_B
         .map_err(|_| std::io::Error::other(format!("{} is no key of {KEY_BYTES} bytes", path.display())))
 }
 
-/// Writes a fresh key beside `path` and links it there: two processes starting at once agree on one key.
+/// A fresh key at `path`.
 fn create(path: &Path) -> std::io::Result<()> {
     let mut key = [0u8; KEY_BYTES];
     getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-    let draft = path.with_extension(format!("key.{}", std::process::id()));
+    place(path, &key, 0o600)
+}
+
+/// Writes a file beside `path` and links it there, unless one is there: two hubs that start at once agree on one.
+///
+/// # Errors
+/// When it can be neither written nor linked.
+pub fn place(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    let draft = path.with_extension(format!("draft.{}", std::process::id()));
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(0o600)
+        .mode(mode)
         .open(&draft)?;
-    file.write_all(&key)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     let linked = std::fs::hard_link(&draft, path);
     std::fs::remove_file(&draft)?;

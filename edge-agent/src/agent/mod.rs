@@ -1,6 +1,7 @@
 //! What runs, and until when? Starts the agent's parts, follows a changed configuration while they run, starts them anew
 //! where that is not enough, and ends when told to or when a part fails.
 
+mod making;
 mod parts;
 
 use std::{

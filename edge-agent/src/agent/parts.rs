@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{
-    Micros, command::CommandOutcome, limit::CriticalLimit, reading::Alias, sparkplug::edge_node::EdgeNode,
-};
+use protocol::{Micros, command::CommandOutcome, limit::CriticalLimit};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -20,10 +18,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{AgentError, Followed, ReloadError};
+use super::{
+    AgentError, Followed, ReloadError,
+    making::{book, new_pipeline, points_in_force, start_node, timed_sources},
+};
 use crate::{
-    alarm::{Register, skew::SkewWatch},
-    ccp::{Engine, config::Point, limits},
+    ccp::limits,
     clock,
     config::Config,
     fleet::{
@@ -33,16 +33,14 @@ use crate::{
     },
     health::{Health, UplinkState},
     inspect::{self, Mailbox},
-    local::{self, Book, Local, badge::Badges},
-    output::{self, Outputs},
-    pipeline::{Pipeline, Rules},
-    signal::Signals,
+    local::{self, Local},
+    output,
+    pipeline::Rules,
     source::{
         Acquired, Closed,
         running::{Running as Sources, Surroundings},
     },
-    sparkplug::{self, Tap},
-    spool::{self, Appender, Outbox, seal::Sealer, store::Limits},
+    spool::{self, Outbox, store::Limits},
     uplink::{self, Uplink, identity},
 };
 
@@ -369,28 +367,6 @@ fn say_not_enrolled(data_dir: &Path, health: &Health) {
     health.uplink.set(UplinkState::NotEnrolled);
 }
 
-/// The Sparkplug edge node, when one is configured.
-fn start_node(
-    config: &Config,
-    health: &Arc<Health>,
-) -> (Option<Tap>, Option<(JoinHandle<()>, CancellationToken)>) {
-    let Some(node) = &config.sparkplug else {
-        return (None, None);
-    };
-    let devices = sparkplug::config::devices(config);
-    let edge = match EdgeNode::new(&node.group_id, &node.node_id, devices) {
-        Ok(edge) => edge,
-        Err(error) => {
-            tracing::error!(%error, "no Sparkplug node: rename the source");
-            return (None, None);
-        }
-    };
-    let (tap, tapped) = sparkplug::tap();
-    let stop = CancellationToken::new();
-    let task = sparkplug::run(node.clone(), edge, tapped, health.clone(), stop.clone());
-    (Some(tap), Some((tokio::spawn(task), stop)))
-}
-
 /// Every picture that was taken from its directory becomes a record, looked at or not.
 async fn stop_inspecting(
     mailbox: &Mailbox,
@@ -418,62 +394,6 @@ async fn task_ended(task: Option<&mut JoinHandle<()>>) {
     match task {
         Some(task) => drop(task.await),
         None => std::future::pending().await,
-    }
-}
-
-/// The configured control points under the newest limits known.
-fn points_in_force(config: &Config, data_dir: &Path) -> Vec<Point> {
-    let mut points = config.points.clone();
-    match limits::load(data_dir) {
-        Ok(kept) => {
-            for fault in limits::apply(&mut points, kept) {
-                tracing::warn!(%fault, "a pushed limit is not in force");
-            }
-        }
-        Err(fault) => tracing::error!(%fault, "the pushed limits cannot be read"),
-    }
-    points
-}
-
-/// The sources whose readings bear times of their own, each with its tags.
-fn timed_sources(config: &Config) -> Vec<(String, Vec<Alias>)> {
-    let opcua = config.opcua.iter().map(|server| {
-        let tags = server.tags.iter().map(|tag| tag.alias).collect();
-        (server.name.clone(), tags)
-    });
-    let mqtt = config.mqtt.iter().map(|broker| {
-        let tags = broker.tags.iter().map(|tag| tag.alias).collect();
-        (broker.name.clone(), tags)
-    });
-    opcua.chain(mqtt).collect()
-}
-
-fn new_pipeline(
-    config: &Config,
-    points: &[Point],
-    outputs: Outputs,
-    (boot, appender, health): (Uuid, Appender, Arc<Health>),
-) -> Pipeline {
-    let edge = &config.edge.name;
-    let engine = Engine::new(edge, points, Uuid::now_v7);
-    let alarms = Register::new(edge, config.alarm_policy, &config.alarms, points);
-    let skew = SkewWatch::new(timed_sources(config));
-    let sealer = Sealer::new(
-        &config.edge.name,
-        boot,
-        config.dictionary.id(),
-        config.spool.frame_readings_max,
-        config.spool.frame_age_max,
-    );
-    let signals = Signals::new(&config.signals, Uuid::now_v7);
-    Pipeline::new((engine, alarms, skew), outputs, sealer, appender, health).with_signals(signals)
-}
-
-/// What can be entered on the local pages, and by whom.
-fn book(config: &Config) -> Book {
-    Book {
-        manual: config.signals.manual.clone(),
-        badges: Badges::new(config.badges.clone()),
     }
 }
 

@@ -3,43 +3,34 @@
 //! before the spool, and needs neither uplink nor disk.
 
 pub mod config;
+mod entry;
 pub mod kpi;
+mod saved;
 pub mod skew;
 mod standard;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use protocol::{
     Micros, Reading,
-    alarm::{
-        AlarmAction, AlarmCause, AlarmChange, AlarmState,
-        machine::{AlarmInput, AlarmMachine, AlarmName, AlarmRule},
-    },
+    alarm::{AlarmAction, AlarmCause, AlarmChange, AlarmState, machine::AlarmInput},
     event::{Alarm, Event},
     limit::{Deviation, DeviationKind, Phase},
     reading::Alias,
 };
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::status::{AlarmBoard, AlarmStatus};
 use self::{
-    config::{AlarmPolicy, Guidance, TagAlarm},
+    config::{AlarmPolicy, TagAlarm},
+    entry::Entry,
     kpi::{AlarmKey, Kpi},
 };
+pub use self::{
+    saved::STATE_KEY,
+    status::{AlarmBoard, AlarmStatus},
+};
 use crate::{ccp::config::Point, signal::mask::Mask};
-
-/// Under which key the register's state is saved.
-pub const STATE_KEY: &str = "alarm/register";
-/// First byte of the saved state.
-const STATE_VERSION: u8 = 1;
-/// Most alarms remembered that nobody configured; those that are Normal go first.
-const RAISED_MAX: usize = 2_000;
-/// A saved time this far ahead of now was saved before the clock was set back.
-const AHEAD_US_MAX: Micros = 3_000_000;
-/// A tag that is bad for this many of its periods is told of.
-const BAD_PERIODS: Micros = 2;
 
 /// All alarms of one agent.
 #[derive(Debug)]
@@ -63,29 +54,6 @@ struct Drives {
     bad: Option<AlarmKey>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    machine: AlarmMachine,
-    rule: AlarmRule,
-    guidance: Guidance,
-    message: String,
-    /// Whether the register itself tells of it by [`Event::Alarm`]; what the program raises has been told already.
-    is_telling: bool,
-    /// Told as active.
-    is_told: bool,
-    /// The open deviations behind it.
-    open: BTreeSet<Uuid>,
-}
-
-/// What of an alarm outlives a restart.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    machine: AlarmMachine,
-    message: String,
-    is_told: bool,
-    open: BTreeSet<Uuid>,
-}
-
 impl Register {
     /// Alarms that have seen nothing.
     pub fn new(edge: &str, policy: AlarmPolicy, alarms: &[TagAlarm], points: &[Point]) -> Self {
@@ -107,92 +75,6 @@ impl Register {
             register.configure(alarm);
         }
         register
-    }
-
-    fn configure(&mut self, alarm: &TagAlarm) {
-        let key = (alarm.code.to_owned(), alarm.subject.clone());
-        self.entries.insert(key.clone(), self.configured(alarm));
-        let drives = self.by_tag.entry(alarm.tag).or_default();
-        drives.judged.push(key.clone());
-        if let Some(plan) = alarm.mask {
-            self.masks.insert(key.clone(), Mask::new(plan));
-        }
-        let bad = ("tag.bad".to_owned(), alarm.subject.clone());
-        drives.bad = Some(bad.clone());
-        if let Some(gate) = alarm.suppress_when {
-            let drives = self.by_tag.entry(gate.tag).or_default();
-            drives.suppressed.push((key, gate.value));
-        }
-        let mut entry = self.raised(&bad, alarm.line.clone());
-        entry.is_telling = true;
-        entry.rule.on_delay_us = BAD_PERIODS * alarm.period_us;
-        entry.message = format!("{} gives no usable value: its alarms see nothing", alarm.subject);
-        self.entries.insert(bad, entry);
-    }
-
-    fn configured(&self, alarm: &TagAlarm) -> Entry {
-        let band = alarm.rule.band.as_ref();
-        let limit = band.and_then(|band| band.high.or(band.low)).unwrap_or_default();
-        let side = if band.is_some_and(|band| band.high.is_some()) {
-            "above"
-        } else {
-            "below"
-        };
-        Entry {
-            message: format!("{} is {side} {limit} {}", alarm.subject, alarm.unit)
-                .trim_end()
-                .to_owned(),
-            machine: self.machine(alarm.code, &alarm.subject, alarm.line.clone()),
-            rule: alarm.rule.clone(),
-            guidance: alarm.guidance.clone(),
-            is_telling: true,
-            is_told: false,
-            open: BTreeSet::new(),
-        }
-    }
-
-    fn machine(&self, code: &str, subject: &str, line: Option<String>) -> AlarmMachine {
-        AlarmMachine::new(AlarmName {
-            edge: self.edge.clone(),
-            code: code.to_owned(),
-            subject: subject.to_owned(),
-            line,
-        })
-    }
-
-    /// An alarm that nobody configured.
-    fn raised(&self, (code, subject): &AlarmKey, line: Option<String>) -> Entry {
-        let of_point = self.points.get(subject);
-        let is_latching = code.starts_with("ccp.") && of_point.is_some_and(|(_, is_held)| *is_held);
-        let mut rule = standard::rule(code, is_latching, self.policy);
-        rule.is_latching &= rule.is_critical;
-        Entry {
-            machine: self.machine(code, subject, line),
-            rule,
-            guidance: standard::guidance(code),
-            message: String::new(),
-            is_telling: false,
-            is_told: false,
-            open: BTreeSet::new(),
-        }
-    }
-
-    /// The entry of an alarm that the program raises, made when it is new.
-    fn entry(&mut self, key: &AlarmKey, line: Option<&String>) -> Option<&mut Entry> {
-        if !self.entries.contains_key(key) {
-            if self.entries.len() >= RAISED_MAX + self.by_tag.len() * 8 {
-                // What is as if it had never been can go; only a plant with thousands of alarms at once has none.
-                self.entries
-                    .retain(|_, entry| entry.is_telling || !entry.machine.is_pristine());
-                if self.entries.len() >= RAISED_MAX + self.by_tag.len() * 8 {
-                    tracing::error!(code = %key.0, subject = %key.1, "too many alarms at once: kept as a plain event only");
-                    return None;
-                }
-            }
-            let entry = self.raised(key, line.cloned());
-            self.entries.insert(key.clone(), entry);
-        }
-        self.entries.get_mut(key)
     }
 
     /// Takes readings that arrived together. Suppressing tags come first, so that a value is judged by the state of
@@ -457,72 +339,6 @@ impl Register {
                 events.push(Event::Alarm(tell(&change, &entry.message)));
             }
             events.push(Event::AlarmChange(change));
-        }
-    }
-
-    /// The state of every alarm that is not as if it had never been, under one key.
-    pub fn snapshot(&self) -> Vec<(String, Vec<u8>)> {
-        let saved: Vec<Saved> = self
-            .entries
-            .values()
-            .filter(|entry| !entry.machine.is_pristine())
-            .map(|entry| Saved {
-                machine: entry.machine.clone(),
-                message: entry.message.clone(),
-                is_told: entry.is_told,
-                open: entry.open.clone(),
-            })
-            .collect();
-        match postcard::to_extend(&saved, vec![STATE_VERSION]) {
-            Ok(bytes) => vec![(STATE_KEY.to_owned(), bytes)],
-            Err(error) => {
-                tracing::error!(%error, "the alarms' states cannot be saved");
-                Vec::new()
-            }
-        }
-    }
-
-    /// Puts a state from [`snapshot`](Self::snapshot) back. Rules and texts stay the configured ones.
-    ///
-    /// # Errors
-    /// What could not be used, for people; the rest is in force.
-    pub fn restore(&mut self, state: &[u8], now_us: Micros) -> Result<(), String> {
-        let Some((&STATE_VERSION, bytes)) = state.split_first() else {
-            return Err("the alarms' states are of another version".to_owned());
-        };
-        let saved: Vec<Saved> = postcard::from_bytes(bytes)
-            .map_err(|error| format!("the alarms' states cannot be read: {error}"))?;
-        let mut gone = Vec::new();
-        for saved in saved {
-            let name = saved.machine.name().clone();
-            let key = (name.code, name.subject);
-            let is_configured = self.entries.contains_key(&key);
-            if key.0.starts_with("tag.") && !is_configured {
-                gone.push(format!("{} {}", key.0, key.1));
-                continue;
-            }
-            if let Some(entry) = self.entry(&key, name.line.as_ref()) {
-                entry.machine = saved.machine;
-                let ahead_us = entry
-                    .machine
-                    .newest_us()
-                    .map_or(0, |newest_us| newest_us - now_us);
-                if ahead_us > AHEAD_US_MAX {
-                    entry.machine.set_back(ahead_us);
-                }
-                if !is_configured {
-                    entry.message = saved.message;
-                }
-                (entry.is_told, entry.open) = (saved.is_told, saved.open);
-            }
-        }
-        if gone.is_empty() {
-            Ok(())
-        } else {
-            Err(format!(
-                "alarms that are no longer configured end here: {}",
-                gone.join(", ")
-            ))
         }
     }
 }

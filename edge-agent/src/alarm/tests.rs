@@ -2,10 +2,13 @@
 
 use protocol::{
     Quality,
-    alarm::{AlarmVerb, machine::AlarmBand},
+    alarm::{
+        AlarmVerb,
+        machine::{AlarmBand, AlarmRule},
+    },
 };
 
-use super::*;
+use super::{config::Guidance, *};
 use crate::ccp::config::Gate;
 
 const SECOND: Micros = 1_000_000;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +13,7 @@ use globset::{Glob, GlobMatcher};
 use serde::Serialize;
 
 use crate::{
-    config,
+    config, durable,
     source::opcua::{
         client::with_session,
         config::{NodeIdentifier, Server},
@@ -263,9 +264,9 @@ fn append(file: &Path, server: &Server, text: &str) -> anyhow::Result<()> {
     }
     let separator = if held.ends_with('\n') { "\n" } else { "\n\n" };
     let whole = format!("{held}{separator}{text}");
-    let temporary = file.with_extension("tmp");
-    std::fs::write(&temporary, whole)
-        .and_then(|()| std::fs::rename(&temporary, file))
+    // A configuration that only its owner may read stays so.
+    let mode = std::fs::metadata(file).map(|held| held.permissions().mode() & 0o777);
+    mode.and_then(|mode| durable::write_whole(file, whole.as_bytes(), mode))
         .with_context(|| format!("writing {}", file.display()))?;
     let count = text.lines().filter(|line| *line == "[[opcua.tag]]").count();
     println!(

@@ -11,8 +11,8 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::{
-    clock,
-    fleet::{certificate, durable},
+    clock, durable,
+    fleet::certificate,
     uplink::identity::{self, Identity},
 };
 

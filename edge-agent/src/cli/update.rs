@@ -12,9 +12,8 @@ use clap::{Args, Subcommand};
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use crate::{
-    config,
+    config, durable,
     fleet::{
-        durable,
         gate::Vitals,
         update::{
             self,
@@ -22,6 +21,7 @@ use crate::{
             versions,
         },
     },
+    hex,
 };
 
 /// Look at installed versions, install one, sign one.
@@ -148,9 +148,8 @@ fn status(args: &StatusArgs) -> anyhow::Result<()> {
 fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
     let config = config::load(&args.config)?;
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
-    let signature =
-        durable::from_hex(String::from_utf8_lossy(&read(&signature_path(&args.manifest))?).trim())
-            .context("the signature is not in hexadecimal digits")?;
+    let signature = hex::unhex(String::from_utf8_lossy(&read(&signature_path(&args.manifest))?).trim())
+        .context("the signature is not in hexadecimal digits")?;
     let offered = update::admitted(&read(&args.manifest)?, &signature, &config.fleet.trusted_keys)?;
     let Some(offered) = offered else {
         return say_applied(args.json, None);
@@ -186,15 +185,15 @@ fn keygen(out: &Path) -> anyhow::Result<()> {
         );
     }
     let key = SigningKey::from_bytes(&rand::random());
-    let private = durable::hex(key.as_bytes());
+    let private = hex::hex(key.as_bytes());
     durable::perform(&durable::replace(out, private.into_bytes(), 0o600))?;
-    println!("{}", durable::hex(key.verifying_key().as_bytes()));
+    println!("{}", hex::hex(key.verifying_key().as_bytes()));
     Ok(())
 }
 
 fn sign(args: &SignArgs) -> anyhow::Result<()> {
     let text = fs::read_to_string(&args.key).with_context(|| format!("reading {}", args.key.display()))?;
-    let private = durable::from_hex(text.trim()).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let private = hex::unhex_array::<32>(&text);
     let key = SigningKey::from_bytes(&private.context("not a key that `update keygen` wrote")?);
     let size = fs::metadata(&args.program).with_context(|| format!("reading {}", args.program.display()))?;
     let manifest = Manifest {
@@ -211,7 +210,7 @@ fn sign(args: &SignArgs) -> anyhow::Result<()> {
     // What an edge would refuse is not signed.
     manifest::verify(&bytes, &signature, &[key.verifying_key()])?;
     durable::perform(&durable::replace(&args.out, bytes, 0o644))?;
-    let signature = durable::hex(&signature).into_bytes();
+    let signature = hex::hex(&signature).into_bytes();
     durable::perform(&durable::replace(&signature_path(&args.out), signature, 0o644))?;
     println!("{}", args.out.display());
     Ok(())

@@ -15,7 +15,7 @@ use protocol::Micros;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
 use x509_parser::{extensions::GeneralName, pem::Pem};
 
-use super::durable::{self, Step};
+use crate::durable::{self, Step};
 
 /// Longest chain that is looked at.
 const CHAIN_BYTES_MAX: usize = 64 * 1024;

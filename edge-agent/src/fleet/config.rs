@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 
-use super::durable;
 use crate::config::Section;
+use crate::hex;
 
 /// How pushed configurations and versions are judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub fn read_fleet(root: &Section<'_>) -> Fleet {
 
 /// A public key from its hexadecimal form.
 pub fn key(text: &str) -> Option<VerifyingKey> {
-    let bytes: [u8; 32] = durable::from_hex(text)?.try_into().ok()?;
+    let bytes: [u8; 32] = hex::unhex(text)?.try_into().ok()?;
     VerifyingKey::from_bytes(&bytes).ok()
 }
 

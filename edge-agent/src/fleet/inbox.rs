@@ -14,7 +14,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::durable;
+use crate::durable;
 
 /// Commands remembered. The hub sends one until its answer is stored, so an older one does not come again.
 pub const DONE_MAX: usize = 1_000;

@@ -3,7 +3,6 @@
 
 pub mod certificate;
 pub mod config;
-pub mod durable;
 pub mod gate;
 pub mod inbox;
 pub mod notify;

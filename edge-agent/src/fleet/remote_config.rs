@@ -15,13 +15,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
-    durable::{self, Step},
-    gate::Vitals,
-};
+use super::gate::Vitals;
 use protocol::tag::Dictionary;
 
-use crate::config::{self, Config, ConfigError, Fault};
+use crate::{
+    config::{self, Config, ConfigError, Fault},
+    durable::{self, Step},
+    hex,
+};
 
 /// Longest configuration that is looked at.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -378,7 +379,7 @@ fn choose(
         move |source| ConfigError::Unreadable { path, source }
     };
     let local = std::fs::read(local_path).map_err(unreadable(local_path))?;
-    let local_sha256 = durable::sha256_hex(&local);
+    let local_sha256 = hex::sha256_hex(&local);
     let found = load(data_dir).map_err(unreadable(&state_path(data_dir)))?;
     let mut state = begin(&found, &local_sha256);
     let mut fell_back = None;
@@ -413,7 +414,7 @@ fn choose(
 fn read_pushed(data_dir: &Path, pushed: &Pushed, running: &Dictionary) -> Result<Config, String> {
     let path = text_path(data_dir, pushed.revision);
     let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    if durable::sha256_hex(&bytes) != pushed.sha256 {
+    if hex::sha256_hex(&bytes) != pushed.sha256 {
         return Err(format!("{}: not what was pushed", path.display()));
     }
     read(&path, running).map_err(|error| error.to_string())

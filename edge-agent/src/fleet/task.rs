@@ -220,7 +220,7 @@ impl Task {
 
     async fn carry_out(&mut self, command: Command) {
         let id = command.id;
-        tracing::info!(%id, by = %command.by, order = name(&command.order), "command");
+        tracing::info!(%id, by = %command.by, order = command.order.kind(), "command");
         let outcome = match command.order {
             Order::Alarm(action) => {
                 self.fleet.send(Acquired::AlarmAction(Box::new(action))).await;
@@ -358,18 +358,6 @@ fn is_ordered(order: &Order) -> bool {
 
 fn no_answer() -> CommandOutcome {
     inbox::refused("the agent is shutting down; give it again")
-}
-
-/// An order's kind, for the log.
-fn name(order: &Order) -> &'static str {
-    match order {
-        Order::Configure { .. } => "configure",
-        Order::SetLimits { .. } => "set_limits",
-        Order::Alarm(_) => "alarm",
-        Order::Replay { .. } => "replay",
-        Order::Update { .. } => "update",
-        Order::Certificate { .. } => "certificate",
-    }
 }
 
 /// What runs now.

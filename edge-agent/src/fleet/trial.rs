@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Request, durable,
+    Request,
     gate::{Gate, Vitals},
     inbox,
     remote_config::{self, Choice, Origin, Pushed, State, Trial},
     task::{Fleet, LOOK_EVERY, Running, current, set_current},
 };
-use crate::config::Config;
+use crate::{config::Config, durable, hex};
 
 /// Does `Order::Configure`.
 pub(super) async fn configure(
@@ -59,7 +59,7 @@ async fn begin(
     };
     let pushed = Pushed {
         revision,
-        sha256: durable::sha256_hex(toml.as_bytes()),
+        sha256: hex::sha256_hex(toml.as_bytes()),
         local_sha256: origin.local_sha256.clone(),
     };
     // A local file that was edited since is what a rollback returns to, not the revision that it replaced.
@@ -88,7 +88,7 @@ async fn begin(
 
 /// What to answer when there is nothing to do, or when a person at the machine decided otherwise.
 fn is_settled(state: &State, origin: &Origin, revision: u64, toml: &str) -> Option<CommandOutcome> {
-    if origin.running_sha256 == durable::sha256_hex(toml.as_bytes()) {
+    if origin.running_sha256 == hex::sha256_hex(toml.as_bytes()) {
         return Some(CommandOutcome::AlreadySo);
     }
     let newest = state.current.as_ref().map_or(0, |pushed| pushed.revision);

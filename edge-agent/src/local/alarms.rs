@@ -4,11 +4,6 @@
 
 use std::collections::HashSet;
 
-use axum::{
-    extract::{Form, State, rejection::FormRejection},
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse as _, Redirect, Response},
-};
 use protocol::{
     Micros,
     alarm::{AlarmAction, AlarmVerb},
@@ -20,10 +15,10 @@ use super::{
     Local, Refusal,
     badge::{Denied, Role},
     form::{Fields, line},
-    html::{answer, escape, page, put, time},
-    manual::{signature, signer},
+    html::{escape, put, time},
+    signed::{NO_BADGE, SignedForm, signature, signer},
 };
-use crate::{ccp, clock, source::Acquired};
+use crate::{ccp, source::Acquired};
 
 /// Longest shelving, minutes.
 const SHELVE_MIN_MAX: i64 = 12 * 60;
@@ -85,65 +80,58 @@ fn is_critical(alarm: &Alarm) -> bool {
     ccp::is_record(&Event::Alarm(alarm.clone()))
 }
 
-/// The list and the form.
-pub(super) async fn show(State(local): State<Local>, headers: HeaderMap) -> Response {
-    render(&local, &headers, StatusCode::OK, None, &Fields::new())
-}
+/// Acts on one alarm.
+pub(super) struct AlarmForm;
 
-/// Takes the form.
-pub(super) async fn act(
-    State(local): State<Local>,
-    headers: HeaderMap,
-    form: Result<Form<Fields>, FormRejection>,
-) -> Response {
-    let fields = match form {
-        Ok(Form(fields)) => fields,
-        Err(rejection) => return rejection.into_response(),
-    };
-    match record(&local, &headers, &fields).await {
-        Ok(()) => Redirect::to("/alarms").into_response(),
-        Err(refusal) => render(&local, &headers, refusal.status, Some(&refusal.message), &fields),
-    }
-}
+impl SignedForm for AlarmForm {
+    const PATH: &'static str = "/alarms";
+    const HEADING: &'static str = "Alarms";
+    type Record = AlarmAction;
 
-async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(), Refusal> {
-    let now_us = clock::now_us();
-    let forms = &local.shared.forms;
-    let Some(id) = local.form(headers, fields, now_us)? else {
-        return Ok(());
-    };
-    let wanted = fields.get("alarm").and_then(|text| Uuid::try_parse(text).ok());
-    let alarm = newest(local).into_iter().find(|alarm| Some(alarm.id) == wanted);
-    let alarm =
-        alarm.ok_or_else(|| Refusal::unusable("Choose the alarm from the list; it may have changed."))?;
-    let verb = read_verb(fields, now_us).map_err(Refusal::unusable)?;
-    let needs = needs(verb, is_critical(&alarm));
-    let reason = line(fields, "reason", REASON_CHARS_MAX).map_err(Refusal::unusable)?;
-    if needs.reason && reason.is_empty() {
-        return Err(Refusal::unusable("Say why: what hides an alarm needs a reason."));
+    async fn read(
+        local: &Local,
+        fields: &Fields,
+        id: Uuid,
+        now_us: Micros,
+    ) -> Result<(AlarmAction, Vec<Acquired>), Refusal> {
+        let wanted = fields.get("alarm").and_then(|text| Uuid::try_parse(text).ok());
+        let alarm = newest(local).into_iter().find(|alarm| Some(alarm.id) == wanted);
+        let alarm =
+            alarm.ok_or_else(|| Refusal::unusable("Choose the alarm from the list; it may have changed."))?;
+        let verb = read_verb(fields, now_us).map_err(Refusal::unusable)?;
+        let needs = needs(verb, is_critical(&alarm));
+        let reason = line(fields, "reason", REASON_CHARS_MAX).map_err(Refusal::unusable)?;
+        if needs.reason && reason.is_empty() {
+            return Err(Refusal::unusable("Say why: what hides an alarm needs a reason."));
+        }
+        let (by, second) = signers(local, fields, needs).await?;
+        let action = AlarmAction {
+            id,
+            code: alarm.code,
+            subject: alarm.subject,
+            at_us: now_us,
+            by,
+            second,
+            reason,
+            verb,
+        };
+        let message = Acquired::AlarmAction(Box::new(action.clone()));
+        Ok((action, vec![message]))
     }
-    let (by, second) = signers(local, fields, needs).await?;
-    if !forms.take(id) {
-        return Ok(());
+
+    fn recorded(_: &Local, action: AlarmAction, _: Micros) {
+        tracing::info!(code = %action.code, subject = %action.subject, by = %action.by, verb = ?action.verb, "alarm action");
     }
-    let action = AlarmAction {
-        id,
-        code: alarm.code,
-        subject: alarm.subject,
-        at_us: now_us,
-        by,
-        second,
-        reason,
-        verb,
-    };
-    tracing::info!(code = %action.code, subject = %action.subject, by = %action.by, verb = ?action.verb, "alarm action");
-    let handed = local
-        .hand_over(vec![Acquired::AlarmAction(Box::new(action))])
-        .await;
-    if handed.is_err() {
-        forms.give_back(id);
+
+    fn render(local: &Local, fields: &Fields, hidden: &str, out: &mut String) {
+        let alarms = newest(local);
+        list(&alarms, out);
+        if local.book().badges.is_empty() {
+            out.push_str(NO_BADGE);
+        } else if !alarms.is_empty() {
+            inputs(&alarms, fields, hidden, out);
+        }
     }
-    handed
 }
 
 /// The badges that sign. The second is asked for only where it is needed, and is another person's.
@@ -188,33 +176,6 @@ fn read_verb(fields: &Fields, now_us: Micros) -> Result<AlarmVerb, String> {
         _ => return Err("Choose what to do from the list.".to_owned()),
     };
     Ok(verb)
-}
-
-fn render(
-    local: &Local,
-    headers: &HeaderMap,
-    status: StatusCode,
-    refusal: Option<&str>,
-    fields: &Fields,
-) -> Response {
-    let opened = local.shared.forms.open(headers);
-    let alarms = newest(local);
-    let mut body = "<h2>Alarms</h2>".to_owned();
-    if let Some(refusal) = refusal {
-        put(
-            &mut body,
-            format_args!("<p class=\"bad\">{}</p>", escape(refusal)),
-        );
-    }
-    list(&alarms, &mut body);
-    if local.book().badges.is_empty() {
-        body.push_str("<p class=\"warn\">Nobody can sign: the configuration has no [[badge]].</p>");
-    } else if !alarms.is_empty() {
-        inputs(&alarms, fields, &opened.html, &mut body);
-    }
-    let mut response = answer(status, page(&local.health().edge, false, &body));
-    response.headers_mut().insert(header::SET_COOKIE, opened.cookie);
-    response
 }
 
 fn list(alarms: &[Alarm], out: &mut String) {

@@ -1,14 +1,13 @@
 //! What did the person enter? The fields of a form as a manual entry, or what is wrong with which field. Pure.
 
 use protocol::{Micros, event::ManualEntry, manual::canonical_text};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{
     badge::Badge,
-    form::{Fields, hex, line},
+    form::{Fields, line},
 };
-use crate::signal::ManualPlan;
+use crate::{hex::sha256_hex, signal::ManualPlan};
 
 /// Most characters of a note.
 const NOTE_CHARS_MAX: usize = 500;
@@ -95,7 +94,7 @@ pub(super) fn sign(draft: Draft, plan: &ManualPlan, badge: &Badge, id: Uuid, now
         note: draft.note,
         sha256: String::new(),
     };
-    entry.sha256 = hex(&Sha256::digest(canonical_text(&entry)));
+    entry.sha256 = sha256_hex(canonical_text(&entry).as_bytes());
     entry
 }
 
@@ -188,7 +187,7 @@ mod tests {
             Uuid::nil(),
             NOW_US,
         );
-        assert_eq!(signed.sha256, hex(&Sha256::digest(canonical_text(&signed))));
+        assert_eq!(signed.sha256, sha256_hex(canonical_text(&signed).as_bytes()));
         let changes: [fn(&mut ManualEntry); 5] = [
             |entry| entry.value = 3.5,
             |entry| entry.measured_us += 1,
@@ -199,7 +198,7 @@ mod tests {
         for change in changes {
             let mut changed = signed.clone();
             change(&mut changed);
-            assert_ne!(hex(&Sha256::digest(canonical_text(&changed))), signed.sha256);
+            assert_ne!(sha256_hex(canonical_text(&changed).as_bytes()), signed.sha256);
         }
     }
 }

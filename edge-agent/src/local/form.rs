@@ -11,6 +11,8 @@ use protocol::Micros;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::hex::hex;
+
 /// Most bytes of a form.
 pub(super) const FORM_BYTES_MAX: usize = 8 * 1024;
 /// Most forms remembered as used; an older one has expired long before.
@@ -141,16 +143,6 @@ fn cookie(headers: &HeaderMap) -> Option<[u8; 16]> {
         .flat_map(|text| text.split(';'));
     let value = pairs.find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
     Uuid::try_parse(value).ok().map(Uuid::into_bytes)
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            super::html::put(&mut out, format_args!("{byte:02x}"));
-            out
-        })
 }
 
 /// A line of text as people type it: trimmed, without control characters, at most so many characters.

@@ -1,139 +1,75 @@
 //! How does a person enter a value? One form: what was measured, when, and the badge and PIN that sign it. It becomes a
 //! record and a reading of its tag, which goes the way of every other reading.
 
-use axum::{
-    extract::{Form, State, rejection::FormRejection},
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse as _, Redirect, Response},
+use protocol::{
+    Micros, Quality, Reading,
+    event::{Event, ManualEntry},
 };
-use protocol::{Quality, Reading, event::Event};
+use uuid::Uuid;
 
 use super::{
     Book, Local, Refusal,
-    badge::{Badge, Pin, Role},
+    badge::Role,
     entry,
-    form::{Fields, line},
-    html::{answer, escape, page, put, time},
+    form::Fields,
+    html::{escape, put, time},
+    signed::{NO_BADGE, SignedForm, signature, signer},
 };
-use crate::{clock, source::Acquired};
+use crate::source::Acquired;
 
-/// The form.
-pub(super) async fn show(State(local): State<Local>, headers: HeaderMap) -> Response {
-    render(&local, &headers, StatusCode::OK, None, &Fields::new())
-}
+/// Enters one value.
+pub(super) struct ManualForm;
 
-/// Takes the form.
-pub(super) async fn enter(
-    State(local): State<Local>,
-    headers: HeaderMap,
-    form: Result<Form<Fields>, FormRejection>,
-) -> Response {
-    let fields = match form {
-        Ok(Form(fields)) => fields,
-        Err(rejection) => return rejection.into_response(),
-    };
-    match record(&local, &headers, &fields).await {
-        Ok(()) => Redirect::to("/manual").into_response(),
-        Err(refusal) => render(&local, &headers, refusal.status, Some(&refusal.message), &fields),
-    }
-}
+impl SignedForm for ManualForm {
+    const PATH: &'static str = "/manual";
+    const HEADING: &'static str = "Enter a value";
+    type Record = (ManualEntry, Reading);
 
-async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(), Refusal> {
-    let now_us = clock::now_us();
-    let forms = &local.shared.forms;
-    let Some(id) = local.form(headers, fields, now_us)? else {
-        return Ok(());
-    };
-    let book = local.book();
-    let wanted = fields.get("tag").map_or("", String::as_str);
-    let plan = book.manual.iter().find(|plan| plan.name == wanted);
-    let plan = plan.ok_or_else(|| Refusal::unusable("Choose what you measured from the list."))?;
-    let draft = entry::read(plan, fields, now_us).map_err(Refusal::unusable)?;
-    let badge = signer(&book, fields, ("badge", "pin"), Role::Operator).await?;
-    if !forms.take(id) {
-        return Ok(());
+    async fn read(
+        local: &Local,
+        fields: &Fields,
+        id: Uuid,
+        now_us: Micros,
+    ) -> Result<(Self::Record, Vec<Acquired>), Refusal> {
+        let book = local.book();
+        let wanted = fields.get("tag").map_or("", String::as_str);
+        let plan = book.manual.iter().find(|plan| plan.name == wanted);
+        let plan = plan.ok_or_else(|| Refusal::unusable("Choose what you measured from the list."))?;
+        let draft = entry::read(plan, fields, now_us).map_err(Refusal::unusable)?;
+        let badge = signer(&book, fields, ("badge", "pin"), Role::Operator).await?;
+        let signed = entry::sign(draft, plan, &badge, id, now_us);
+        let reading = Reading::new(plan.alias, signed.measured_us, signed.value, Quality::GOOD);
+        let messages = vec![
+            Acquired::Record(Box::new(Event::ManualEntry(signed.clone()))),
+            Acquired::Readings {
+                readings: vec![reading],
+                received_us: now_us,
+            },
+        ];
+        Ok(((signed, reading), messages))
     }
-    let signed = entry::sign(draft, plan, &badge, id, now_us);
-    let readings = vec![Reading::new(
-        plan.alias,
-        signed.measured_us,
-        signed.value,
-        Quality::GOOD,
-    )];
-    let messages = vec![
-        Acquired::Record(Box::new(Event::ManualEntry(signed.clone()))),
-        Acquired::Readings {
-            readings: readings.clone(),
-            received_us: now_us,
-        },
-    ];
-    if let Err(refusal) = local.hand_over(messages).await {
-        forms.give_back(id);
-        return Err(refusal);
-    }
-    if let Some(people) = local.health().people() {
-        people.count(&readings, now_us);
-    }
-    tracing::info!(tag = %signed.tag, badge = %signed.badge, id = %signed.id, "value entered by hand");
-    local.remember(signed);
-    Ok(())
-}
 
-/// The person whose badge and PIN stand in these fields.
-pub(super) async fn signer(
-    book: &Book,
-    fields: &Fields,
-    (badge, pin): (&'static str, &'static str),
-    role: Role,
-) -> Result<Badge, Refusal> {
-    let id = line(fields, badge, 64).map_err(Refusal::unusable)?;
-    let pin = fields.get(pin).map_or("", String::as_str);
-    let pin = Pin::new(pin).map_err(|error| Refusal::unusable(format!("Not recorded: {error}.")))?;
-    Ok(book.badges.check(&id, pin, role, clock::now_us()).await?)
-}
-
-/// The fields of one signature.
-pub(super) fn signature(out: &mut String, fields: &Fields, (badge, pin): (&str, &str), whose: &str) {
-    let id = escape(fields.get(badge).map_or("", String::as_str));
-    put(
-        out,
-        format_args!(
-            "<label>{whose} badge<input name=\"{badge}\" value=\"{id}\" maxlength=\"64\" autocomplete=\"off\"></label>\
-             <label>{whose} PIN<input name=\"{pin}\" type=\"password\" inputmode=\"numeric\" maxlength=\"64\" \
-             autocomplete=\"off\"></label>"
-        ),
-    );
-}
-
-fn render(
-    local: &Local,
-    headers: &HeaderMap,
-    status: StatusCode,
-    refusal: Option<&str>,
-    fields: &Fields,
-) -> Response {
-    let book = local.book();
-    let opened = local.shared.forms.open(headers);
-    let mut body = "<h2>Enter a value</h2>".to_owned();
-    if let Some(refusal) = refusal {
-        put(
-            &mut body,
-            format_args!("<p class=\"bad\">{}</p>", escape(refusal)),
-        );
+    fn recorded(local: &Local, (signed, reading): Self::Record, now_us: Micros) {
+        if let Some(people) = local.health().people() {
+            people.count(&[reading], now_us);
+        }
+        tracing::info!(tag = %signed.tag, badge = %signed.badge, id = %signed.id, "value entered by hand");
+        local.remember(signed);
     }
-    if book.manual.is_empty() {
-        body.push_str(
-            "<p class=\"warn\">Nothing is to be entered by hand: the configuration has no [[manual]].</p>",
-        );
-    } else if book.badges.is_empty() {
-        body.push_str("<p class=\"warn\">Nobody can sign: the configuration has no [[badge]].</p>");
-    } else {
-        inputs(&book, fields, &opened.html, &mut body);
+
+    fn render(local: &Local, fields: &Fields, hidden: &str, out: &mut String) {
+        let book = local.book();
+        if book.manual.is_empty() {
+            out.push_str(
+                "<p class=\"warn\">Nothing is to be entered by hand: the configuration has no [[manual]].</p>",
+            );
+        } else if book.badges.is_empty() {
+            out.push_str(NO_BADGE);
+        } else {
+            inputs(&book, fields, hidden, out);
+        }
+        recorded(local, out);
     }
-    recorded(local, &mut body);
-    let mut response = answer(status, page(&local.health().edge, false, &body));
-    response.headers_mut().insert(header::SET_COOKIE, opened.cookie);
-    response
 }
 
 fn inputs(book: &Book, fields: &Fields, hidden: &str, out: &mut String) {

@@ -10,6 +10,7 @@ mod html;
 mod manual;
 mod metrics;
 mod page;
+mod signed;
 mod status;
 
 use std::{
@@ -34,8 +35,11 @@ use uuid::Uuid;
 
 pub use self::status::{Status, status};
 use self::{
+    alarms::AlarmForm,
     badge::Badges,
     form::{FORM_BYTES_MAX, Fields, FormError, Forms},
+    manual::ManualForm,
+    signed::SignedForm as _,
 };
 use crate::{health::Health, signal::ManualPlan, source::Acquired};
 
@@ -173,8 +177,8 @@ impl From<badge::Denied> for Refusal {
 pub fn router(local: Local) -> Router {
     Router::new()
         .route("/", get(page))
-        .route("/manual", get(manual::show).post(manual::enter))
-        .route("/alarms", get(alarms::show).post(alarms::act))
+        .route(ManualForm::PATH, signed::route::<ManualForm>())
+        .route(AlarmForm::PATH, signed::route::<AlarmForm>())
         .route("/status.json", get(status_json))
         .route("/metrics", get(metrics_text))
         .route("/health", get(|| async { "ok\n" }))

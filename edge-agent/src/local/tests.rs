@@ -66,7 +66,8 @@ async fn opened(response: Response) -> (Fields, HeaderMap) {
 }
 
 async fn entry_form(local: &Local, pairs: &[(&str, &str)]) -> (Fields, HeaderMap) {
-    let (mut fields, headers) = opened(manual::show(State(local.clone()), HeaderMap::new()).await).await;
+    let (mut fields, headers) =
+        opened(signed::show::<ManualForm>(State(local.clone()), HeaderMap::new()).await).await;
     let typed = [
         ("tag", "TT-403.HAND"),
         ("value", "3.4"),
@@ -80,11 +81,12 @@ async fn entry_form(local: &Local, pairs: &[(&str, &str)]) -> (Fields, HeaderMap
 }
 
 async fn enter(local: &Local, (fields, headers): &(Fields, HeaderMap)) -> Response {
-    manual::enter(State(local.clone()), headers.clone(), Ok(Form(fields.clone()))).await
+    signed::take::<ManualForm>(State(local.clone()), headers.clone(), Ok(Form(fields.clone()))).await
 }
 
 async fn act(local: &Local, pairs: &[(&str, &str)]) -> Response {
-    let (mut fields, headers) = opened(alarms::show(State(local.clone()), HeaderMap::new()).await).await;
+    let (mut fields, headers) =
+        opened(signed::show::<AlarmForm>(State(local.clone()), HeaderMap::new()).await).await;
     for (name, value) in pairs {
         let alarm = local
             .health()
@@ -94,7 +96,7 @@ async fn act(local: &Local, pairs: &[(&str, &str)]) -> Response {
         let value = alarm.map_or_else(|| (*value).to_owned(), |alarm| alarm.id.to_string());
         fields.insert((*name).to_owned(), value);
     }
-    alarms::act(State(local.clone()), headers, Ok(Form(fields))).await
+    signed::take::<AlarmForm>(State(local.clone()), headers, Ok(Form(fields))).await
 }
 
 #[tokio::test]
@@ -119,7 +121,7 @@ async fn a_signed_value_becomes_a_record_and_a_reading_however_often_it_is_sent(
     assert_eq!(readings[0].time_us, entry.measured_us);
     assert!(acquired.try_recv().is_err());
     assert_eq!(local.health().acquired(), 1);
-    let page = text(manual::show(State(local), HeaderMap::new()).await).await;
+    let page = text(signed::show::<ManualForm>(State(local), HeaderMap::new()).await).await;
     assert!(page.contains("Person b1") && page.contains("Salad &lt;core&gt;"));
 }
 
@@ -196,8 +198,8 @@ async fn pages_run_no_scripts_and_are_framed_and_kept_by_nobody() {
     let (local, _acquired) = local(8);
     for response in [
         page(State(local.clone())).await,
-        manual::show(State(local.clone()), HeaderMap::new()).await,
-        alarms::show(State(local), HeaderMap::new()).await,
+        signed::show::<ManualForm>(State(local.clone()), HeaderMap::new()).await,
+        signed::show::<AlarmForm>(State(local), HeaderMap::new()).await,
     ] {
         let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
             .to_str()

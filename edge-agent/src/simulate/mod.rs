@@ -67,6 +67,30 @@ pub struct Options {
     pub agent: AgentSettings,
 }
 
+impl Options {
+    /// A plant in real time on free ports of this machine, a frame every 2 s, without defects, faults or a broker.
+    pub fn on_free_ports(data_dir: PathBuf, seed: u64, agent: AgentSettings) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            data_dir,
+            seed,
+            speed: 1.0,
+            modbus: any,
+            opcua: any,
+            control: any,
+            camera_dir: None,
+            frame_period: Duration::from_secs(2),
+            defect_rate: 0.0,
+            faults: Vec::new(),
+            truth: None,
+            broker: None,
+            load: None,
+            tick: Duration::from_millis(100),
+            agent,
+        }
+    }
+}
+
 /// Why the simulator cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {

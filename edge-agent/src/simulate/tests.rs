@@ -1,6 +1,6 @@
 //! Does the whole simulator answer real clients and say where it is?
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use ::opcua::{
     client::{ClientBuilder, IdentityToken},
@@ -15,30 +15,14 @@ use tokio_modbus::client::{Reader, tcp};
 use super::*;
 
 fn options(data_dir: &Path) -> Options {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Options {
-        data_dir: data_dir.to_owned(),
-        seed: 7,
-        speed: 1.0,
-        modbus: any,
-        opcua: any,
-        control: any,
-        camera_dir: None,
-        frame_period: Duration::from_secs(2),
-        defect_rate: 0.0,
-        faults: Vec::new(),
-        truth: None,
-        broker: None,
-        load: None,
-        tick: Duration::from_millis(100),
-        agent: AgentSettings {
-            hub_mqtt: "127.0.0.1:1883".into(),
-            local_http: "127.0.0.1:0".into(),
-            vision_manifest: "manifest.json".into(),
-            vision_runtime: None,
-            has_camera: true,
-        },
-    }
+    let agent = AgentSettings {
+        hub_mqtt: "127.0.0.1:1883".into(),
+        local_http: "127.0.0.1:0".into(),
+        vision_manifest: "manifest.json".into(),
+        vision_runtime: None,
+        has_camera: true,
+    };
+    Options::on_free_ports(data_dir.to_owned(), 7, agent)
 }
 
 /// Reads one node with a real client, over a session of its own.

@@ -3,13 +3,14 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use protocol::tag::Dictionary;
 use uuid::Uuid;
+
+use crate::durable;
 
 /// The dictionaries on disk.
 #[derive(Debug)]
@@ -42,12 +43,7 @@ impl Dictionaries {
         let id = dictionary.id();
         let path = self.path(id);
         if self.get(id).is_none() {
-            let temporary = path.with_extension("tmp");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&dictionary.encode())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.directory)?.sync_all()?;
+            durable::write_whole(&path, &dictionary.encode(), 0o666)?;
         }
         Ok(id)
     }

@@ -80,18 +80,7 @@ impl Segment {
             .read(true)
             .write(true)
             .open(&path)?;
-        let mut segment = Self {
-            number,
-            waiting: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            done: 0,
-            sealed_us: None,
-            is_plain: false,
-            path,
-            file,
-            bytes: 0,
-            is_spoilt: false,
-        };
+        let mut segment = Self::over(number, path, file);
         let mut bytes = Vec::new();
         wal::put_notes(&mut bytes, notes);
         wal::put_mark(&mut bytes, mark);
@@ -102,15 +91,9 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Opens a segment that an earlier start left. Nothing in it is changed; acknowledgements that
-    /// are noted in it later overwrite a torn end.
-    pub fn open(directory: &Path, number: u64) -> io::Result<(Self, Opened)> {
-        let path = directory.join(Self::file_name(number));
-        let bytes = fs::read(&path)?;
-        let scan = wal::scan(&bytes);
-        let writable = OpenOptions::new().read(true).write(true).open(&path);
-        let file = writable.or_else(|_| File::open(&path))?;
-        let mut segment = Self {
+    /// A segment of which nothing is known.
+    fn over(number: u64, path: PathBuf, file: File) -> Self {
+        Self {
             number,
             waiting: BTreeMap::new(),
             parts: BTreeMap::new(),
@@ -119,10 +102,23 @@ impl Segment {
             is_plain: false,
             path,
             file,
-            bytes: scan.sound_bytes,
-            // Each start writes to a segment of its own.
-            is_spoilt: true,
-        };
+            bytes: 0,
+            is_spoilt: false,
+        }
+    }
+
+    /// Opens a segment that an earlier start left. Nothing in it is changed; acknowledgements that
+    /// are noted in it later overwrite a torn end.
+    pub fn open(directory: &Path, number: u64) -> io::Result<(Self, Opened)> {
+        let path = directory.join(Self::file_name(number));
+        let bytes = fs::read(&path)?;
+        let scan = wal::scan(&bytes);
+        let writable = OpenOptions::new().read(true).write(true).open(&path);
+        let file = writable.or_else(|_| File::open(&path))?;
+        let mut segment = Self::over(number, path, file);
+        segment.bytes = scan.sound_bytes;
+        // Each start writes to a segment of its own.
+        segment.is_spoilt = true;
         let mut opened = Opened {
             damaged_bytes: scan.damaged_bytes,
             unfinished_frames: scan.unfinished_frames,

@@ -543,5 +543,5 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
+#[path = "store_tests/mod.rs"]
 mod tests;

@@ -1,12 +1,7 @@
 //! What is in a generation, without opening it? A small checked file beside the database. It may be older than the
 //! database: then it tells of frames that the hub has by now, and opening the generation corrects it.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use protocol::{Micros, lane::Lane};
 use serde::{Deserialize, Serialize};
@@ -14,9 +9,9 @@ use uuid::Uuid;
 
 use super::{
     record::{Key, Meta},
-    segment::sync_directory,
     wal::Mark,
 };
+use crate::durable;
 
 const FILE: &str = "summary";
 /// No summary is longer.
@@ -116,13 +111,8 @@ impl Summary {
     /// Writes it, whole or not at all.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         let rest = postcard::to_stdvec(self).expect("plain data serialises to memory");
-        let temporary = directory.join("summary.tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&crc32c::crc32c(&rest).to_le_bytes())?;
-        file.write_all(&rest)?;
-        file.sync_data()?;
-        fs::rename(temporary, directory.join(FILE))?;
-        sync_directory(directory)
+        let whole = [&crc32c::crc32c(&rest).to_le_bytes(), &rest[..]].concat();
+        durable::write_whole(&directory.join(FILE), &whole, 0o666)
     }
 }
 

@@ -2,15 +2,13 @@
 //! may read.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::durable;
+use crate::durable;
 
 /// MQTT credentials.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,16 +101,8 @@ pub fn save(data_dir: &Path, identity: &Identity) -> Result<PathBuf, IdentityErr
     let path = path(data_dir);
     let written = (|| {
         fs::create_dir_all(data_dir)?;
-        let temporary = path.with_extension("tmp");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(serde_json::to_string_pretty(identity)?.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)
+        let text = serde_json::to_string_pretty(identity)?;
+        durable::write_whole(&path, text.as_bytes(), 0o600)
     })();
     match written {
         Ok(()) => Ok(path),

@@ -8,7 +8,7 @@ use protocol::{
 };
 
 use crate::support::{
-    edge::{Edge, PROGRAM, head},
+    edge::{Edge, ask, head},
     hub::{Hub, Policy, Stored},
     plc::{Behaviour, Plc},
 };
@@ -105,22 +105,8 @@ async fn f2_a_dip_with_product_flowing_is_judged_with_the_hub_away_and_told_when
     }
     assert_eq!(edge.stop().await, Some(0));
     let data_dir = directory.path().join("data");
-    let verified = tokio::process::Command::new(PROGRAM)
-        .args([
-            "spool",
-            "verify",
-            "--json",
-            "--data-dir",
-            data_dir.to_str().unwrap(),
-        ])
-        .output()
-        .await
-        .unwrap();
-    assert!(
-        verified.status.success(),
-        "{}",
-        String::from_utf8_lossy(&verified.stderr)
-    );
+    let (code, text) = ask(&["spool", "verify", "--json"], &data_dir);
+    assert_eq!(code, Some(0), "{text}");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    edge::{Edge, PROGRAM, count},
+    edge::{Edge, ask, count},
     hub::{Hub, Policy, Stored},
     load::Load,
 };
@@ -175,17 +175,8 @@ fn assert_no_number_is_missing(stored: &Stored) {
 
 /// What the legal record on the edge says is what the hub has.
 fn assert_every_record_arrived(stored: &Stored, data_dir: &Path) {
-    let output = std::process::Command::new(PROGRAM)
-        .args(["verify", "--records", "--json", "--data-dir"])
-        .arg(data_dir)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8(output.stdout).unwrap();
+    let (code, text) = ask(&["verify", "--records", "--json"], data_dir);
+    assert_eq!(code, Some(0), "{text}");
     let lines = text
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -12,16 +12,10 @@ use crate::support::{
 
 /// Every reading of a tag that the hub stored: value and quality.
 fn readings(stored: &Stored, tag: &str) -> Vec<(Option<f64>, Quality)> {
-    let mut out = Vec::new();
-    for frame in stored.frames.values() {
-        let dictionary = &stored.dictionaries[&frame.header.dictionary];
-        let tagged = frame
-            .readings
-            .iter()
-            .filter(|reading| dictionary.tag(reading.tag).unwrap().name == tag);
-        out.extend(tagged.map(|reading| (reading.value(), reading.quality)));
-    }
-    out
+    let readings = stored.of(tag);
+    readings
+        .map(|reading| (reading.value(), reading.quality))
+        .collect()
 }
 
 #[tokio::test]

@@ -25,6 +25,11 @@ fn good(value: f64) -> (Option<f64>, Quality) {
     (Some(value), Quality::GOOD)
 }
 
+/// Polls these addresses of a device.
+fn polled(plc: &Plc, period: &str, timeout: &str, addresses: &[u16]) -> Acquisition {
+    Acquisition::start(&(head(None) + &device("plc", plc.address, period, timeout, addresses)))
+}
+
 /// A device with the given lines, whose one group has the given tags.
 fn with(plc: &Plc, quirks: &str, tags: &[(&str, &str)]) -> String {
     let tags: Vec<String> = tags
@@ -46,7 +51,7 @@ async fn t12_after_a_late_reply_the_next_poll_is_good_and_is_never_answered_by_i
         ..Behaviour::default()
     })
     .await;
-    let mut source = Acquisition::start(&(head(None) + &device("plc", plc.address, "400ms", "200ms", &[0])));
+    let mut source = polled(&plc, "400ms", "200ms", &[0]);
     for _ in 0..3 {
         let seen = source.of("plc-0").len();
         source
@@ -57,11 +62,7 @@ async fn t12_after_a_late_reply_the_next_poll_is_good_and_is_never_answered_by_i
         plc.until_asked(asked).await;
         // Only the request that is under way is answered late.
         plc.behave(|behaviour| behaviour.delay = Duration::ZERO);
-        source
-            .until("the poll after the late reply", |source| {
-                source.of("plc-0").len() >= seen + 3
-            })
-            .await;
+        source.until_count("plc-0", seen + 3).await;
         let readings = source.of("plc-0");
         assert_eq!(readings[seen], (None, Quality::BAD_TIMEOUT));
         assert!(
@@ -81,20 +82,11 @@ async fn t12_after_a_late_reply_the_next_poll_is_good_and_is_never_answered_by_i
 #[tokio::test]
 async fn t13_a_reply_that_is_not_what_was_asked_for_is_bad_and_never_a_value() {
     let plc = Plc::start(Behaviour::default()).await;
-    let mut source =
-        Acquisition::start(&(head(None) + &device("plc", plc.address, "100ms", "100ms", &[0, 1, 2])));
+    let mut source = polled(&plc, "100ms", "100ms", &[0, 1, 2]);
     for (garble, expected) in GARBLES {
-        source
-            .until("good readings", |source| {
-                source.of("plc-2").last() == Some(&good(1002.0))
-            })
-            .await;
+        source.until_last("plc-2", good(1002.0)).await;
         plc.behave(|behaviour| behaviour.garble = Some(garble));
-        source
-            .until("the reason", |source| {
-                source.of("plc-2").last() == Some(&(None, expected))
-            })
-            .await;
+        source.until_last("plc-2", (None, expected)).await;
         plc.behave(|behaviour| behaviour.garble = None);
     }
     for (address, value) in [(0, 1000.0), (1, 1001.0), (2, 1002.0)] {
@@ -107,27 +99,17 @@ async fn t13_a_reply_that_is_not_what_was_asked_for_is_bad_and_never_a_value() {
 #[tokio::test]
 async fn t13_a_refusal_is_bad_and_the_last_good_value_is_not_stamped_anew() {
     let plc = Plc::start(Behaviour::default()).await;
-    let mut source = Acquisition::start(&(head(None) + &device("plc", plc.address, "100ms", "500ms", &[0])));
+    let mut source = polled(&plc, "100ms", "500ms", &[0]);
     for (code, expected) in [
         (6, Quality::BAD_DEVICE_FAILURE),
         (2, Quality::BAD_ADDRESS),
         (11, Quality::BAD_NOT_CONNECTED),
     ] {
-        source
-            .until("a good reading", |source| {
-                source.of("plc-0").last() == Some(&good(1000.0))
-            })
-            .await;
+        source.until_last("plc-0", good(1000.0)).await;
         plc.behave(|behaviour| behaviour.exception = Some(code));
-        source
-            .until("the reason", |source| {
-                source.of("plc-0").last() == Some(&(None, expected))
-            })
-            .await;
+        source.until_last("plc-0", (None, expected)).await;
         let seen = source.of("plc-0").len();
-        source
-            .until("more", |source| source.of("plc-0").len() >= seen + 3)
-            .await;
+        source.until_count("plc-0", seen + 3).await;
         let later = &source.of("plc-0")[seen..];
         assert!(
             later.iter().all(|reading| *reading == (None, expected)),
@@ -144,10 +126,8 @@ async fn a_device_that_hangs_up_after_each_reply_costs_no_reading() {
         ..Behaviour::default()
     })
     .await;
-    let mut source = Acquisition::start(&(head(None) + &device("plc", plc.address, "50ms", "500ms", &[0])));
-    source
-        .until("readings", |source| source.of("plc-0").len() >= 10)
-        .await;
+    let mut source = polled(&plc, "50ms", "500ms", &[0]);
+    source.until_count("plc-0", 10).await;
     assert!(source.of("plc-0").iter().all(|reading| *reading == good(1000.0)));
 }
 
@@ -159,11 +139,8 @@ async fn t15_an_illegal_register_recovers_when_it_appears_and_its_neighbours_nev
     })
     .await;
     let addresses: Vec<u16> = (0..10).collect();
-    let mut source =
-        Acquisition::start(&(head(None) + &device("plc", plc.address, "100ms", "500ms", &addresses)));
-    source
-        .until("bad readings", |source| source.of("plc-5").len() >= 5)
-        .await;
+    let mut source = polled(&plc, "100ms", "500ms", &addresses);
+    source.until_count("plc-5", 5).await;
     assert!(
         source
             .of("plc-5")
@@ -171,11 +148,7 @@ async fn t15_an_illegal_register_recovers_when_it_appears_and_its_neighbours_nev
             .all(|reading| *reading == (None, Quality::BAD_ADDRESS))
     );
     plc.behave(|behaviour| behaviour.illegal.clear());
-    source
-        .until("the register", |source| {
-            source.of("plc-5").last() == Some(&good(1005.0))
-        })
-        .await;
+    source.until_last("plc-5", good(1005.0)).await;
     for address in addresses.into_iter().filter(|address| *address != 5) {
         let readings = source.of(&format!("plc-{address}"));
         assert!(
@@ -193,11 +166,8 @@ async fn t15_a_hole_that_does_not_exist_costs_no_tag() {
         ..Behaviour::default()
     })
     .await;
-    let mut source =
-        Acquisition::start(&(head(None) + &device("plc", plc.address, "100ms", "500ms", &[0, 5])));
-    source
-        .until("readings", |source| source.of("plc-5").len() >= 3)
-        .await;
+    let mut source = polled(&plc, "100ms", "500ms", &[0, 5]);
+    source.until_count("plc-5", 3).await;
     assert!(source.of("plc-0").iter().all(|reading| *reading == good(1000.0)));
     assert!(source.of("plc-5").iter().all(|reading| *reading == good(1005.0)));
     assert_eq!(plc.requests()[..5], [(0, 6), (0, 1), (5, 1), (0, 1), (5, 1)]);
@@ -214,9 +184,7 @@ async fn t16_a_device_that_takes_less_than_it_was_said_to_is_asked_for_less() {
         let addresses: Vec<u16> = (0..20).collect();
         let text = head(None) + &device("plc", plc.address, "100ms", "500ms", &addresses);
         let mut source = Acquisition::start(&text);
-        source
-            .until("readings", |source| source.of("plc-19").len() >= 3)
-            .await;
+        source.until_count("plc-19", 3).await;
         for address in addresses {
             let readings = source.of(&format!("plc-{address}"));
             assert!(
@@ -269,9 +237,7 @@ async fn t16_every_table_bits_texts_decimals_and_the_last_register_arrive() {
     ];
     let tags: Vec<(&str, &str)> = cases.iter().map(|(name, text, _)| (*name, *text)).collect();
     let mut source = Acquisition::start(&with(&plc, "", &tags));
-    source
-        .until("readings", |source| source.of("HIGH").len() >= 2)
-        .await;
+    source.until_count("HIGH", 2).await;
     for (name, _, expected) in cases {
         let readings = source.of(name);
         assert!(
@@ -293,9 +259,7 @@ async fn t16_the_protocol_s_longest_requests_are_made_when_the_device_takes_them
         ("COIL-1999", "address = 1999\nkind = \"coil\""),
     ];
     let mut source = Acquisition::start(&with(&plc, quirks, &tags));
-    source
-        .until("readings", |source| source.of("COIL-1999").len() >= 2)
-        .await;
+    source.until_count("COIL-1999", 2).await;
     let mut asked = plc.requests();
     asked.sort_unstable();
     asked.dedup();
@@ -310,7 +274,7 @@ async fn t17_a_device_slower_than_its_period_is_an_overrun_and_no_queue_grows() 
         ..Behaviour::default()
     })
     .await;
-    let mut source = Acquisition::start(&(head(None) + &device("plc", plc.address, "100ms", "2s", &[0])));
+    let mut source = polled(&plc, "100ms", "2s", &[0]);
     source
         .until("overruns", |source| {
             source.not_read.len() >= 5 && source.of("plc-0").len() >= 10
@@ -334,7 +298,7 @@ async fn a_device_that_needs_a_pause_gets_it_before_every_request() {
     let quirks = "pause_between_requests = \"20ms\"\nsingle_requests = true";
     let tags = [("A", "address = 0"), ("B", "address = 1"), ("C", "address = 2")];
     let mut source = Acquisition::start(&with(&plc, quirks, &tags));
-    source.until("readings", |source| source.of("C").len() >= 5).await;
+    source.until_count("C", 5).await;
     let asked = plc.asked();
     assert!(asked.iter().all(|asked| asked.count == 1), "single requests");
     assert!(asked.windows(2).all(|pair| pair[1].at - pair[0].at >= PAUSE));
@@ -349,11 +313,7 @@ async fn t33_a_changed_tag_is_followed_and_the_other_group_misses_no_poll() {
     for address in 100..110u16 {
         source.devices[0].send_modify(|device| device.groups[1].tags[0].place.address = address);
         let expected = good(1000.0 + f64::from(address));
-        source
-            .until("the register", |source| {
-                source.of("MOVES").last() == Some(&expected)
-            })
-            .await;
+        source.until_last("MOVES", expected).await;
     }
     let stays = &source.config.dictionary.tags[0];
     let times: Vec<i64> = source
@@ -388,9 +348,5 @@ async fn t33_a_device_that_moves_to_another_address_is_followed() {
         .modbus
         .remove(0);
     source.devices[0].send_replace(other);
-    source
-        .until("the other device", |source| {
-            source.of("plc-0").last() == Some(&good(42.0))
-        })
-        .await;
+    source.until_last("plc-0", good(42.0)).await;
 }

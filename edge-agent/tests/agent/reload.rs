@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::event::Event;
+use protocol::{Reading, event::Event};
 
 use crate::support::{
     edge::{Edge, count, device, head, log_of, source},
@@ -30,18 +30,9 @@ fn ten_thousand(plc: &Plc, is_scaled: bool) -> String {
     )
 }
 
-/// The values of a tag, in order of arrival.
+/// The values of a tag, in order of identity.
 fn values(stored: &Stored, tag: &str) -> Vec<f64> {
-    let mut out = Vec::new();
-    for frame in stored.frames.values() {
-        let dictionary = &stored.dictionaries[&frame.header.dictionary];
-        let named = frame
-            .readings
-            .iter()
-            .filter(|reading| dictionary.tag(reading.tag).is_some_and(|found| found.name == tag));
-        out.extend(named.filter_map(protocol::Reading::value));
-    }
-    out
+    stored.of(tag).filter_map(Reading::value).collect()
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use protocol::{
 };
 
 use crate::support::{
-    edge::{Edge, PROGRAM},
+    edge::{Edge, ask},
     hub::{Hub, Policy, Stored},
 };
 
@@ -141,29 +141,16 @@ impl Play {
 }
 
 fn options(directory: &Path, hub: &Hub, seed: u64, speed: f64) -> Options {
-    let any = ([127, 0, 0, 1], 0).into();
+    let agent = AgentSettings {
+        hub_mqtt: hub.address.to_string(),
+        local_http: "127.0.0.1:0".to_owned(),
+        vision_manifest: "manifest.json".into(),
+        vision_runtime: None,
+        has_camera: false,
+    };
     Options {
-        data_dir: directory.join("sim"),
-        seed,
         speed,
-        modbus: any,
-        opcua: any,
-        control: any,
-        camera_dir: None,
-        frame_period: Duration::from_secs(2),
-        defect_rate: 0.0,
-        faults: Vec::new(),
-        truth: None,
-        broker: None,
-        load: None,
-        tick: Duration::from_millis(100),
-        agent: AgentSettings {
-            hub_mqtt: hub.address.to_string(),
-            local_http: "127.0.0.1:0".to_owned(),
-            vision_manifest: "manifest.json".into(),
-            vision_runtime: None,
-            has_camera: false,
-        },
+        ..Options::on_free_ports(directory.join("sim"), seed, agent)
     }
 }
 
@@ -332,17 +319,8 @@ async fn f9_with_the_hub_away_and_the_edge_killed_the_dip_is_found_and_every_fra
         let known = [DeviationKind::Limit, DeviationKind::MonitoringGap];
         assert!(kinds.into_iter().all(|kind| known.contains(&kind)));
     }
-    let verify = ["spool", "verify", "--data-dir", data_dir.to_str().unwrap()];
-    let verified = tokio::process::Command::new(PROGRAM)
-        .args(verify)
-        .output()
-        .await
-        .unwrap();
-    assert!(
-        verified.status.success(),
-        "{}",
-        String::from_utf8_lossy(&verified.stderr)
-    );
+    let (code, text) = ask(&["spool", "verify"], &data_dir);
+    assert_eq!(code, Some(0), "{text}");
     drop(directory);
 }
 
@@ -386,15 +364,9 @@ async fn f16_a_counter_that_rolls_over_and_is_reset_counts_nothing_negative() {
 
 /// Time and value of every reading of a tag, by time.
 fn values(stored: &Stored, tag: &str) -> Vec<(i64, f64)> {
-    let mut values = Vec::new();
-    for frame in stored.frames.values() {
-        let dictionary = &stored.dictionaries[&frame.header.dictionary];
-        for reading in &frame.readings {
-            if dictionary.tag(reading.tag).unwrap().name == tag {
-                values.extend(reading.value().map(|value| (reading.time_us, value)));
-            }
-        }
-    }
+    let mut values: Vec<(i64, f64)> = (stored.of(tag))
+        .filter_map(|reading| Some((reading.time_us, reading.value()?)))
+        .collect();
     values.sort_by_key(|(time_us, _)| *time_us);
     values
 }

@@ -1,64 +1,30 @@
 //! Is the agent an edge node to a Sparkplug host that this project did not write (PyPI's mqtt-spb-wrapper, with Eclipse
 //! Tahu's payloads), over a real mosquitto?
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
-};
 
 use crate::support::{
     broker::Broker,
     edge::{Edge, device, head},
+    peer::{self, Peer},
     plc::{Behaviour, Plc},
 };
 
-struct Host {
-    _child: Child,
-    input: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
+struct Host(Peer);
 
 impl Host {
     async fn start(broker: &Broker) -> Self {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache
-            .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
-        let python = cache.join("foodflow/venv-sparkplug/bin/python");
-        assert!(
-            python.exists(),
-            "{}: missing; run scripts/setup.sh test",
-            python.display()
-        );
-        let mut child = Command::new(python)
-            .arg(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/tests/peers/sparkplug_host.py"
-            ))
-            .args([&broker.address.port().to_string(), "scada"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut host = Self {
-            _child: child,
-            input,
-            lines,
-        };
+        let python = peer::python("venv-sparkplug", "run scripts/setup.sh test");
+        let port = broker.address.port().to_string();
+        let mut host = Self(Peer::start(&python, "sparkplug_host.py", &[&port, "scada"]));
         host.until("the broker", |line| line["topic"] == "ready").await;
         host
     }
 
     async fn say(&mut self, text: &str) {
-        self.input
-            .write_all(format!("{text}\n").as_bytes())
-            .await
-            .unwrap();
+        self.0.say(text).await;
     }
 
     /// Every message up to the first that satisfies `enough`.
@@ -66,8 +32,7 @@ impl Host {
         let mut seen = Vec::new();
         let waiting = async {
             loop {
-                let line = self.lines.next_line().await.unwrap().expect("the host ended");
-                let line: Value = serde_json::from_str(&line).unwrap();
+                let line: Value = serde_json::from_str(&self.0.line().await).unwrap();
                 let is_it = enough(&line);
                 seen.push(line);
                 if is_it {
@@ -78,6 +43,32 @@ impl Host {
         let within = tokio::time::timeout(Duration::from_mins(1), waiting).await;
         assert!(within.is_ok(), "the host never saw {what}: {seen:#?}");
         seen
+    }
+}
+
+/// A device, a broker, a host that sees everything, and the agent between them.
+struct Scene {
+    plc: Plc,
+    host: Host,
+    edge: Edge,
+    _broker: Broker,
+    _directory: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn start(more: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let broker = Broker::start(directory.path(), None).await;
+        let plc = Plc::start(Behaviour::default()).await;
+        let host = Host::start(&broker).await;
+        let edge = Edge::start(directory.path(), &config(&broker, &plc, more)).await;
+        Self {
+            plc,
+            host,
+            edge,
+            _broker: broker,
+            _directory: directory,
+        }
     }
 }
 
@@ -105,12 +96,8 @@ fn metric(line: &Value, name: &str) -> Option<Value> {
 
 #[tokio::test]
 async fn t30_births_data_rebirth_and_death_are_as_a_foreign_host_expects_them() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Broker::start(directory.path(), None).await;
-    let plc = Plc::start(Behaviour::default()).await;
-    let mut host = Host::start(&broker).await;
-    let edge = Edge::start(directory.path(), &config(&broker, &plc, "")).await;
-    let births = host.until("the node's birth", is_kind("NBIRTH")).await;
+    let mut scene = Scene::start("").await;
+    let births = scene.host.until("the node's birth", is_kind("NBIRTH")).await;
     let birth = births.last().unwrap();
     assert_eq!(birth["topic"], "spBv1.0/akron/NBIRTH/akron-1");
     assert_eq!(
@@ -119,11 +106,11 @@ async fn t30_births_data_rebirth_and_death_are_as_a_foreign_host_expects_them() 
     );
     assert_eq!(metric(birth, "Node Control/Rebirth").unwrap()["value"], false);
     assert_eq!(birth["payload"]["seq"], "0");
-    let device_birth = host.until("the device's birth", is_kind("DBIRTH")).await;
+    let device_birth = scene.host.until("the device's birth", is_kind("DBIRTH")).await;
     let device_birth = device_birth.last().unwrap();
     assert_eq!(device_birth["topic"], "spBv1.0/akron/DBIRTH/akron-1/plc");
     assert!(metric(device_birth, "plc-0").is_some() && metric(device_birth, "plc-1").is_some());
-    let data = host.until("data", is_kind("DDATA")).await;
+    let data = scene.host.until("data", is_kind("DDATA")).await;
     let values: Vec<f64> = data.last().unwrap()["payload"]["metrics"]
         .as_array()
         .unwrap()
@@ -131,28 +118,27 @@ async fn t30_births_data_rebirth_and_death_are_as_a_foreign_host_expects_them() 
         .map(|metric| metric["value"].as_f64().unwrap())
         .collect();
     assert_eq!(values, [1000.0, 1001.0]);
-    host.say("rebirth spBv1.0/akron/NCMD/akron-1").await;
-    host.until("a rebirth", is_kind("NBIRTH")).await;
+    scene.host.say("rebirth spBv1.0/akron/NCMD/akron-1").await;
+    scene.host.until("a rebirth", is_kind("NBIRTH")).await;
     // The device goes: it dies alone. It comes back with a birth of its own.
-    plc.behave(|behaviour| behaviour.is_silent = true);
-    host.until("the device's death", is_kind("DDEATH")).await;
-    plc.behave(|behaviour| behaviour.is_silent = false);
-    host.until("the device's birth again", is_kind("DBIRTH")).await;
-    assert_eq!(edge.stop().await, Some(0));
-    host.until("the node's death", is_kind("NDEATH")).await;
+    scene.plc.behave(|behaviour| behaviour.is_silent = true);
+    scene.host.until("the device's death", is_kind("DDEATH")).await;
+    scene.plc.behave(|behaviour| behaviour.is_silent = false);
+    scene
+        .host
+        .until("the device's birth again", is_kind("DBIRTH"))
+        .await;
+    assert_eq!(scene.edge.stop().await, Some(0));
+    scene.host.until("the node's death", is_kind("NDEATH")).await;
 }
 
 #[tokio::test]
 async fn t30_a_node_that_is_killed_dies_by_its_will() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Broker::start(directory.path(), None).await;
-    let plc = Plc::start(Behaviour::default()).await;
-    let mut host = Host::start(&broker).await;
-    let edge = Edge::start(directory.path(), &config(&broker, &plc, "")).await;
-    let births = host.until("the node's birth", is_kind("NBIRTH")).await;
+    let mut scene = Scene::start("").await;
+    let births = scene.host.until("the node's birth", is_kind("NBIRTH")).await;
     let born = metric(births.last().unwrap(), "bdSeq").unwrap()["value"].clone();
-    edge.kill();
-    let seen = host.until("the will", is_kind("NDEATH")).await;
+    scene.edge.kill();
+    let seen = scene.host.until("the will", is_kind("NDEATH")).await;
     let death = seen.last().unwrap();
     assert_eq!(metric(death, "bdSeq").unwrap()["value"], born);
     assert_eq!(death["qos"], 1);
@@ -160,19 +146,13 @@ async fn t30_a_node_that_is_killed_dies_by_its_will() {
 
 #[tokio::test]
 async fn t30_a_node_waits_for_its_primary_host_and_sends_what_it_kept_as_historical() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Broker::start(directory.path(), None).await;
-    let plc = Plc::start(Behaviour::default()).await;
-    let mut host = Host::start(&broker).await;
-    let edge = Edge::start(
-        directory.path(),
-        &config(&broker, &plc, "primary_host = \"scada\"\n"),
-    )
-    .await;
-    edge.until("readings", |status| status["acquired"].as_u64().unwrap() >= 10)
+    let mut scene = Scene::start("primary_host = \"scada\"\n").await;
+    scene
+        .edge
+        .until("readings", |status| status["acquired"].as_u64().unwrap() >= 10)
         .await;
-    host.say("state online 1000").await;
-    let seen = host.until("a birth", is_kind("NBIRTH")).await;
+    scene.host.say("state online 1000").await;
+    let seen = scene.host.until("a birth", is_kind("NBIRTH")).await;
     assert!(
         !seen.iter().any(|line| is_kind("DDATA")(line)),
         "nothing before the birth"
@@ -185,10 +165,12 @@ async fn t30_a_node_waits_for_its_primary_host_and_sends_what_it_kept_as_histori
                 .iter()
                 .any(|metric| metric["isHistorical"] == true)
     };
-    host.until("what was kept", is_historical).await;
-    host.say("state offline 900").await;
-    host.until("data goes on: the word is old", is_kind("DDATA"))
+    scene.host.until("what was kept", is_historical).await;
+    scene.host.say("state offline 900").await;
+    scene
+        .host
+        .until("data goes on: the word is old", is_kind("DDATA"))
         .await;
-    host.say("state offline 2000").await;
-    host.until("the node's death", is_kind("NDEATH")).await;
+    scene.host.say("state offline 2000").await;
+    scene.host.until("the node's death", is_kind("NDEATH")).await;
 }

@@ -7,7 +7,7 @@ use protocol::lane::Lane;
 use serde_json::Value;
 
 use crate::support::{
-    edge::{Edge, PROGRAM, count, device, head},
+    edge::{Edge, ask, count, device, head},
     hub::{Arrival, Hub, Policy, Stored},
     plc::{Behaviour, Plc},
 };
@@ -136,16 +136,6 @@ async fn t8_live_data_passes_a_backlog_that_keeps_to_its_rate_and_its_order() {
 }
 
 /// Runs the program; its exit code and what it answered.
-fn ask(args: &[&str], data_dir: &Path) -> (Option<i32>, String) {
-    let output = std::process::Command::new(PROGRAM)
-        .args(args)
-        .arg("--data-dir")
-        .arg(data_dir)
-        .output()
-        .unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap())
-}
-
 #[tokio::test]
 async fn a_stopped_agents_spool_is_listed_verified_and_exported_and_stays_as_it_is() {
     let hub = Hub::start(Policy::RefuseConnection).await;

@@ -14,13 +14,15 @@ use axum::{
     routing::get,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
-use edge_agent::fleet::{
-    durable,
-    gate::Vitals,
-    update::{
-        manifest::{Manifest, target},
-        versions::{self, Installed},
+use edge_agent::{
+    fleet::{
+        gate::Vitals,
+        update::{
+            manifest::{Manifest, target},
+            versions::{self, Installed},
+        },
     },
+    hex,
 };
 use futures_util::StreamExt as _;
 use protocol::command::{Command, CommandOutcome, Order};
@@ -58,7 +60,7 @@ impl Plant {
     async fn start() -> Self {
         let plc = Plc::start(Behaviour::default()).await;
         let hub = Hub::start(Policy::Store).await;
-        let public = durable::hex(key().verifying_key().as_bytes());
+        let public = hex::hex(key().verifying_key().as_bytes());
         let config = head(Some(hub.address))
             + &format!("[update]\ntrusted_keys = [\"{public}\"]\n")
             + &device("plc", plc.address, "100ms", "800ms", &[0]);
@@ -117,7 +119,7 @@ impl Plant {
         let manifest = Manifest {
             version: "9.0.0".parse().unwrap(),
             target: target(),
-            sha256: durable::sha256_hex(program),
+            sha256: hex::sha256_hex(program),
             size: program.len() as u64,
             url: Some(url),
             min_version: None,
@@ -135,6 +137,17 @@ impl Plant {
                 manifest,
             },
         });
+    }
+
+    /// Version 9.0.0 comes through its trial, and the agent ends when it is told to.
+    async fn keeps_the_offered(&self, edge: Edge) {
+        edge.until("a kept version", |_| {
+            versions::load(&self.data_dir()).is_ok_and(|state| state.trial.is_none())
+        })
+        .await;
+        let state = versions::load(&self.data_dir()).unwrap();
+        assert_eq!(state.current.unwrap().version.to_string(), "9.0.0");
+        assert_eq!(edge.stop().await, Some(0));
     }
 
     /// Polls of every boot that reached the hub, in order and without a hole.
@@ -213,13 +226,7 @@ async fn t32_a_kill_between_staging_and_the_first_start_is_made_up_for() {
     let plant = Plant::start().await;
     stage(&plant.data_dir(), &good());
     let edge = plant.launch().await;
-    edge.until("a kept version", |_| {
-        versions::load(&plant.data_dir()).is_ok_and(|state| state.trial.is_none())
-    })
-    .await;
-    let state = versions::load(&plant.data_dir()).unwrap();
-    assert_eq!(state.current.unwrap().version.to_string(), "9.0.0");
-    assert_eq!(edge.stop().await, Some(0));
+    plant.keeps_the_offered(edge).await;
 }
 
 #[tokio::test]
@@ -230,13 +237,7 @@ async fn t32_a_power_cut_during_the_trial_does_not_end_it() {
     // Either on trial or just kept: both must come through.
     edge.power_cut();
     let edge = plant.launch().await;
-    edge.until("a kept version", |_| {
-        versions::load(&plant.data_dir()).is_ok_and(|state| state.trial.is_none())
-    })
-    .await;
-    let state = versions::load(&plant.data_dir()).unwrap();
-    assert_eq!(state.current.unwrap().version.to_string(), "9.0.0");
-    assert_eq!(edge.stop().await, Some(0));
+    plant.keeps_the_offered(edge).await;
 }
 
 #[tokio::test]
@@ -305,7 +306,7 @@ fn stage(data_dir: &Path, program: &[u8]) {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     let installed = Installed {
         version,
-        sha256: durable::sha256_hex(program),
+        sha256: hex::sha256_hex(program),
     };
     let state = versions::State::default().staged(installed, None, Vitals::default());
     versions::save(data_dir, &state).unwrap();

@@ -4,7 +4,6 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -19,62 +18,31 @@ use edge_agent::{
 };
 use protocol::{Quality, Reading, event::NotRead, reading::Alias};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::{TcpListener, TcpStream},
-    process::{Child, ChildStdin, ChildStdout, Command},
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 
-use super::super::python;
+use super::super::{python, support::peer::Peer};
 
 const WITHIN: Duration = Duration::from_mins(1);
 
 /// The Python server; killed when dropped.
 struct Plant {
-    _child: Child,
-    input: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
+    peer: Peer,
     port: u16,
 }
 
 impl Plant {
     async fn start(arguments: &[&str]) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/opcua_plant.py");
-        let mut child = Command::new(python())
-            .arg(script)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut plant = Self {
-            _child: child,
-            input,
-            lines,
-            port: 0,
-        };
-        plant.port = plant.line().await.parse().unwrap();
-        plant
-    }
-
-    async fn line(&mut self) -> String {
-        tokio::time::timeout(WITHIN, self.lines.next_line())
-            .await
-            .expect("the peer is silent")
-            .unwrap()
-            .expect("the peer ended")
+        let mut peer = Peer::start(&python(), "opcua_plant.py", arguments);
+        let port = peer.line().await.parse().unwrap();
+        Self { peer, port }
     }
 
     async fn tell(&mut self, command: &str) -> String {
-        self.input
-            .write_all(format!("{command}\n").as_bytes())
-            .await
-            .unwrap();
-        self.line().await
+        self.peer.say(command).await;
+        self.peer.line().await
     }
 
     async fn stat(&mut self) -> serde_json::Value {
@@ -148,6 +116,12 @@ impl Watched {
                 self.not_read
             );
         }
+    }
+
+    async fn until_values(&mut self, tag: u32, count: usize) {
+        let what = format!("{count} values of tag {tag}");
+        self.until(&what, |watched| watched.values(tag).len() >= count)
+            .await;
     }
 
     fn of(&self, tag: u32) -> impl Iterator<Item = &Reading> {
@@ -240,6 +214,14 @@ fn pki() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// A server and the source that watches its COUNT.
+async fn counting(arguments: &[&str]) -> (tempfile::TempDir, Plant, Watched) {
+    let directory = pki();
+    let plant = Plant::start(arguments).await;
+    let watched = Watched::start(server(plant.port, "", &tag("COUNT", COUNT)), directory.path());
+    (directory, plant, watched)
+}
+
 #[tokio::test]
 async fn t18_one_bad_node_among_a_thousand_is_bad_and_the_others_are_not_concerned() {
     let directory = pki();
@@ -314,9 +296,7 @@ async fn t18_after_a_cut_shorter_than_the_session_every_sample_is_there_and_no_i
     let link = Link::to(plant.port).await;
     let tags = tag("COUNT", &format!("{COUNT}\nqueue_size = 1000")) + &many(20);
     let mut watched = Watched::start(server(link.port, "", &tags), directory.path());
-    watched
-        .until("values", |watched| watched.values(0).len() >= 20)
-        .await;
+    watched.until_values(0, 20).await;
     link.cut();
     watched
         .until("the cut", |watched| {
@@ -334,11 +314,7 @@ async fn t18_after_a_cut_shorter_than_the_session_every_sample_is_there_and_no_i
         .await;
     let before = watched.values(0).len();
     link.mend();
-    watched
-        .until("values after the cut", |watched| {
-            watched.values(0).len() >= before + 60
-        })
-        .await;
+    watched.until_values(0, before + 60).await;
     let values = watched.values(0);
     let first = values[0] as u32;
     let expected: Vec<f64> = (first..).take(values.len()).map(f64::from).collect();
@@ -357,9 +333,7 @@ async fn t18_a_cut_longer_than_the_session_is_a_gap_on_record() {
     // Shorter than a configuration may say.
     config.session_timeout = Duration::from_secs(2);
     let mut watched = Watched::start(config, directory.path());
-    watched
-        .until("values", |watched| watched.values(0).len() >= 5)
-        .await;
+    watched.until_values(0, 5).await;
     link.cut();
     watched
         // A session of its own is tried only once the old one is given up.
@@ -369,9 +343,7 @@ async fn t18_a_cut_longer_than_the_session_is_a_gap_on_record() {
         .await;
     let before = watched.values(0).len();
     link.mend();
-    watched
-        .until("values again", |watched| watched.values(0).len() >= before + 5)
-        .await;
+    watched.until_values(0, before + 5).await;
     assert_eq!(watched.not_read[0].reason, "opcua session lost");
     assert_eq!(watched.not_read[0].tags, [Alias(1), Alias(2), Alias(3)]);
     assert!(
@@ -399,9 +371,7 @@ async fn t18_after_a_restart_of_the_server_the_gap_is_on_record_and_values_come_
     let port = plant.port;
     let tags = tag("COUNT", COUNT) + &many(5);
     let mut watched = Watched::start(server(port, "", &tags), directory.path());
-    watched
-        .until("values", |watched| watched.values(0).len() >= 5)
-        .await;
+    watched.until_values(0, 5).await;
     drop(plant);
     watched
         .until("the loss", |watched| {
@@ -410,9 +380,7 @@ async fn t18_after_a_restart_of_the_server_the_gap_is_on_record_and_values_come_
         .await;
     let before = watched.values(0).len();
     let mut plant = Plant::start(&["--items", "5", "--port", &port.to_string()]).await;
-    watched
-        .until("values again", |watched| watched.values(0).len() >= before + 10)
-        .await;
+    watched.until_values(0, before + 10).await;
     assert_eq!(watched.state(), SourceState::Up);
     let record = &watched.not_read[0];
     assert_eq!(record.reason, "opcua session lost");
@@ -425,12 +393,8 @@ async fn t18_after_a_restart_of_the_server_the_gap_is_on_record_and_values_come_
 
 #[tokio::test]
 async fn t19_a_server_that_stands_still_behind_its_answers_is_down_and_its_tags_are_bad() {
-    let directory = pki();
-    let mut plant = Plant::start(&[]).await;
-    let mut watched = Watched::start(server(plant.port, "", &tag("COUNT", COUNT)), directory.path());
-    watched
-        .until("values", |watched| watched.values(0).len() >= 10)
-        .await;
+    let (_directory, mut plant, mut watched) = counting(&[]).await;
+    watched.until_values(0, 10).await;
     assert_eq!(plant.tell("freeze").await, "ok");
     watched
         .until("bad readings", |watched| {
@@ -444,12 +408,8 @@ async fn t19_a_server_that_stands_still_behind_its_answers_is_down_and_its_tags_
 
 #[tokio::test]
 async fn an_overflow_at_the_server_is_a_loss_on_record() {
-    let directory = pki();
-    let mut plant = Plant::start(&[]).await;
-    let mut watched = Watched::start(server(plant.port, "", &tag("COUNT", COUNT)), directory.path());
-    watched
-        .until("values", |watched| watched.values(0).len() >= 5)
-        .await;
+    let (_directory, mut plant, mut watched) = counting(&[]).await;
+    watched.until_values(0, 5).await;
     assert_eq!(plant.tell("burst").await, "ok");
     watched
         .until("a record", |watched| !watched.not_read.is_empty())
@@ -469,12 +429,8 @@ async fn an_overflow_at_the_server_is_a_loss_on_record() {
 
 #[tokio::test]
 async fn t18_a_server_whose_clock_is_ten_minutes_ahead_keeps_its_source_times() {
-    let directory = pki();
-    let plant = Plant::start(&["--skew", "600"]).await;
-    let mut watched = Watched::start(server(plant.port, "", &tag("COUNT", COUNT)), directory.path());
-    watched
-        .until("values", |watched| watched.values(0).len() >= 10)
-        .await;
+    let (_directory, _plant, mut watched) = counting(&["--skew", "600"]).await;
+    watched.until_values(0, 10).await;
     let now_us = edge_agent::clock::now_us();
     for reading in watched.of(0).filter(|reading| reading.quality.is_good()) {
         let ahead_s = (reading.time_us - now_us) / 1_000_000;
@@ -500,11 +456,7 @@ async fn t33_a_changed_tag_list_touches_only_the_items_that_changed() {
             watched.of(3).any(|reading| reading.value() == Some(5.5))
         })
         .await;
-    watched
-        .until("COUNT under its new alias", |watched| {
-            watched.values(4).len() >= 20
-        })
-        .await;
+    watched.until_values(4, 20).await;
     // COUNT was tag 0 and is tag 4: between the two no sample is missing or there twice.
     let mut count = watched.values(0);
     // Tag 4 was N.3, which gave its one value.
@@ -547,6 +499,16 @@ impl Secured {
         Plant::start(&arguments).await
     }
 
+    /// A source that was shown a certificate which nobody has trusted yet.
+    async fn refused(&self, port: u16) -> Watched {
+        let config = server(port, &self.keys, &tag("COUNT", COUNT));
+        let mut watched = Watched::start(config, &self.pki());
+        watched
+            .until("refused", |watched| watched.reason().contains("not trusted yet"))
+            .await;
+        watched
+    }
+
     /// What the server shows was refused, and is accepted now.
     fn trust(&self) {
         let pki = Pki::open(&self.pki()).unwrap();
@@ -564,15 +526,9 @@ async fn t18_a_renewed_certificate_is_refused_with_an_alarm_until_it_is_trusted(
     let secured = Secured::new();
     let plant = secured.plant(0, &[]).await;
     let port = plant.port;
-    let config = server(port, &secured.keys, &tag("COUNT", COUNT));
-    let mut watched = Watched::start(config, &secured.pki());
-    watched
-        .until("refused", |watched| watched.reason().contains("not trusted yet"))
-        .await;
+    let mut watched = secured.refused(port).await;
     secured.trust();
-    watched
-        .until("values", |watched| watched.values(0).len() >= 5)
-        .await;
+    watched.until_values(0, 5).await;
     assert_eq!(watched.state(), SourceState::Up);
     drop(plant);
     let plant = secured.plant(port, &[]).await;
@@ -589,9 +545,7 @@ async fn t18_a_renewed_certificate_is_refused_with_an_alarm_until_it_is_trusted(
         .await;
     let before = watched.values(0).len();
     secured.trust();
-    watched
-        .until("values again", |watched| watched.values(0).len() >= before + 5)
-        .await;
+    watched.until_values(0, before + 5).await;
     let alarms: Vec<(bool, &str)> = watched
         .alarms
         .iter()
@@ -609,11 +563,7 @@ async fn t18_a_renewed_certificate_is_refused_with_an_alarm_until_it_is_trusted(
 async fn t18_an_expired_certificate_is_refused_even_when_it_is_trusted() {
     let secured = Secured::new();
     let plant = secured.plant(0, &["--expired"]).await;
-    let config = server(plant.port, &secured.keys, &tag("COUNT", COUNT));
-    let mut watched = Watched::start(config, &secured.pki());
-    watched
-        .until("refused", |watched| watched.reason().contains("not trusted yet"))
-        .await;
+    let mut watched = secured.refused(plant.port).await;
     secured.trust();
     watched
         .until("the reason", |watched| {

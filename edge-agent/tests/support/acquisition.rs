@@ -86,6 +86,19 @@ impl Acquisition {
         );
     }
 
+    /// Takes what comes until the newest reading of a tag is this one.
+    pub async fn until_last(&mut self, tag: &str, reading: (Option<f64>, Quality)) {
+        let what = format!("{tag} as {reading:?}");
+        self.until(&what, |source| source.of(tag).last() == Some(&reading))
+            .await;
+    }
+
+    /// Takes what comes until there are that many readings of a tag.
+    pub async fn until_count(&mut self, tag: &str, count: usize) {
+        let what = format!("{count} readings of {tag}");
+        self.until(&what, |source| source.of(tag).len() >= count).await;
+    }
+
     /// Takes what comes for as long as that.
     pub async fn during(&mut self, time: Duration) {
         let taking = async {

@@ -310,6 +310,18 @@ pub fn log_of(directory: &Path) -> String {
     std::fs::read_to_string(directory.join("log.txt")).unwrap_or_default()
 }
 
+/// Runs a command of the program on a data directory: its exit code and what it printed.
+pub fn ask(command: &[&str], data_dir: &Path) -> (Option<i32>, String) {
+    let output = std::process::Command::new(PROGRAM)
+        .args(command)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
 /// The named source of a status.
 pub fn source<'a>(status: &'a Value, name: &str) -> &'a Value {
     let sources = status["sources"].as_array().unwrap();

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use protocol::{
+    Reading,
     ack::{self, Acknowledgement, Outcome, Subject},
     command::{self, Command, CommandOutcome},
     event::Event,
@@ -104,6 +105,15 @@ impl Stored {
             _ => None,
         });
         answers.collect()
+    }
+
+    /// The readings of a tag, in order of identity.
+    pub fn of<'a>(&'a self, tag: &'a str) -> impl Iterator<Item = &'a Reading> {
+        self.frames.values().flat_map(move |frame| {
+            let dictionary = &self.dictionaries[&frame.header.dictionary];
+            let readings = frame.readings.iter();
+            readings.filter(move |reading| dictionary.tag(reading.tag).unwrap().name == tag)
+        })
     }
 
     pub fn readings(&self) -> usize {

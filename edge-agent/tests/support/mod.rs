@@ -7,4 +7,5 @@ pub mod edge;
 pub mod hub;
 pub mod jitter;
 pub mod load;
+pub mod peer;
 pub mod plc;

@@ -26,9 +26,9 @@ pub struct Challenge {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChallengeJudge {
     edge: String,
-    limit: CriticalLimit,
+    pub(super) limit: CriticalLimit,
     challenge: Challenge,
-    now_us: Option<Micros>,
+    pub(super) now_us: Option<Micros>,
     /// Nothing is due while no product flows.
     flowing: bool,
     /// When product began to flow again; first: when the judge began.
@@ -66,11 +66,6 @@ impl ChallengeJudge {
         self.challenge
     }
 
-    /// The limit in force.
-    pub fn limit(&self) -> &CriticalLimit {
-        &self.limit
-    }
-
     /// Whether a deviation is open.
     pub fn is_deviating(&self) -> bool {
         self.deviation.is_open()
@@ -79,11 +74,6 @@ impl ChallengeJudge {
     /// Whether the last challenge passed and none is missed.
     pub fn is_in_control(&self) -> bool {
         self.passed_us.is_some() && !self.deviation.is_open()
-    }
-
-    /// Time of the newest observation.
-    pub fn newest_us(&self) -> Option<Micros> {
-        self.now_us
     }
 
     /// When the next challenge is due; none while no product flows.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limit::{Deviation, Phase};
+use crate::limit::{Deviation, Phase, said::verdicts};
 
 const MINUTE: Micros = 60_000_000;
 
@@ -103,15 +103,8 @@ fn f6_a_challenge_that_fails_makes_everything_since_the_last_good_one_suspect() 
             (DeviationKind::Challenge, Phase::Closed, 0, 70)
         ]
     );
-    let verdicts: Vec<_> = said
-        .iter()
-        .filter_map(|judgement| match judgement {
-            Judgement::Check(check) => Some(check.verdict),
-            _ => None,
-        })
-        .collect();
     assert_eq!(
-        verdicts,
+        verdicts(&said),
         [CheckVerdict::Met, CheckVerdict::NotMet, CheckVerdict::Met]
     );
 }

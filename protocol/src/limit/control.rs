@@ -74,7 +74,7 @@ impl ControlJudge {
 
     /// The limit in force.
     pub fn limit(&self) -> &CriticalLimit {
-        each!(self, judge => judge.limit())
+        each!(self, judge => &judge.limit)
     }
 
     /// Puts another version of the limit in force from the next observation on; the window so far is ended, what
@@ -111,7 +111,7 @@ impl ControlJudge {
 
     /// Time of the newest observation.
     pub fn newest_us(&self) -> Option<Micros> {
-        each!(self, judge => judge.newest_us())
+        each!(self, judge => judge.now_us)
     }
 
     /// The clock that times come from was set back by `by_us`.

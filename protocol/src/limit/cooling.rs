@@ -50,9 +50,9 @@ struct Batch {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CoolingJudge {
     edge: String,
-    limit: CriticalLimit,
+    pub(super) limit: CriticalLimit,
     curve: CoolingCurve,
-    now_us: Option<Micros>,
+    pub(super) now_us: Option<Micros>,
     heard_us: Option<Micros>,
     /// Last value at or above the start.
     warm_us: Option<Micros>,
@@ -85,11 +85,6 @@ impl CoolingJudge {
         &self.curve
     }
 
-    /// The limit in force.
-    pub fn limit(&self) -> &CriticalLimit {
-        &self.limit
-    }
-
     /// Whether a deviation is open.
     pub fn is_deviating(&self) -> bool {
         self.deviation.is_open()
@@ -98,11 +93,6 @@ impl CoolingJudge {
     /// Whether nothing that cools is late.
     pub fn is_in_control(&self) -> bool {
         self.heard_us.is_some() && !self.deviation.is_open()
-    }
-
-    /// Time of the newest observation.
-    pub fn newest_us(&self) -> Option<Micros> {
-        self.now_us
     }
 
     /// Puts another version of the limit in force; a batch that cools goes on under it.
@@ -114,11 +104,7 @@ impl CoolingJudge {
             } else {
                 CheckVerdict::NotMonitored
             };
-            said.push(
-                self.tally
-                    .end(&self.limit, (batch.window_us, now_us + 1), verdict),
-            );
-            batch.window_us = now_us + 1;
+            said.push(self.tally.cut(&self.limit, &mut batch.window_us, now_us, verdict));
         }
         self.limit = limit;
         said

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limit::{Deviation, Phase};
+use crate::limit::{
+    Deviation, Phase,
+    said::{self, verdicts},
+};
 
 const SECOND: Micros = 1_000_000;
 const MINUTE: Micros = 60 * SECOND;
@@ -55,7 +58,7 @@ fn cools(k: f64, air: f64, minutes: i64) -> impl Iterator<Item = (Micros, f64)> 
 }
 
 fn run(judge: &mut CoolingJudge, values: impl Iterator<Item = (Micros, f64)>) -> Vec<Judgement> {
-    let start_us = judge.newest_us().map_or(0, |newest_us| newest_us + 10 * SECOND);
+    let start_us = judge.now_us.map_or(0, |newest_us| newest_us + 10 * SECOND);
     let mut said = Vec::new();
     for (at_us, value) in values {
         said.extend(judge.observe(Observation::Value {
@@ -67,20 +70,11 @@ fn run(judge: &mut CoolingJudge, values: impl Iterator<Item = (Micros, f64)>) ->
     said
 }
 
-fn verdicts(said: &[Judgement]) -> Vec<CheckVerdict> {
-    let verdicts = said.iter().filter_map(|judgement| match judgement {
-        Judgement::Check(check) => Some(check.verdict),
-        _ => None,
-    });
-    verdicts.collect()
-}
-
+/// What was said of deviations when they opened and closed.
 fn deviations(said: &[Judgement]) -> Vec<Deviation> {
-    let deviations = said.iter().filter_map(|judgement| match judgement {
-        Judgement::Deviation(deviation) if deviation.phase != Phase::Extended => Some(deviation.clone()),
-        _ => None,
-    });
-    deviations.collect()
+    let mut deviations = said::deviations(said);
+    deviations.retain(|deviation| deviation.phase != Phase::Extended);
+    deviations
 }
 
 fn predictions(said: &[Judgement]) -> Vec<(Micros, bool)> {

@@ -35,9 +35,9 @@ struct Cycle {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HoldTimeJudge {
     edge: String,
-    limit: CriticalLimit,
+    pub(super) limit: CriticalLimit,
     hold: HoldTime,
-    now_us: Option<Micros>,
+    pub(super) now_us: Option<Micros>,
     /// What the gate said last, when there is one.
     gate: Option<bool>,
     cycle: Option<Cycle>,
@@ -74,11 +74,6 @@ impl HoldTimeJudge {
         self.hold
     }
 
-    /// The limit in force.
-    pub fn limit(&self) -> &CriticalLimit {
-        &self.limit
-    }
-
     /// Whether a deviation is open.
     pub fn is_deviating(&self) -> bool {
         self.deviation.is_open()
@@ -91,11 +86,6 @@ impl HoldTimeJudge {
             && self.cycle.as_ref().is_none_or(|cycle| cycle.is_held)
     }
 
-    /// Time of the newest observation.
-    pub fn newest_us(&self) -> Option<Micros> {
-        self.now_us
-    }
-
     /// Puts another version of the limit in force. A hold that runs begins anew; the window so far is on record as
     /// far as it had come.
     pub fn change_limit(&mut self, limit: CriticalLimit) -> Vec<Judgement> {
@@ -106,11 +96,7 @@ impl HoldTimeJudge {
             } else {
                 CheckVerdict::NotMonitored
             };
-            said.push(
-                self.tally
-                    .end(&self.limit, (cycle.window_us, now_us + 1), verdict),
-            );
-            cycle.window_us = now_us + 1;
+            said.push(self.tally.cut(&self.limit, &mut cycle.window_us, now_us, verdict));
             cycle.run = None;
         }
         self.limit = limit;

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limit::{Deviation, Phase};
+use crate::limit::{
+    Phase,
+    said::{deviations, verdicts},
+};
 
 const SECOND: Micros = 1_000_000;
 
@@ -41,29 +44,13 @@ fn value(second: i64, value: f64) -> Observation {
 }
 
 fn run(judge: &mut HoldTimeJudge, values: &[f64]) -> Vec<Judgement> {
-    let start = judge.newest_us().map_or(0, |newest_us| newest_us / SECOND + 1);
+    let start = judge.now_us.map_or(0, |newest_us| newest_us / SECOND + 1);
     let observations = (start..).zip(values).map(|(second, v)| value(second, *v));
     let mut said = Vec::new();
     for observation in observations {
         said.extend(judge.observe(observation));
     }
     said
-}
-
-fn verdicts(said: &[Judgement]) -> Vec<CheckVerdict> {
-    let verdicts = said.iter().filter_map(|judgement| match judgement {
-        Judgement::Check(check) => Some(check.verdict),
-        _ => None,
-    });
-    verdicts.collect()
-}
-
-fn deviations(said: &[Judgement]) -> Vec<Deviation> {
-    let deviations = said.iter().filter_map(|judgement| match judgement {
-        Judgement::Deviation(deviation) => Some(deviation.clone()),
-        _ => None,
-    });
-    deviations.collect()
 }
 
 /// Idle, then a batch that stays at 76 °C for so many seconds, then idle.

@@ -14,8 +14,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Check, CheckVerdict, CriticalLimit, Deviation, DeviationKind, Phase, deviation_id,
-    record::EXTEND_EVERY_US,
+    Check, CheckVerdict, CriticalLimit, Deviation, DeviationKind, Phase,
+    record::{self, EXTEND_EVERY_US},
 };
 use crate::{quality::Quality, reading::Micros};
 
@@ -99,12 +99,12 @@ enum State {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     edge: String,
-    limit: CriticalLimit,
+    pub(super) limit: CriticalLimit,
     state: State,
     flowing: bool,
     diverted: bool,
     /// Newest observation.
-    now_us: Option<Micros>,
+    pub(super) now_us: Option<Micros>,
     /// Last time product was known to be safe: a good value in limit, or product diverted.
     safe_us: Option<Micros>,
     /// Last good value, in limit or not.
@@ -139,11 +139,6 @@ impl Judge {
             last_bad: Quality::BAD,
             window: Window::default(),
         }
-    }
-
-    /// The limit in force.
-    pub fn limit(&self) -> &CriticalLimit {
-        &self.limit
     }
 
     /// Puts another version of the limit in force from the next observation on. The window so far is ended, so that
@@ -199,11 +194,6 @@ impl Judge {
     /// Whether product is diverted during an out-of-limit value.
     pub fn is_diverted(&self) -> bool {
         self.diverted
-    }
-
-    /// Time of the newest observation.
-    pub fn newest_us(&self) -> Option<Micros> {
-        self.now_us
     }
 
     /// The clock that times come from was set back by `by_us`: all that was seen keeps its distance from now.
@@ -380,20 +370,8 @@ impl Judge {
         said: &mut Vec<Judgement>,
     ) {
         let last_good_us = self.safe_us.unwrap_or(at_us);
-        let deviation = Deviation {
-            id: deviation_id(&self.edge, &self.limit.ccp, last_good_us),
-            ccp: self.limit.ccp.clone(),
-            kind,
-            phase: Phase::Opened,
-            detected_us: at_us,
-            last_good_us,
-            until_us: at_us,
-            value_extreme: extreme,
-            limit_low: self.limit.low,
-            limit_high: self.limit.high,
-            limit_version: self.limit.version,
-            quality,
-        };
+        let point = (self.edge.as_str(), &self.limit);
+        let deviation = record::opened(point, kind, (last_good_us, at_us), (extreme, quality));
         self.window.deviating |= kind == DeviationKind::Limit;
         self.window.unmonitored |= kind != DeviationKind::Limit;
         said.push(Judgement::Deviation(deviation.clone()));
@@ -473,25 +451,8 @@ impl Judge {
         } else {
             CheckVerdict::Met
         };
-        let due = if self.limit.period_us > 0 {
-            (to_us - from_us) / self.limit.period_us
-        } else {
-            0
-        };
-        let came = i64::from(window.good) + i64::from(window.bad);
-        Check {
-            ccp: self.limit.ccp.clone(),
-            from_us,
-            to_us,
-            verdict,
-            value_min: window.values.map(|(low, _, _)| low),
-            value_max: window.values.map(|(_, high, _)| high),
-            value_last: window.values.map(|(_, _, last)| last),
-            good: window.good,
-            bad: window.bad,
-            missing: u32::try_from((due - came).max(0)).unwrap_or(u32::MAX),
-            limit_version: self.limit.version,
-        }
+        let seen = (window.values, window.good, window.bad);
+        record::check(&self.limit, (from_us, to_us), verdict, seen)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::limit::LimitError;
+use super::{super::deviation_id, *};
+use crate::limit::{LimitError, said::verdicts};
 
 const SECOND: Micros = 1_000_000;
 
@@ -64,14 +64,7 @@ fn a_dip_that_the_valve_diverts_is_recorded_and_alarmed_but_no_deviation() {
     let (judge, said) = run(before.chain(dip).chain(after));
     assert_eq!(deviations(&said), []);
     assert!(!judge.is_diverted());
-    let verdicts: Vec<_> = said
-        .iter()
-        .filter_map(|j| match j {
-            Judgement::Check(c) => Some(c.verdict),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(verdicts, [CheckVerdict::Diverted, CheckVerdict::Diverted]);
+    assert_eq!(verdicts(&said), [CheckVerdict::Diverted, CheckVerdict::Diverted]);
     let diverted: Vec<_> = said
         .iter()
         .filter_map(|j| match j {

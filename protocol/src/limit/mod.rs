@@ -7,6 +7,8 @@ mod cooling;
 mod hold_time;
 mod judge;
 mod record;
+#[cfg(test)]
+mod said;
 mod stuck;
 
 use serde::{Deserialize, Serialize};

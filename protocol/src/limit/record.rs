@@ -36,20 +36,8 @@ impl OpenDeviation {
         if self.open.is_some() {
             return;
         }
-        let deviation = Deviation {
-            id: deviation_id(edge, &limit.ccp, last_good_us),
-            ccp: limit.ccp.clone(),
-            kind,
-            phase: Phase::Opened,
-            detected_us,
-            last_good_us,
-            until_us: detected_us,
-            value_extreme,
-            limit_low: limit.low,
-            limit_high: limit.high,
-            limit_version: limit.version,
-            quality,
-        };
+        let found = (last_good_us, detected_us);
+        let deviation = opened((edge, limit), kind, found, (value_extreme, quality));
         said.push(Judgement::Deviation(deviation.clone()));
         self.told_us = detected_us;
         self.open = Some(Box::new(deviation));
@@ -135,24 +123,73 @@ impl Tally {
         verdict: CheckVerdict,
     ) -> Judgement {
         let ended = std::mem::take(self);
-        let due = if limit.period_us > 0 {
-            (to_us - from_us) / limit.period_us
-        } else {
-            0
-        };
-        let came = i64::from(ended.good) + i64::from(ended.bad);
-        Judgement::Check(Check {
-            ccp: limit.ccp.clone(),
-            from_us,
-            to_us,
-            verdict,
-            value_min: ended.values.map(|(low, _, _)| low),
-            value_max: ended.values.map(|(_, high, _)| high),
-            value_last: ended.values.map(|(_, _, last)| last),
-            good: ended.good,
-            bad: ended.bad,
-            missing: u32::try_from((due - came).max(0)).unwrap_or(u32::MAX),
-            limit_version: limit.version,
-        })
+        let seen = (ended.values, ended.good, ended.bad);
+        Judgement::Check(check(limit, (from_us, to_us), verdict, seen))
+    }
+
+    /// The record of a window that ends just behind the newest observation; the next begins there.
+    pub(super) fn cut(
+        &mut self,
+        limit: &CriticalLimit,
+        window_us: &mut Micros,
+        now_us: Micros,
+        verdict: CheckVerdict,
+    ) -> Judgement {
+        let from_us = std::mem::replace(window_us, now_us + 1);
+        self.end(limit, (from_us, *window_us), verdict)
+    }
+}
+
+/// Least, greatest and last good value of a window; good and bad readings.
+pub(super) type Seen = (Option<(f64, f64, f64)>, u32, u32);
+
+/// The record of a window of monitoring: what was due and did not come is counted.
+pub(super) fn check(
+    limit: &CriticalLimit,
+    (from_us, to_us): (Micros, Micros),
+    verdict: CheckVerdict,
+    (values, good, bad): Seen,
+) -> Check {
+    let due = if limit.period_us > 0 {
+        (to_us - from_us) / limit.period_us
+    } else {
+        0
+    };
+    let came = i64::from(good) + i64::from(bad);
+    Check {
+        ccp: limit.ccp.clone(),
+        from_us,
+        to_us,
+        verdict,
+        value_min: values.map(|(low, _, _)| low),
+        value_max: values.map(|(_, high, _)| high),
+        value_last: values.map(|(_, _, last)| last),
+        good,
+        bad,
+        missing: u32::try_from((due - came).max(0)).unwrap_or(u32::MAX),
+        limit_version: limit.version,
+    }
+}
+
+/// A deviation that is found now, at the point of this edge that has this limit.
+pub(super) fn opened(
+    (edge, limit): (&str, &CriticalLimit),
+    kind: DeviationKind,
+    (last_good_us, detected_us): (Micros, Micros),
+    (value_extreme, quality): (Option<f64>, Quality),
+) -> Deviation {
+    Deviation {
+        id: deviation_id(edge, &limit.ccp, last_good_us),
+        ccp: limit.ccp.clone(),
+        kind,
+        phase: Phase::Opened,
+        detected_us,
+        last_good_us,
+        until_us: detected_us,
+        value_extreme,
+        limit_low: limit.low,
+        limit_high: limit.high,
+        limit_version: limit.version,
+        quality,
     }
 }

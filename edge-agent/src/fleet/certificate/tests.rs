@@ -1,8 +1,11 @@
+//! Does a key stay with its owner, and does every stop and every answer leave a pair that fits?
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use rcgen::{BasicConstraints, CertificateSigningRequestParams, IsCa, Issuer};
 
-use super::{super::durable::cuts, *};
+use super::*;
+use crate::durable::cuts;
 
 const NAME: &str = "akron/akron-1";
 const DAY_US: Micros = 86_400_000_000;

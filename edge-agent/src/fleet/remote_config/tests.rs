@@ -1,4 +1,7 @@
-use super::{super::durable::cuts, *};
+//! Which configuration runs after pushes, edits, trials that fail, power cuts and damage?
+
+use super::*;
+use crate::durable::cuts;
 
 const LOCAL: &str = "[edge]\nname = \"akron-1\"\ntenant = \"akron\"\n[hub]\nmqtt = \"127.0.0.1:1883\"\n";
 
@@ -17,8 +20,8 @@ fn text(plant: &str) -> String {
 fn pushed(revision: u64, text: &str) -> Pushed {
     Pushed {
         revision,
-        sha256: durable::sha256_hex(text.as_bytes()),
-        local_sha256: durable::sha256_hex(LOCAL.as_bytes()),
+        sha256: hex::sha256_hex(text.as_bytes()),
+        local_sha256: hex::sha256_hex(LOCAL.as_bytes()),
     }
 }
 
@@ -140,7 +143,7 @@ fn a_push_lists_every_fault_and_may_not_change_whose_records_these_are() {
     let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
     let keys = format!(
         "{LOCAL}[update]\ntrusted_keys = [\"{}\"]\n",
-        durable::hex(key.as_bytes())
+        hex::hex(key.as_bytes())
     );
     assert_eq!(check(&keys), Err(Refusal::Held("update.trusted_keys")));
     let long = "#".repeat(TEXT_BYTES_MAX + 1);

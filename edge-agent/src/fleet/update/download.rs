@@ -13,8 +13,9 @@ use reqwest::{StatusCode, header};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
-use super::{super::durable, manifest::Manifest};
+use super::manifest::Manifest;
 use crate::uplink::{backoff::Backoff, identity::Identity};
+use crate::{durable, hex};
 
 /// Left free for the spool: a program never takes the last of the disk.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -267,7 +268,7 @@ pub fn sha256_file(path: &Path) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 16];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(durable::hex(&hash.finalize())),
+            0 => return Ok(hex::hex(&hash.finalize())),
             count => hash.update(&buffer[..count]),
         }
     }

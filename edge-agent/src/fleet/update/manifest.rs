@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use super::super::durable;
+use crate::hex;
 
 /// Longest manifest that is looked at.
 pub const MANIFEST_BYTES_MAX: usize = 16 * 1024;
@@ -151,7 +151,7 @@ pub fn verify(bytes: &[u8], signature: &[u8], keys: &[VerifyingKey]) -> Result<M
     }
     let manifest: Manifest =
         serde_json::from_slice(bytes).map_err(|error| ManifestError::Malformed(error.to_string()))?;
-    let is_hash = durable::from_hex(&manifest.sha256).is_some_and(|hash| hash.len() == 32);
+    let is_hash = hex::unhex(&manifest.sha256).is_some_and(|hash| hash.len() == 32);
     let is_web = |url: &String| url.starts_with("https://") || url.starts_with("http://");
     let is_url = manifest.url.as_ref().is_none_or(is_web);
     let fault = [

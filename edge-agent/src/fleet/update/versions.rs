@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    super::{durable, gate::Vitals, inbox},
+    super::{gate::Vitals, inbox},
     manifest::Version,
 };
+use crate::durable;
 
 /// Starts that a version on trial gets: a power cut is not its fault. An end by itself is, the first time.
 pub const TRIAL_STARTS_MAX: u32 = 3;

@@ -11,9 +11,9 @@
 //! ```
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +23,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::{
+    durable,
+    hex::{hex, unhex},
+};
 
 const KEY_BITS: u32 = 2048;
 const VALID_DAYS: u32 = 3_650;
@@ -401,25 +406,6 @@ struct Exported {
     trusted: Vec<(String, String)>,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
-}
-
 /// A server's name as a file's: what is no letter, digit, `-`, `_` or `.` stands as `%` and its bytes.
 fn file_name(server: &str) -> String {
     let mut name = String::new();
@@ -446,19 +432,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PkiError {
 
 /// Writes a file whole or not at all.
 fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
-    let temporary = path.with_extension("tmp");
-    let written = (|| {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    written.map_err(io_error(path))
+    durable::write_whole(path, bytes, mode).map_err(io_error(path))
 }
 
 #[cfg(test)]

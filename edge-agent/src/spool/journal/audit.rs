@@ -14,6 +14,7 @@ use super::{
     checkpoint::{self, CHECKPOINTS_FILE, Kind, PUBLIC_KEY_FILE, Statement},
     files,
 };
+use crate::hex;
 
 /// What the auditor brings along.
 #[derive(Clone, Debug, Default)]
@@ -141,7 +142,7 @@ fn read_chain(
         }
     }
     report.last_seq = tip.seq;
-    report.last_hash = chain::hex(&tip.hash);
+    report.last_hash = hex::hex(&tip.hash);
     Ok(())
 }
 
@@ -169,7 +170,7 @@ fn check(statement: &Statement, key: &VerifyingKey, seen: &Seen, report: &mut Re
                 statement.seq
             )
         }),
-        Some(hash) if chain::hex(hash) != statement.hash => {
+        Some(hash) if hex::hex(hash) != statement.hash => {
             report.wrong(|| format!("record {}: not the one that was signed for", statement.seq));
         }
         Some(_) => report.checkpoints += 1,

@@ -9,6 +9,8 @@
 use protocol::{Micros, event::Event};
 use sha2::{Digest as _, Sha256};
 
+use crate::hex::hex;
+
 const HEADER: usize = 8;
 const EVENT_AT: usize = 8 + 32 + 8;
 /// No event of a control point is longer; a longer length is damage.
@@ -27,34 +29,6 @@ impl std::fmt::Debug for Tip {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.seq, hex(&self.hash))
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-            text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-            text
-        })
-}
-
-/// Bytes from hexadecimal digits; none unless there are exactly twice as many of them.
-pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits: Vec<u32> = text
-        .trim()
-        .chars()
-        .map(|c| c.to_digit(16))
-        .collect::<Option<_>>()?;
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = (pair[0] << 4 | pair[1]) as u8;
-    }
-    Some(bytes)
 }
 
 /// One record.

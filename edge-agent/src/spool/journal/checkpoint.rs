@@ -6,7 +6,6 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -14,7 +13,11 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
 
-use super::chain::{Tip, hex, unhex};
+use super::chain::Tip;
+use crate::{
+    durable::write_whole,
+    hex::{hex, unhex_array},
+};
 
 const KEY_FILE: &str = "key";
 /// The public half, hexadecimal: give it to the auditor when the edge is taken into use.
@@ -75,13 +78,13 @@ impl Statement {
     pub fn tip(&self) -> Option<Tip> {
         Some(Tip {
             seq: self.seq,
-            hash: unhex(&self.hash)?,
+            hash: unhex_array(&self.hash)?,
         })
     }
 
     /// Whether the key signed it.
     pub fn is_by(&self, key: &VerifyingKey) -> bool {
-        let signature = unhex::<64>(&self.signature).map(|bytes| Signature::from_bytes(&bytes));
+        let signature = unhex_array::<64>(&self.signature).map(|bytes| Signature::from_bytes(&bytes));
         signature.is_some_and(|signature| key.verify_strict(self.text().as_bytes(), &signature).is_ok())
     }
 }
@@ -127,23 +130,9 @@ impl Key {
     }
 }
 
-fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(temporary, path)
-}
-
 /// The public key in hexadecimal digits.
 pub fn public_key(text: &str) -> Option<VerifyingKey> {
-    VerifyingKey::from_bytes(&unhex(text)?).ok()
+    VerifyingKey::from_bytes(&unhex_array(text)?).ok()
 }
 
 /// Adds a statement to the file, durably.

@@ -1,3 +1,5 @@
+//! Is a program fetched whole and as signed, through cut connections and onto disks that are full or refuse?
+
 use std::sync::{Arc, Mutex};
 
 use axum::{
@@ -52,7 +54,7 @@ async fn serve(program: &[u8], cut_after: Option<usize>, knows_ranges: bool) -> 
     let manifest = Manifest {
         version: "9.0.0".parse().unwrap(),
         target: String::new(),
-        sha256: durable::sha256_hex(program),
+        sha256: hex::sha256_hex(program),
         size: program.len() as u64,
         url: Some(url),
         min_version: None,

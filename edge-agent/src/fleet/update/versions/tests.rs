@@ -1,3 +1,5 @@
+//! Which version runs after trials, confirmations, ends, power cuts and damage?
+
 use proptest::prelude::*;
 
 use super::*;

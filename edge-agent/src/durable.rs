@@ -1,5 +1,5 @@
 //! How is a file replaced so that a power cut leaves the old or the new one, whole? A change is a list of steps, each
-//! of which is harmless when it is the last; tests cut the list anywhere.
+//! of which is harmless when it is the last; tests cut the list anywhere. A file by itself is replaced at once.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,7 +9,6 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use sha2::{Digest as _, Sha256};
 
 /// One file operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +35,7 @@ pub enum Step {
 
 /// Replaces a file: written beside it, then renamed.
 pub fn replace(path: &Path, bytes: Vec<u8>, mode: u32) -> Vec<Step> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
+    let temporary = beside(path);
     vec![
         Step::Write {
             path: temporary.clone(),
@@ -80,26 +77,52 @@ fn do_one(step: &Step) -> io::Result<()> {
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory)?;
             }
-            let mut file = OpenOptions::new()
-                .create(true)
-                .write(true)
-                .truncate(true)
-                .mode(*mode)
-                .open(path)?;
-            // A file left by an earlier attempt keeps its permissions otherwise.
+            let mut file = create(path, *mode)?;
+            // Whatever the umask, and whatever an earlier attempt left.
             file.set_permissions(fs::Permissions::from_mode(*mode))?;
             file.write_all(bytes)?;
             file.sync_all()
         }
-        Step::Rename { from, to } => {
-            fs::rename(from, to)?;
-            sync_directory(to)
-        }
+        Step::Rename { from, to } => rename(from, to),
         Step::Remove(path) => match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         },
     }
+}
+
+/// Replaces a file at once, whole or not at all; the directory must be there. `mode` is what the process's umask leaves
+/// of it.
+///
+/// # Errors
+/// The disk's; what was there before still is.
+pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = beside(path);
+    let mut file = create(&temporary, mode)?;
+    // A file left by an earlier attempt may be open to more.
+    let left = file.metadata()?.permissions().mode() & mode;
+    file.set_permissions(fs::Permissions::from_mode(left))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    rename(&temporary, path)
+}
+
+fn create(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).truncate(true).mode(mode);
+    options.open(path)
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory(to)
+}
+
+/// The name under which a file is written before it takes its own.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    path.with_file_name(name)
 }
 
 /// Makes a file's name durable.
@@ -130,31 +153,6 @@ pub fn load_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
             Ok(None)
         }
     }
-}
-
-/// SHA-256, lower-case hex.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
-}
-
-/// Bytes from hex of either case; none for anything else.
-pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    let digits = text.as_bytes().chunks(2);
-    digits
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }
 
 /// Every way in which a power cut can end a list of steps: before each of them, and with each file half-written.
@@ -201,12 +199,5 @@ mod tests {
         fs::write(&path, "{").unwrap();
         assert_eq!(load_json::<u32>(&path).unwrap(), None);
         assert_eq!(fs::read(path.with_extension("damaged")).unwrap(), b"{");
-    }
-
-    #[test]
-    fn hex_reads_back() {
-        assert_eq!(from_hex(&hex(&[0, 255, 16])), Some(vec![0, 255, 16]));
-        assert_eq!(from_hex("abc"), None);
-        assert_eq!(from_hex("zz"), None);
     }
 }
