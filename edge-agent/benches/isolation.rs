@@ -31,7 +31,7 @@ use edge_agent::{
 };
 use jitter::Jitter;
 use plc::{Behaviour, Plc, dead_ones};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{sync::mpsc, sync::watch, task::JoinSet};
 
 const PERIOD: Duration = Duration::from_millis(100);

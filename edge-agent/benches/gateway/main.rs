@@ -11,14 +11,13 @@
     reason = "shares the tests' agent, load and hub, which fail by panicking"
 )]
 
+#[path = "../results/mod.rs"]
+mod results;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod thingsboard;
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::{
@@ -77,7 +76,7 @@ fn main() {
         rows.push(restart().await);
         rows
     });
-    write(&rows);
+    results::write("gateway.json", &rows);
 }
 
 /// The peer's cost in this run; ThingsBoard gateway 3.8.5 cost 70 MB and 19 % of a core when it was measured elsewhere.
@@ -202,14 +201,4 @@ async fn restart() -> Value {
         "name": "edge/restart_to_first_poll_10k_tags", "value": median_ms, "unit": "ms", "reference": GOAL_MS,
         "ratio": median_ms / GOAL_MS, "goal": GOAL_MS, "pass": median_ms <= GOAL_MS,
     })
-}
-
-fn write(rows: &[Value]) {
-    let directory = std::env::var_os("FOODFLOW_BENCH_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench"),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&directory).expect("a directory for results");
-    let text = serde_json::to_string_pretty(rows).expect("numbers are JSON");
-    std::fs::write(directory.join("gateway.json"), text).expect("a file of results");
 }
