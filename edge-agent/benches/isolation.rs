@@ -13,11 +13,11 @@
 mod jitter;
 #[path = "../tests/support/plc.rs"]
 mod plc;
+mod results;
 
 use std::{
     hint::black_box,
     net::SocketAddr,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -30,8 +30,8 @@ use edge_agent::{
     },
 };
 use jitter::Jitter;
-use plc::{Behaviour, Plc};
-use serde_json::{Value, json};
+use plc::{Behaviour, Plc, dead_ones};
+use serde_json::json;
 use tokio::{sync::mpsc, sync::watch, task::JoinSet};
 
 const PERIOD: Duration = Duration::from_millis(100);
@@ -51,36 +51,26 @@ fn main() {
     let p99 = jitter.percent(0.99);
     let decode_ns = decoding_ns();
     println!("from registers to a reading: {decode_ns:.1} ns");
-    write(&[
-        json!({
-            "name": "modbus/poll_jitter_p99_49_of_50_dead", "value": p99, "unit": "% of the period",
-            "reference": GOAL_PERCENT, "ratio": p99 / GOAL_PERCENT, "goal": GOAL_PERCENT, "pass": p99 <= GOAL_PERCENT,
-        }),
-        json!({
-            "name": "modbus/decode_ns_per_reading", "value": decode_ns, "unit": "ns",
-            "reference": THINGSBOARD_NS, "ratio": decode_ns / THINGSBOARD_NS, "goal": 100.0, "pass": decode_ns <= 100.0,
-        }),
-    ]);
+    results::write(
+        "modbus.json",
+        &[
+            json!({
+                "name": "modbus/poll_jitter_p99_49_of_50_dead", "value": p99, "unit": "% of the period",
+                "reference": GOAL_PERCENT, "ratio": p99 / GOAL_PERCENT, "goal": GOAL_PERCENT, "pass": p99 <= GOAL_PERCENT,
+            }),
+            json!({
+                "name": "modbus/decode_ns_per_reading", "value": decode_ns, "unit": "ns",
+                "reference": THINGSBOARD_NS, "ratio": decode_ns / THINGSBOARD_NS, "goal": 100.0, "pass": decode_ns <= 100.0,
+            }),
+        ],
+    );
 }
 
 /// Polls one living PLC among 20 that never answer, 15 that refuse and 14 that cannot be reached.
 async fn isolation() -> Jitter {
     let living = Plc::start(Behaviour::default()).await;
-    let mut black_holes = Vec::new();
-    for _ in 0..20 {
-        let behaviour = Behaviour {
-            is_silent: true,
-            ..Behaviour::default()
-        };
-        black_holes.push(Plc::start(behaviour).await);
-    }
-    let mut addresses = vec![living.address];
-    addresses.extend(black_holes.iter().map(|plc| plc.address));
-    addresses.extend((0..15).map(|_| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.local_addr().expect("bound")
-    }));
-    addresses.extend((1..15).map(|host| SocketAddr::from(([192, 0, 2, host], 502))));
+    let (_black_holes, dead) = dead_ones().await;
+    let addresses = [&[living.address][..], &dead].concat();
     let (tx, mut rx) = mpsc::channel(4096);
     let mut tasks = JoinSet::new();
     let lines = Lines::default();
@@ -133,14 +123,4 @@ fn decoding_ns() -> f64 {
         black_box(readings);
     }
     begin.elapsed().as_nanos() as f64 / f64::from(ROUNDS) / tags.len() as f64
-}
-
-fn write(results: &[Value]) {
-    let directory = std::env::var_os("FOODFLOW_BENCH_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench"),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&directory).expect("the bench directory can be made");
-    let text = serde_json::to_string_pretty(results).expect("plain data serialises");
-    std::fs::write(directory.join("modbus.json"), text).expect("the bench directory can be written");
 }

@@ -6,6 +6,8 @@
 //! `REACTIONS` sets how many, `FULL_DISK=0` leaves the disk as it is.
 #![expect(clippy::print_stdout, reason = "a benchmark's answer goes to standard output")]
 
+mod results;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -66,7 +68,10 @@ fn main() {
             "ratio": value / GOAL_MS, "goal": GOAL_MS, "pass": value <= GOAL_MS && (write_errors > 0 || !is_full),
         })
     };
-    write(&[row("p50", at(0.5)), row("p99", at(0.99)), row("p999", at(0.999))]);
+    results::write(
+        "reaction.json",
+        &[row("p50", at(0.5)), row("p99", at(0.99)), row("p999", at(0.999))],
+    );
 }
 
 fn number(name: &str, default: usize) -> usize {
@@ -332,14 +337,4 @@ async fn write_errors(data_dir: &Path) -> u64 {
     let text = status.await.unwrap_or_default();
     let status: Value = serde_json::from_str(&text).unwrap_or_default();
     status["spool_write_errors"].as_u64().unwrap_or(0)
-}
-
-fn write(results: &[Value]) {
-    let directory = std::env::var_os("FOODFLOW_BENCH_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench"),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&directory).expect("the bench directory can be made");
-    let text = serde_json::to_string_pretty(results).expect("plain data serialises");
-    std::fs::write(directory.join("reaction.json"), text).expect("the bench directory can be written");
 }

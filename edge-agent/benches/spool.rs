@@ -4,6 +4,8 @@
 //! Prints a line each and writes `edge.json` into `$FOODFLOW_BENCH_DIR` (default `target/bench` of the repository).
 #![expect(clippy::print_stdout, reason = "a benchmark's answer goes to standard output")]
 
+mod results;
+
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -59,7 +61,7 @@ fn main() {
         outage(scenario, &mut results);
     }
     backlog(&mut results);
-    write(&results);
+    results::write("edge.json", &results);
 }
 
 /// Slowly varying process values with the resolution of a transmitter, as registers give them.
@@ -294,14 +296,4 @@ fn at_least(name: &str, value: f64, unit: &str, goal: f64) -> Value {
         "name": name, "value": value, "unit": unit, "reference": goal, "ratio": value / goal, "goal": goal,
         "pass": value >= goal,
     })
-}
-
-fn write(results: &[Value]) {
-    let directory = std::env::var_os("FOODFLOW_BENCH_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench"),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&directory).expect("the bench directory can be made");
-    let text = serde_json::to_string_pretty(results).expect("plain data serialises");
-    std::fs::write(directory.join("edge.json"), text).expect("the bench directory can be written");
 }

@@ -62,6 +62,17 @@ async fn lines(file: &Path, count: usize) -> Vec<serde_json::Value> {
         .expect("no complaint came")
 }
 
+/// A broker, a hub and the agent between them, which has found the broker.
+async fn floor() -> (tempfile::TempDir, Broker, Hub, Edge) {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Broker::start(directory.path(), None).await;
+    let hub = Hub::start(Policy::Store).await;
+    let edge = Edge::start(directory.path(), &config(&hub, &broker)).await;
+    edge.until("the broker", |status| source(status, "floor")["state"] == "up")
+        .await;
+    (directory, broker, hub, edge)
+}
+
 #[tokio::test]
 async fn t29_devices_of_several_dialects_are_read_and_their_silence_is_on_record() {
     let directory = tempfile::tempdir().unwrap();
@@ -128,12 +139,7 @@ async fn t29_devices_of_several_dialects_are_read_and_their_silence_is_on_record
 
 #[tokio::test]
 async fn t29_a_message_that_cannot_be_read_is_answered_and_the_connection_kept() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Broker::start(directory.path(), None).await;
-    let hub = Hub::start(Policy::Store).await;
-    let edge = Edge::start(directory.path(), &config(&hub, &broker)).await;
-    edge.until("the broker", |status| source(status, "floor")["state"] == "up")
-        .await;
+    let (directory, broker, hub, edge) = floor().await;
     let file = directory.path().join("complaints.txt");
     let _collector = broker.collect("err", &file);
     // The collector has subscribed once a refused message of its own came through.
@@ -189,12 +195,7 @@ async fn t29_a_message_that_cannot_be_read_is_answered_and_the_connection_kept()
 
 #[tokio::test]
 async fn a_broker_that_goes_and_comes_back_is_followed_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Broker::start(directory.path(), None).await;
-    let hub = Hub::start(Policy::Store).await;
-    let edge = Edge::start(directory.path(), &config(&hub, &broker)).await;
-    edge.until("the broker", |status| source(status, "floor")["state"] == "up")
-        .await;
+    let (directory, broker, hub, edge) = floor().await;
     let address = broker.address;
     drop(broker);
     edge.until("the loss", |status| source(status, "floor")["state"] == "down")

@@ -1,10 +1,6 @@
 //! What do dead devices cost the living? Units behind one gateway, and forty-nine of fifty PLCs.
 
-use std::{
-    collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use protocol::Quality;
 
@@ -12,7 +8,7 @@ use crate::support::{
     acquisition::Acquisition,
     edge::{device, head},
     jitter::Jitter,
-    plc::{Behaviour, Plc},
+    plc::{Behaviour, Plc, dead_ones},
 };
 
 const PERIOD: Duration = Duration::from_millis(200);
@@ -67,11 +63,7 @@ async fn t14_a_dead_unit_behind_a_gateway_is_suspended_and_its_neighbours_lose_n
         "{connections} connections, {probes} timeouts: one is shared"
     );
     gateway.behave(|behaviour| behaviour.silent_units.clear());
-    source
-        .until("the unit back", |source| {
-            source.of("unit2-0").last() == Some(&(Some(1000.0), Quality::GOOD))
-        })
-        .await;
+    source.until_last("unit2-0", (Some(1000.0), Quality::GOOD)).await;
 }
 
 #[tokio::test]
@@ -82,9 +74,7 @@ async fn t14_a_unit_that_its_gateway_calls_dead_is_suspended_on_the_same_connect
     })
     .await;
     let mut source = Acquisition::start(&(head(None) + &unit(1, gateway.address, "50ms")));
-    source
-        .until("readings", |source| source.of("unit1-0").len() >= 20)
-        .await;
+    source.until_count("unit1-0", 20).await;
     assert!(
         source
             .of("unit1-0")
@@ -111,27 +101,6 @@ async fn devices_with_connections_of_their_own_do_not_wait_for_each_other() {
         })
         .await;
     assert_eq!(gateway.connections(), 2);
-}
-
-/// Addresses of 49 PLCs that are dead in three ways; the listeners keep their ports.
-async fn dead_ones() -> (Vec<Plc>, Vec<SocketAddr>) {
-    let mut black_holes = Vec::new();
-    for _ in 0..20 {
-        let behaviour = Behaviour {
-            is_silent: true,
-            ..Behaviour::default()
-        };
-        black_holes.push(Plc::start(behaviour).await);
-    }
-    let refusing = || {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
-    let mut addresses: Vec<SocketAddr> = black_holes.iter().map(|plc| plc.address).collect();
-    addresses.extend((0..15).map(|_| refusing()));
-    // Addresses for documentation: nothing is there (RFC 5737).
-    addresses.extend((1..15).map(|host| SocketAddr::from(([192, 0, 2, host], 502))));
-    (black_holes, addresses)
 }
 
 #[tokio::test]

@@ -97,6 +97,28 @@ struct State {
     connections: usize,
 }
 
+/// Addresses of 49 PLCs that are dead in three ways: 20 never answer, 15 refuse and 14 cannot be reached. The
+/// listeners keep their ports.
+pub async fn dead_ones() -> (Vec<Plc>, Vec<SocketAddr>) {
+    let mut black_holes = Vec::new();
+    for _ in 0..20 {
+        let behaviour = Behaviour {
+            is_silent: true,
+            ..Behaviour::default()
+        };
+        black_holes.push(Plc::start(behaviour).await);
+    }
+    let refusing = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let mut addresses: Vec<SocketAddr> = black_holes.iter().map(|plc| plc.address).collect();
+    addresses.extend((0..15).map(|_| refusing()));
+    // Addresses for documentation: nothing is there (RFC 5737).
+    addresses.extend((1..15).map(|host| SocketAddr::from(([192, 0, 2, host], 502))));
+    (black_holes, addresses)
+}
+
 impl Plc {
     pub async fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
