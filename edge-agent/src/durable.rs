@@ -192,6 +192,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_written_whole_is_open_to_no_more_than_was_said_whatever_an_earlier_attempt_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(beside(&path), "half").unwrap();
+        fs::set_permissions(beside(&path), fs::Permissions::from_mode(0o666)).unwrap();
+        write_whole(&path, b"secret", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!beside(&path).exists());
+    }
+
+    #[test]
     fn a_damaged_file_is_set_aside_and_not_taken_for_nothing_ever_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");

@@ -342,4 +342,15 @@ mod tests {
         let table: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
         assert_eq!(table["opcua"][0]["tag"][0]["name"].as_str(), Some("a"));
     }
+
+    #[test]
+    fn a_configuration_that_only_its_owner_may_read_stays_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("edge.toml");
+        std::fs::write(&file, "[[opcua]]\nname = \"oven\"\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        append(&file, &oven(), "[[opcua.tag]]\nname = \"a\"\n").unwrap();
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }
