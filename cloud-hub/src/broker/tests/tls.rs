@@ -99,7 +99,7 @@ async fn a_certificate_that_cannot_be_read_is_named() {
         tls: Some(tls),
         limits: Limits::default(),
     };
-    let (uplink, _uplinks) = mpsc::channel(1);
+    let (uplink, _uplinks) = uplinks(1);
     let refused = start(config, Arc::new(TwoDevices), uplink).await.unwrap_err();
     assert_eq!(refused.to_string(), "cannot use the TLS file /nowhere/hub.pem");
 }
