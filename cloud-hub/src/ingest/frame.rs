@@ -158,6 +158,7 @@ pub(super) async fn store_readings(
 ) -> Result<Vec<(Lane, Vec<Sample>)>, BulkError> {
     let mut rows = Rows::with_capacity(frames.iter().map(|resolved| resolved.frame.readings.len()).sum());
     let mut newest: HashMap<(Lane, i32), Sample> = HashMap::new();
+    let mut earliest: HashMap<i32, Micros> = HashMap::new();
     for resolved in frames {
         let lane = resolved.frame.header.id.lane;
         for reading in &resolved.frame.readings {
@@ -173,6 +174,8 @@ pub(super) async fn store_readings(
                 quality: reading.quality.code(),
                 simulated: tag.is_simulated,
             };
+            let first_us = earliest.entry(tag.id).or_insert(reading.time_us);
+            *first_us = reading.time_us.min(*first_us);
             newest
                 .entry((lane, tag.id))
                 .and_modify(|known| {
@@ -192,6 +195,7 @@ pub(super) async fn store_readings(
     );
     debug_assert_eq!(count, copied, "COPY takes every row or fails");
     remember_newest(tx, newest.values()).await?;
+    note_earliest(tx, &earliest).await?;
     let mut by_lane: HashMap<Lane, Vec<Sample>> = HashMap::new();
     for ((lane, _), sample) in newest {
         by_lane.entry(lane).or_default().push(sample);
@@ -221,6 +225,17 @@ async fn remember_newest(
     let values: Vec<Option<f64>> = newest.clone().map(|sample| sample.value).collect();
     let qualities: Vec<i16> = newest.map(|sample| sample.quality.cast_signed()).collect();
     tx.execute(NEWEST, &[&tags, &times, &values, &qualities]).await?;
+    Ok(())
+}
+
+/// Alarm rules of these tags are judged from here on, whether it is late or not.
+async fn note_earliest(tx: &mut BulkTx<'_>, earliest: &HashMap<i32, Micros>) -> Result<(), BulkError> {
+    let (tags, times): (Vec<i32>, Vec<DateTime<Utc>>) = earliest
+        .iter()
+        .map(|(tag, time_us)| (*tag, time_from_us(*time_us)))
+        .unzip();
+    tx.execute("SELECT note_alarm_due($1, $2)", &[&tags, &times])
+        .await?;
     Ok(())
 }
 
