@@ -10,7 +10,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cloud_hub::{
-    broker::{BrokerError, Device, Settled, Uplink},
+    broker::{self, BrokerError, Device, Settled, Uplink, UplinkSender},
     edges::authority::DeviceAuthority,
     ingest::{self, Publish},
     kernel::{bulk::BulkConnection, clock::Clock},
@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use protocol::{Micros, Quality, Reading, frame::Frame, lane::Lane, reading::Alias, topic::Channel};
 use serde_json::json;
 use support::{FrameMaker, TestDatabase, akron};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 const FRAMES: u64 = 1_000;
@@ -123,7 +123,7 @@ async fn measure_bare(test: &TestDatabase, frames: &[Frame]) -> Cost {
 }
 
 async fn measure_ingest(test: &TestDatabase, maker: &FrameMaker, frames: &[Frame]) -> Cost {
-    let (uplinks, arriving) = mpsc::channel(256);
+    let (uplinks, arriving) = broker::uplinks(64 << 20);
     let context = ingest::Context {
         target: test.databases.login.clone(),
         publish: Arc::new(Nowhere),
@@ -167,7 +167,7 @@ async fn measure_ingest(test: &TestDatabase, maker: &FrameMaker, frames: &[Frame
 }
 
 async fn put(
-    uplinks: &mpsc::Sender<Uplink>,
+    uplinks: &UplinkSender,
     maker: &FrameMaker,
     channel: Channel,
     payload: Vec<u8>,

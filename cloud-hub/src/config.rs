@@ -164,8 +164,8 @@ pub struct Database {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ingest {
-    /// Frames held while the database is busy.
-    pub queue_frames: usize,
+    /// Memory for messages that are not yet committed, in MiB.
+    pub queue_mib: usize,
     /// Most readings in a transaction.
     pub rows_max: usize,
     /// Longest wait for more frames.
@@ -320,8 +320,8 @@ impl Config {
         if !(1..=1_000_000).contains(&self.ingest.rows_max) {
             faults.push("ingest.rows_max: must be 1 to 1000000".to_owned());
         }
-        if !(1..=65_536).contains(&self.ingest.queue_frames) {
-            faults.push("ingest.queue_frames: must be 1 to 65536".to_owned());
+        if !(1..=65_536).contains(&self.ingest.queue_mib) {
+            faults.push("ingest.queue_mib: must be 1 to 65536".to_owned());
         }
         if self.database.connections_max == 0 || self.mqtt.connections_max == 0 {
             faults.push("connections_max: must be at least 1".to_owned());
@@ -396,7 +396,7 @@ mod tests {
         let file = dir.path().join("hub.toml");
         std::fs::write(
             &file,
-            "[ingest]\nrows_max = 0\nqueue_frames = 0\n[auth]\ntoken_ttl = \"0s\"\n",
+            "[ingest]\nrows_max = 0\nqueue_mib = 0\n[auth]\ntoken_ttl = \"0s\"\n",
         )
         .unwrap();
         let overrides = Overrides {

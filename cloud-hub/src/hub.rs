@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use axum::Extension;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sqlx::{ConnectOptions, Connection};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -234,7 +234,7 @@ impl Hub {
             CancellationToken::new(),
             TaskTracker::new(),
         );
-        let (uplinks, arriving) = mpsc::channel(app.config.ingest.queue_frames);
+        let (uplinks, arriving) = broker::uplinks(app.config.ingest.queue_mib << 20);
         let directory = EdgeDirectory::new(app.db.clone());
         let devices = Arc::new(directory.clone());
         let broker = broker::start(broker_config(&app), devices, uplinks).await?;

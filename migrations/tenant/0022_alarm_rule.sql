@@ -162,7 +162,8 @@ CREATE VIEW alarm_rule_tag WITH (security_invoker = true) AS
     UNION SELECT r.id, l.rate_tag FROM alarm_rule r JOIN line l ON l.id = r.line_id
         WHERE r.is_enabled AND r.is_running_only AND l.rate_tag IS NOT NULL;
 
-CREATE FUNCTION note_alarm_due(tags int[], times timestamptz[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION note_alarm_due(tags int[], times timestamptz[]) RETURNS void LANGUAGE sql
+SET search_path FROM CURRENT AS $$
     INSERT INTO alarm_due (rule_id, from_at)
     SELECT v.rule_id, min(n.time) FROM unnest(tags, times) AS n (tag_id, time)
     JOIN tag t ON t.id = n.tag_id JOIN alarm_rule_tag v ON v.tag_name = t.name GROUP BY v.rule_id

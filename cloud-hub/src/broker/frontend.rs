@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +32,7 @@ use super::{
     rules::{Device, may_publish},
     session::Session,
     tls::{self, Certified},
+    uplinks::UplinkSender,
 };
 
 /// How long a new socket waits for the one it displaces; clients give up on a CONNACK after five seconds.
@@ -56,7 +57,7 @@ struct Opened {
 /// What every socket of this hub shares.
 pub(super) struct Frontend {
     pub(super) auth: Arc<dyn Authenticate>,
-    pub(super) uplink: mpsc::Sender<Uplink>,
+    pub(super) uplink: UplinkSender,
     pub(super) router: Arc<RouterHandle>,
     pub(super) limits: Limits,
     pub(super) shutdown: CancellationToken,
@@ -70,7 +71,7 @@ pub(super) struct Frontend {
 impl Frontend {
     pub(super) fn new(
         auth: Arc<dyn Authenticate>,
-        uplink: mpsc::Sender<Uplink>,
+        uplink: UplinkSender,
         router: Arc<RouterHandle>,
         limits: Limits,
         shutdown: CancellationToken,

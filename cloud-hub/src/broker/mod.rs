@@ -13,22 +13,22 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod uplinks;
 
 use std::{collections::HashMap, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use limits::Limits;
 pub use router::Downlink;
 pub use rules::Device;
 pub use tls::{Certified, ClientAuth, DeviceCertificates};
+pub use uplinks::{
+    Closed, Hold, Taken, UplinkReceiver, UplinkSender, UplinkWatch, Waiting, channel as uplinks,
+};
 
 use frontend::{Clients, Frontend};
 use router::RouterHandle;
@@ -203,7 +203,7 @@ impl Broker {
 pub async fn start(
     config: BrokerConfig,
     auth: Arc<dyn Authenticate>,
-    uplink: mpsc::Sender<Uplink>,
+    uplink: UplinkSender,
 ) -> Result<Broker, BrokerError> {
     let tls = config
         .tls

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use rumqttd::Notification;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use super::{
     reply::{self, reason},
     router::RouterLink,
     rules::{Device, may_publish, may_subscribe},
+    uplinks::UplinkSender,
 };
 
 /// Why a session ended.
@@ -91,7 +92,7 @@ pub(super) struct Session {
     pub(super) version: Version,
     pub(super) device: Device,
     pub(super) link: RouterLink,
-    pub(super) uplink: mpsc::Sender<Uplink>,
+    pub(super) uplink: UplinkSender,
     pub(super) limits: Limits,
     pub(super) inbox: BytesMut,
     pub(super) outbox: BytesMut,
@@ -110,8 +111,8 @@ pub(super) struct Session {
 /// The part of a session that changes while it runs.
 struct State {
     pending: VecDeque<Pending>,
-    /// A message for which ingest's queue had no room yet.
-    stalled: Option<Uplink>,
+    /// Ends when ingest took the message with which this tenant had more than its share in the hub.
+    stalled: Option<oneshot::Receiver<()>>,
     unacknowledged: u16,
     gate: RateGate,
     throttled_until: Option<Instant>,
@@ -145,7 +146,6 @@ impl Session {
     /// Runs until something ends the session, which is its only way out.
     async fn serve(&mut self, state: &mut State) -> Result<(), End> {
         let retired = self.link.retired();
-        let uplink = self.uplink.clone();
         loop {
             self.take_packets(state)?;
             self.flush().await?;
@@ -164,11 +164,9 @@ impl Session {
                     self.answer_first(state, settled)?;
                     self.answer_ready(state)?;
                 }
-                permit = uplink.reserve(), if state.stalled.is_some() => {
-                    let permit = permit.map_err(|_| End::Closed(reason::SERVER_BUSY))?;
-                    if let Some(message) = state.stalled.take() {
-                        permit.send(message);
-                    }
+                taken = wait_taken(&mut state.stalled) => {
+                    state.stalled = None;
+                    taken?;
                 }
                 news = self.link.next(), if may_forward => self.forward(state, news?),
                 read = self.io.read_buf(&mut self.inbox), if may_read => {
@@ -255,16 +253,11 @@ impl Session {
         }
     }
 
-    /// Hands a message to ingest, or keeps it and stops reading while ingest's queue is full.
+    /// Hands a message to ingest; no more is read while its tenant has more than its share there.
     fn offer(&self, state: &mut State, message: Uplink) -> Result<(), End> {
-        match self.uplink.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(message)) => {
-                state.stalled = Some(message);
-                Ok(())
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(End::Closed(reason::SERVER_BUSY)),
-        }
+        let offered = self.uplink.offer(message);
+        state.stalled = offered.map_err(|_| End::Closed(reason::SERVER_BUSY))?;
+        Ok(())
     }
 
     /// Only MQTT 5 with QoS 1 has an answer that refuses one message and keeps the connection.
@@ -365,6 +358,14 @@ async fn first_settled(waiting: &mut VecDeque<Pending>) -> Option<Settled> {
         None => pending().await,
         Some(Verdict::Refused) => None,
         Some(Verdict::Waiting(verdict)) => verdict.await.ok(),
+    }
+}
+
+/// Waits until ingest took the message that filled its tenant's share.
+async fn wait_taken(stalled: &mut Option<oneshot::Receiver<()>>) -> Result<(), End> {
+    match stalled {
+        Some(taken) => taken.await.map_err(|_| End::Closed(reason::SERVER_BUSY)),
+        None => pending().await,
     }
 }
 

@@ -70,19 +70,19 @@ async fn hub_with(limits: Limits) -> Hub {
 }
 
 async fn hub_of(config: BrokerConfig) -> Hub {
-    let (uplink, mut uplinks) = mpsc::channel::<Uplink>(64);
+    let (uplink, mut uplinks) = uplinks(1 << 20);
     let broker = start(config, Arc::new(TwoDevices), uplink).await.unwrap();
     let (report, seen) = mpsc::channel(10_000);
     let held = Held::default();
     let keep = held.clone();
     tokio::spawn(async move {
-        while let Some(Uplink {
-            device,
-            topic,
-            payload,
-            settled,
-        }) = uplinks.recv().await
-        {
+        while let Some(taken) = uplinks.recv().await {
+            let Uplink {
+                device,
+                topic,
+                payload,
+                settled,
+            } = taken.uplink;
             let text = String::from_utf8_lossy(&payload).into_owned();
             report.send((device, topic, payload)).await.unwrap();
             let verdict = match text.as_str() {
@@ -803,7 +803,7 @@ async fn a_certificate_that_cannot_be_read_is_named() {
         tls: Some(tls),
         limits: Limits::default(),
     };
-    let (uplink, _uplinks) = mpsc::channel(1);
+    let (uplink, _uplinks) = uplinks(1);
     let refused = start(config, Arc::new(TwoDevices), uplink).await.unwrap_err();
     assert_eq!(refused.to_string(), "cannot use the TLS file /nowhere/hub.pem");
 }

@@ -16,7 +16,7 @@ const ROW_BYTES_MAX: usize = 2 + (4 + 8) + (4 + 4) + (4 + 8) + (4 + 2);
 
 /// The statement that takes what [`Rows`] writes.
 pub(super) const COPY_READINGS: &str =
-    "COPY reading (time, tag_id, value, quality) FROM STDIN (FORMAT binary)";
+    "COPY {schema}.reading (time, tag_id, value, quality) FROM STDIN (FORMAT binary)";
 
 /// Rows of table `reading`.
 #[derive(Debug)]

@@ -87,8 +87,8 @@ impl Dictionaries {
         }
         let rows = tx
             .query(
-                "SELECT a.alias, t.id, t.is_simulated FROM dictionary d, \
-                   unnest(d.aliases, d.tag_ids) AS a (alias, tag_id), tag t \
+                "SELECT a.alias, t.id, t.is_simulated FROM {schema}.dictionary d, \
+                   unnest(d.aliases, d.tag_ids) AS a (alias, tag_id), {schema}.tag t \
                  WHERE d.edge_id = $1 AND d.id = $2 AND t.id = a.tag_id",
                 &[&edge_id, &id],
             )
@@ -126,7 +126,10 @@ impl Dictionaries {
         }
         upsert_tags(tx, edge_id, dictionary, &names).await?;
         let ids: HashMap<String, i32> = tx
-            .query("SELECT name, id FROM tag WHERE name = ANY($1)", &[&names])
+            .query(
+                "SELECT name, id FROM {schema}.tag WHERE name = ANY($1)",
+                &[&names],
+            )
             .await?
             .iter()
             .map(|row| (row.get(0), row.get(1)))
@@ -138,7 +141,7 @@ impl Dictionaries {
             .collect();
         let tag_ids: Vec<i32> = names.iter().filter_map(|name| ids.get(*name).copied()).collect();
         tx.execute(
-            "INSERT INTO dictionary (edge_id, id, aliases, tag_ids) VALUES ($1, $2, $3, $4) \
+            "INSERT INTO {schema}.dictionary (edge_id, id, aliases, tag_ids) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (edge_id, id) DO NOTHING",
             &[&edge_id, &id, &aliases, &tag_ids],
         )
@@ -164,7 +167,7 @@ async fn owned_by_another(
 ) -> Result<Option<Refusal>, BulkError> {
     let taken = tx
         .query(
-            "SELECT t.name, e.name FROM tag t JOIN edge e ON e.id = t.edge_id \
+            "SELECT t.name, e.name FROM {schema}.tag t JOIN {schema}.edge e ON e.id = t.edge_id \
              WHERE t.name = ANY($1) AND t.edge_id <> $2 ORDER BY t.name LIMIT 1",
             &[&names, &edge_id],
         )
@@ -192,10 +195,10 @@ async fn upsert_tags(
     let simulated: Vec<bool> = tags.iter().map(|tag| tag.simulated).collect();
     // A row is written only when it changes: an edge that restarts with the same dictionary writes none.
     tx.execute(
-        "INSERT INTO tag AS t (name, edge_id, line_id, unit, description, period_ms, is_simulated) \
+        "INSERT INTO {schema}.tag AS t (name, edge_id, line_id, unit, description, period_ms, is_simulated) \
          SELECT n.name, $1, l.id, n.unit, n.description, n.period_ms, n.is_simulated \
          FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bool[]) \
-           AS n (name, unit, description, line, period_ms, is_simulated) LEFT JOIN line l ON l.code = n.line \
+           AS n (name, unit, description, line, period_ms, is_simulated) LEFT JOIN {schema}.line l ON l.code = n.line \
          ORDER BY n.name \
          ON CONFLICT (name) DO UPDATE SET edge_id = excluded.edge_id, line_id = excluded.line_id, \
            unit = excluded.unit, description = excluded.description, period_ms = excluded.period_ms, \

@@ -414,7 +414,7 @@ async fn store_gap(tx: &mut BulkTx<'_>, edge_id: Uuid, gap: &Gap) -> Result<(), 
 
 /// The row of a dead letter.
 pub(super) const DEAD_LETTER: &str = "
-INSERT INTO dead_letter (id, edge_name, topic, crc32c, payload, reason) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO {schema}.dead_letter (id, edge_name, topic, crc32c, payload, reason) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT DO NOTHING";
 
 /// The reason is part of a unique index, which has room for about 2,700 bytes.

@@ -2,7 +2,7 @@
 //! rows happen in one transaction, so a frame sent twice is stored once.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::{
     copy::{COPY_READINGS, Rows},
     dictionary::Mapping,
+    mark::Marks,
 };
 use crate::{
     kernel::{
@@ -62,7 +63,7 @@ pub(super) fn unknown_alias(frame: &Frame, mapping: &Mapping) -> Option<u32> {
 }
 
 const CLAIM: &str = "
-INSERT INTO frame (edge_id, boot, lane, seq, sealed_at, readings, events, clock_synced)
+INSERT INTO {schema}.frame (edge_id, boot, lane, seq, sealed_at, readings, events, clock_synced)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int2[], $4::int8[], $5::timestamptz[], $6::int4[], $7::int4[],
     $8::bool[])
 ON CONFLICT DO NOTHING
@@ -72,7 +73,8 @@ fn column<T>(frames: &[Resolved<'_>], value: impl Fn(&Frame) -> T) -> Vec<T> {
     frames.iter().map(|resolved| value(resolved.frame)).collect()
 }
 
-/// Claims the identities and keeps the frames that nobody claimed before, each once.
+/// Claims the identities and keeps the frames that nobody claimed before, each once. They are claimed in the order of
+/// their identity: two hubs that were sent the same frames never wait for each other in a circle.
 pub(super) async fn claim<'a>(
     tx: &mut BulkTx<'_>,
     frames: Vec<Resolved<'a>>,
@@ -80,6 +82,9 @@ pub(super) async fn claim<'a>(
     if frames.is_empty() {
         return Ok(frames);
     }
+    let by_arrival = frames;
+    let mut frames = by_arrival.clone();
+    frames.sort_by_key(|resolved| identity(resolved.edge_id, &resolved.frame.header.id));
     let edges: Vec<Uuid> = frames.iter().map(|resolved| resolved.edge_id).collect();
     let rows = tx
         .query(
@@ -101,14 +106,14 @@ pub(super) async fn claim<'a>(
         .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
         .collect();
     // Removing what is taken keeps the second of two equal frames in one batch out.
-    Ok(frames
+    Ok(by_arrival
         .into_iter()
         .filter(|resolved| claimed.remove(&identity(resolved.edge_id, &resolved.frame.header.id)))
         .collect())
 }
 
 const UNSYNCED: &str = "
-INSERT INTO unsynced_frame (edge_id, boot, lane, seq, sealed_at, misdated, payload)
+INSERT INTO {schema}.unsynced_frame (edge_id, boot, lane, seq, sealed_at, misdated, payload)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int2[], $4::int8[], $5::timestamptz[], $6::int4[], $7::bytea[])
 ON CONFLICT DO NOTHING";
 
@@ -155,10 +160,11 @@ fn identity(edge_id: Uuid, id: &FrameId) -> (Uuid, Uuid, i16, i64) {
 pub(super) async fn store_readings(
     tx: &mut BulkTx<'_>,
     frames: &[Resolved<'_>],
+    now: DateTime<Utc>,
 ) -> Result<Vec<(Lane, Vec<Sample>)>, BulkError> {
     let mut rows = Rows::with_capacity(frames.iter().map(|resolved| resolved.frame.readings.len()).sum());
-    let mut newest: HashMap<(Lane, i32), Sample> = HashMap::new();
-    let mut earliest: HashMap<i32, Micros> = HashMap::new();
+    let (mut newest, mut marks) = (Newest::default(), Marks::default());
+    let mut earliest: BTreeMap<i32, Micros> = BTreeMap::new();
     for resolved in frames {
         let lane = resolved.frame.header.id.lane;
         for reading in &resolved.frame.readings {
@@ -167,103 +173,104 @@ pub(super) async fn store_readings(
                 continue;
             };
             rows.push(reading.time_us, tag.id, reading.value(), reading.quality.to_i16());
-            let sample = Sample {
-                tag_id: tag.id,
-                time_us: reading.time_us,
-                value: reading.value(),
-                quality: reading.quality.code(),
-                simulated: tag.is_simulated,
-            };
+            marks.note(tag.id, reading.time_us);
             let first_us = earliest.entry(tag.id).or_insert(reading.time_us);
             *first_us = reading.time_us.min(*first_us);
-            newest
-                .entry((lane, tag.id))
-                .and_modify(|known| {
-                    if sample.time_us >= known.time_us {
-                        *known = sample;
-                    }
-                })
-                .or_insert(sample);
+            newest.note(
+                lane,
+                Sample {
+                    tag_id: tag.id,
+                    time_us: reading.time_us,
+                    value: reading.value(),
+                    quality: reading.quality.code(),
+                    simulated: tag.is_simulated,
+                },
+            );
         }
     }
     if rows.count() == 0 {
         return Ok(vec![]);
     }
+    metrics::histogram!("foodflow_ingest_copy_readings").record(rows.count() as f64);
     let (count, copied) = (
         rows.count() as u64,
         tx.copy_in(COPY_READINGS, rows.finish()).await?,
     );
     debug_assert_eq!(count, copied, "COPY takes every row or fails");
-    remember_newest(tx, newest.values()).await?;
+    marks.store(tx).await?;
     note_earliest(tx, &earliest).await?;
-    let mut by_lane: HashMap<Lane, Vec<Sample>> = HashMap::new();
-    for ((lane, _), sample) in newest {
-        by_lane.entry(lane).or_default().push(sample);
+    remember_newest(tx, &newest.of_each_tag(), now).await?;
+    Ok(newest.by_lane())
+}
+
+/// Alarm rules of these tags are judged from here on, whether that is late or not.
+async fn note_earliest(tx: &mut BulkTx<'_>, earliest: &BTreeMap<i32, Micros>) -> Result<(), BulkError> {
+    let (tags, times): (Vec<i32>, Vec<DateTime<Utc>>) = earliest
+        .iter()
+        .map(|(tag, time_us)| (*tag, time_from_us(*time_us)))
+        .unzip();
+    tx.query("SELECT {schema}.note_alarm_due($1, $2)", &[&tags, &times])
+        .await?;
+    Ok(())
+}
+
+/// The newest sample of each tag in a batch.
+#[derive(Debug, Default)]
+struct Newest(HashMap<(Lane, i32), Sample>);
+
+impl Newest {
+    fn note(&mut self, lane: Lane, sample: Sample) {
+        self.0
+            .entry((lane, sample.tag_id))
+            .and_modify(|known| {
+                if sample.time_us >= known.time_us {
+                    *known = sample;
+                }
+            })
+            .or_insert(sample);
     }
-    Ok(by_lane.into_iter().collect())
+
+    /// Whatever its lane, in order of tag.
+    fn of_each_tag(&self) -> Vec<Sample> {
+        let mut newest: BTreeMap<i32, Sample> = BTreeMap::new();
+        for sample in self.0.values() {
+            let known = newest.entry(sample.tag_id).or_insert(*sample);
+            if sample.time_us > known.time_us {
+                *known = *sample;
+            }
+        }
+        newest.into_values().collect()
+    }
+
+    fn by_lane(self) -> Vec<(Lane, Vec<Sample>)> {
+        let mut by_lane: HashMap<Lane, Vec<Sample>> = HashMap::new();
+        for ((lane, _), sample) in self.0 {
+            by_lane.entry(lane).or_default().push(sample);
+        }
+        by_lane.into_iter().collect()
+    }
 }
 
 const NEWEST: &str = "
-INSERT INTO tag_last AS l (tag_id, time, value, quality)
-SELECT DISTINCT ON (tag_id) * FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[])
+INSERT INTO {schema}.tag_last AS l (tag_id, time, value, quality, received_at)
+SELECT tag_id, time, value, quality, $5 FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[])
     AS n (tag_id, time, value, quality)
-ORDER BY tag_id, time DESC
-ON CONFLICT (tag_id) DO UPDATE SET time = excluded.time, value = excluded.value, quality = excluded.quality
+ON CONFLICT (tag_id) DO UPDATE SET time = excluded.time, value = excluded.value, quality = excluded.quality,
+    received_at = excluded.received_at
 WHERE excluded.time > l.time";
 
 /// The current value never goes backwards, whatever arrives late. Rows are taken in order of tag, so that two
 /// hubs never wait for each other.
 async fn remember_newest(
     tx: &mut BulkTx<'_>,
-    newest: impl Iterator<Item = &Sample> + Clone,
-) -> Result<(), BulkError> {
-    let tags: Vec<i32> = newest.clone().map(|sample| sample.tag_id).collect();
-    let times: Vec<DateTime<Utc>> = newest
-        .clone()
-        .map(|sample| time_from_us(sample.time_us))
-        .collect();
-    let values: Vec<Option<f64>> = newest.clone().map(|sample| sample.value).collect();
-    let qualities: Vec<i16> = newest.map(|sample| sample.quality.cast_signed()).collect();
-    tx.execute(NEWEST, &[&tags, &times, &values, &qualities]).await?;
-    Ok(())
-}
-
-/// Alarm rules of these tags are judged from here on, whether it is late or not.
-async fn note_earliest(tx: &mut BulkTx<'_>, earliest: &HashMap<i32, Micros>) -> Result<(), BulkError> {
-    let (tags, times): (Vec<i32>, Vec<DateTime<Utc>>) = earliest
-        .iter()
-        .map(|(tag, time_us)| (*tag, time_from_us(*time_us)))
-        .unzip();
-    tx.execute("SELECT note_alarm_due($1, $2)", &[&tags, &times])
-        .await?;
-    Ok(())
-}
-
-const EDGE_SEEN: &str = "
-UPDATE edge SET is_online = true, last_seen_at = $2, last_frame_at = $2,
-    newest_time = greatest(newest_time, $3)
-WHERE id = $1";
-
-/// Notes that frames of these edges were stored at `now`.
-pub(super) async fn note_edges(
-    tx: &mut BulkTx<'_>,
-    frames: &[Resolved<'_>],
+    newest: &[Sample],
     now: DateTime<Utc>,
 ) -> Result<(), BulkError> {
-    let mut newest: HashMap<Uuid, Option<Micros>> = HashMap::new();
-    for resolved in frames {
-        let time_us = resolved
-            .frame
-            .readings
-            .iter()
-            .map(|reading| reading.time_us)
-            .max();
-        let known = newest.entry(resolved.edge_id).or_default();
-        *known = (*known).max(time_us);
-    }
-    for (edge_id, time_us) in newest {
-        tx.execute(EDGE_SEEN, &[&edge_id, &now, &time_us.map(time_from_us)])
-            .await?;
-    }
+    let tags: Vec<i32> = newest.iter().map(|sample| sample.tag_id).collect();
+    let times: Vec<DateTime<Utc>> = newest.iter().map(|sample| time_from_us(sample.time_us)).collect();
+    let values: Vec<Option<f64>> = newest.iter().map(|sample| sample.value).collect();
+    let qualities: Vec<i16> = newest.iter().map(|sample| sample.quality.cast_signed()).collect();
+    tx.execute(NEWEST, &[&tags, &times, &values, &qualities, &now])
+        .await?;
     Ok(())
 }

@@ -12,10 +12,12 @@ use super::{
     Settings,
     read::{self, Item},
 };
-use crate::{broker::Uplink, kernel::clock::Clock};
+use crate::{broker::UplinkReceiver, kernel::clock::Clock};
 
 /// Most messages in a batch, whatever they hold.
 const ITEMS_MAX: usize = 512;
+/// Most bytes of payload in a batch, beyond which only one message may go: pictures come with events.
+const BYTES_MAX: usize = 8 << 20;
 
 /// Items that are stored together, and when the first of them came.
 #[derive(Debug, Default)]
@@ -23,6 +25,7 @@ pub(super) struct Batch {
     pub(super) items: Vec<Item>,
     pub(super) first_us: Micros,
     rows: usize,
+    bytes: usize,
     is_urgent: bool,
 }
 
@@ -32,19 +35,20 @@ impl Batch {
             self.first_us = now_us;
         }
         self.rows += item.content.rows();
+        self.bytes += item.payload.len();
         self.is_urgent |= item.content.is_urgent();
         self.items.push(item);
     }
 
     fn is_full(&self, rows_max: usize) -> bool {
-        self.rows >= rows_max || self.items.len() >= ITEMS_MAX
+        self.rows >= rows_max || self.bytes >= BYTES_MAX || self.items.len() >= ITEMS_MAX
     }
 }
 
-/// Reads messages and hands batches on. A full batch waits for the writer, and the bounded channel of uplinks
-/// behind it fills: that is the back-pressure that edges feel.
+/// Reads messages and hands batches on. A full batch waits for the writer, and the bounded queue of uplinks
+/// behind it fills: that is the back-pressure that edges feel. Which tenant's message comes next is the queue's affair.
 pub(super) async fn run(
-    mut uplinks: mpsc::Receiver<Uplink>,
+    mut uplinks: UplinkReceiver,
     batches: mpsc::Sender<Batch>,
     settings: Settings,
     clock: Clock,
@@ -63,13 +67,13 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            uplink = uplinks.recv(), if may_take => {
-                let Some(uplink) = uplink else { break };
+            taken = uplinks.recv(), if may_take => {
+                let Some(taken) = taken else { break };
                 if batch.items.is_empty() {
                     deadline = Instant::now() + settings.gather;
                 }
                 let now_us = clock.now_us();
-                if let Some(item) = read::item(uplink, now_us) {
+                if let Some(item) = read::item(taken, now_us) {
                     batch.push(item, now_us);
                 }
             }

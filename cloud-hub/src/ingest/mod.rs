@@ -1,16 +1,20 @@
 //! How do frames become rows? `read` turns messages into items, `gather` collects them into batches while the
-//! database is busy, `write` stores a batch in one transaction a tenant, `acknowledge` tells the edges.
+//! database is busy, `write` stores a batch in one transaction, `acknowledge` tells the edges.
 //!
 //! Nothing is acknowledged before its commit; nothing is given up while the database is away.
 
 mod acknowledge;
+mod board;
 mod copy;
 mod dictionary;
 mod event;
 mod fleet;
 mod frame;
 mod gather;
+mod mark;
 mod read;
+mod seen;
+mod store;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -22,7 +26,7 @@ pub use acknowledge::Publish;
 pub(crate) use read::{is_possible, is_stamped_here};
 
 use crate::{
-    broker::Uplink,
+    broker::UplinkReceiver,
     edges::authority::DeviceAuthority,
     kernel::{clock::Clock, database::Target},
     series::bus::LiveBus,
@@ -64,8 +68,10 @@ impl std::fmt::Debug for Context {
 
 /// Runs until `uplinks` closes or `stop` is cancelled. What was taken but not stored by then is settled with
 /// [`Settled::Retry`](crate::broker::Settled::Retry): the edge still has it.
-pub async fn run(context: Context, uplinks: mpsc::Receiver<Uplink>, stop: CancellationToken) {
+pub async fn run(context: Context, uplinks: UplinkReceiver, stop: CancellationToken) {
     let (batches, waiting) = mpsc::channel(1);
+    let board = board::Board::default();
+    let telling = board::run(board.clone(), uplinks.watch(), context.clock.clone());
     let gather = gather::run(
         uplinks,
         batches,
@@ -73,6 +79,9 @@ pub async fn run(context: Context, uplinks: mpsc::Receiver<Uplink>, stop: Cancel
         context.clock.clone(),
         stop.clone(),
     );
-    let write = write::run(context, waiting, stop);
-    tokio::join!(gather, write);
+    let write = write::run(context, board, waiting, stop);
+    tokio::select! {
+        _ = async { tokio::join!(gather, write) } => {}
+        () = telling => {}
+    }
 }

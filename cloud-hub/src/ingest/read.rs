@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::{
-    broker::{Settled, Uplink},
+    broker::{Hold, Settled, Taken},
     kernel::tenancy::TenantSlug,
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Item {
     pub(super) payload: Bytes,
     pub(super) content: Content,
     pub(super) settled: oneshot::Sender<Settled>,
+    /// Its room in the hub's memory, given back when it is settled.
+    pub(super) _hold: Hold,
 }
 
 /// What a message turned out to be.
@@ -81,7 +83,8 @@ impl Content {
 
 /// Reads a message. The broker made sure that the topic belongs to the device. A device of no known form of
 /// tenant is told to retry: that is the hub's own fault.
-pub(super) fn item(uplink: Uplink, now_us: Micros) -> Option<Item> {
+pub(super) fn item(taken: Taken, now_us: Micros) -> Option<Item> {
+    let Taken { uplink, hold } = taken;
     let Ok(tenant) = TenantSlug::parse(&uplink.device.tenant) else {
         tracing::error!(tenant = %uplink.device.tenant, "an authenticated device has an impossible tenant");
         // The receiver may be gone: then nobody waits.
@@ -96,6 +99,7 @@ pub(super) fn item(uplink: Uplink, now_us: Micros) -> Option<Item> {
         payload: uplink.payload,
         content,
         settled: uplink.settled,
+        _hold: hold,
     })
 }
 

@@ -1,14 +1,13 @@
-//! How is a batch stored? One transaction a tenant. When the database refuses the data, the frames are tried one
-//! by one, so that the one at fault is found and the others go in; when it is away, the batch waits.
+//! How is a batch stored? In one transaction, in which each tenant has its part. When the database refuses the data, the
+//! frames are tried one by one, so that the one at fault is found and the others go in; when it is away, the batch waits.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
     time::Duration,
 };
 
 use protocol::{
-    Micros, Reading,
+    Micros,
     ack::{Outcome, Subject},
     lane::Lane,
 };
@@ -17,23 +16,21 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     Context,
     acknowledge::Acks,
-    dictionary::{Dictionaries, Mapping},
-    event::{self, Events, bury},
+    board::Board,
+    event::Events,
     fleet::Issuing,
-    frame::{self, Resolved},
     gather::Batch,
-    read::{Content, Item, Status, misdating},
+    read::{Content, Item},
+    store::{self, Known, Stored, Verdict},
 };
 use crate::{
     broker::Settled,
     kernel::{
-        bulk::{BulkConnection, BulkError, BulkTx},
-        clock::{Clock, time_from_us},
+        bulk::{BulkConnection, BulkError},
         tenancy::TenantSlug,
     },
     series::bus::LiveKind,
@@ -49,9 +46,15 @@ const PAUSE_FACTOR: u32 = 10;
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 
 /// Stores batches until there are no more or `stop` is cancelled.
-pub(super) async fn run(context: Context, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
+pub(super) async fn run(
+    context: Context,
+    board: Board,
+    mut batches: mpsc::Receiver<Batch>,
+    stop: CancellationToken,
+) {
     let mut writer = Writer {
         context,
+        board,
         connection: None,
         known: HashMap::new(),
         aside: HashMap::new(),
@@ -69,35 +72,13 @@ pub(super) async fn run(context: Context, mut batches: mpsc::Receiver<Batch>, st
         for item in batch.items {
             tenants.entry(item.tenant.clone()).or_default().push(item);
         }
-        for (tenant, items) in tenants {
-            writer.store(&tenant, items, first_us).await;
-        }
+        writer.store_all(tenants, first_us).await;
     }
-}
-
-/// What is remembered of a tenant between transactions.
-#[derive(Debug, Default)]
-struct Known {
-    edges: HashMap<String, Uuid>,
-    dictionaries: Dictionaries,
-}
-
-/// What became of one item.
-#[derive(Clone, Debug, PartialEq)]
-enum Verdict {
-    Stored,
-    Rejected(String),
-    NeedDictionary(Uuid),
-}
-
-struct Stored {
-    verdicts: Vec<Verdict>,
-    live: Vec<LiveKind>,
-    readings: u64,
 }
 
 struct Writer {
     context: Context,
+    board: Board,
     connection: Option<BulkConnection>,
     known: HashMap<TenantSlug, Known>,
     /// Tenants that cannot be served now, and until when they are not asked.
@@ -105,7 +86,85 @@ struct Writer {
     stop: CancellationToken,
 }
 
+/// What became of each tenant's part in a shared transaction; none: its part failed and is undone.
+type Parts = Vec<(TenantSlug, Vec<Item>, Option<Stored>)>;
+
 impl Writer {
+    /// Stores a batch. Several tenants share one commit; one whose part fails is tried again by itself, and so is each
+    /// when the whole fails.
+    async fn store_all(&mut self, mut tenants: BTreeMap<TenantSlug, Vec<Item>>, first_us: Micros) {
+        tenants.retain(|tenant, _| !self.is_aside(tenant));
+        if tenants.len() > 1 {
+            let parts = self.attempt_together(tenants).await;
+            for (tenant, items, stored) in parts {
+                match stored {
+                    Some(stored) => self.finish(&tenant, items, stored, first_us).await,
+                    None => self.store(&tenant, items, first_us).await,
+                }
+            }
+            return;
+        }
+        for (tenant, items) in tenants {
+            self.store(&tenant, items, first_us).await;
+        }
+    }
+
+    async fn attempt_together(&mut self, tenants: BTreeMap<TenantSlug, Vec<Item>>) -> Parts {
+        let mut parts: Parts = Vec::with_capacity(tenants.len());
+        for (tenant, items) in tenants {
+            parts.push((tenant, items, None));
+        }
+        if let Err(error) = self.fill(&mut parts).await {
+            tracing::debug!(%error, "a shared transaction failed; its tenants are stored one by one");
+            metrics::counter!("foodflow_ingest_shared_failed_total").increment(1);
+            if matches!(error, BulkError::Unavailable(_)) {
+                self.connection = None;
+            }
+            for (tenant, _, stored) in &mut parts {
+                *stored = None;
+                self.known.remove(tenant);
+            }
+        }
+        parts
+    }
+
+    async fn fill(&mut self, parts: &mut Parts) -> Result<(), BulkError> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(BulkConnection::connect(&self.context.target.bulk).await?),
+        };
+        let mut shared = connection.begin_shared().await?;
+        for (tenant, items, stored) in parts.iter_mut() {
+            let issuing = Issuing {
+                tenant,
+                authority: &self.context.authority,
+                now: self.context.clock.now(),
+            };
+            let known = self.known.entry(tenant.clone()).or_default();
+            let part = async {
+                let mut tx = shared.enter(tenant).await?;
+                let stored = store::items(&mut tx, known, items, Events::Together, issuing).await?;
+                tx.commit().await?;
+                Ok(stored)
+            };
+            match part.await {
+                Ok(part) => *stored = Some(part),
+                Err(error @ BulkError::Unavailable(_)) => return Err(error),
+                Err(_) => {
+                    self.known.remove(tenant);
+                    shared.undo().await?;
+                }
+            }
+        }
+        shared.commit().await?;
+        for (tenant, ..) in parts.iter() {
+            if let Some(known) = self.known.get_mut(tenant) {
+                known.dictionaries.committed();
+            }
+        }
+        Ok(())
+    }
+
     /// Stores items of one tenant, however long the database is away. Items still here when the hub stops are
     /// dropped, which tells their senders to try again; so are those of a tenant that cannot be served now: its edges
     /// keep them, and nobody else waits.
@@ -210,7 +269,7 @@ impl Writer {
             authority: &self.context.authority,
             now: self.context.clock.now(),
         };
-        let stored = store_items(&mut tx, known, items, events, (&self.context.clock, issuing)).await?;
+        let stored = store::items(&mut tx, known, items, events, issuing).await?;
         tx.commit().await?;
         known.dictionaries.committed();
         Ok(stored)
@@ -220,6 +279,9 @@ impl Writer {
     async fn finish(&self, tenant: &TenantSlug, items: Vec<Item>, stored: Stored, first_us: Micros) {
         let now_us = self.context.clock.now_us();
         metrics::counter!("foodflow_ingest_readings_total").increment(stored.readings);
+        if let Some(newest_us) = stored.newest_us {
+            self.board.committed(tenant, newest_us);
+        }
         metrics::histogram!("foodflow_ingest_commit_seconds").record((now_us - first_us).max(0) as f64 / 1e6);
         for kind in stored.live {
             if let LiveKind::Samples {
@@ -306,147 +368,4 @@ fn settle(item: &Item, verdict: Verdict) -> Settled {
         // Not stored, but not the transport's business either: the application's acknowledgement says so.
         Verdict::Stored | Verdict::NeedDictionary(_) => Settled::Stored,
     }
-}
-
-async fn store_items(
-    tx: &mut BulkTx<'_>,
-    known: &mut Known,
-    items: &[Item],
-    events: Events,
-    (clock, issuing): (&Clock, Issuing<'_>),
-) -> Result<Stored, BulkError> {
-    let mut verdicts = Vec::with_capacity(items.len());
-    let (mut live, mut frames) = (Vec::new(), Vec::new());
-    for (index, item) in items.iter().enumerate() {
-        let verdict = judge(tx, known, (index, item), clock, &mut frames).await?;
-        if let Verdict::Rejected(reason) = &verdict {
-            bury(tx, &item.edge, &item.topic, &item.payload, reason).await?;
-        }
-        if matches!(item.content, Content::Status(_)) {
-            live.push(LiveKind::Edge {
-                name: item.edge.clone(),
-            });
-        }
-        verdicts.push(verdict);
-    }
-    let claimed = frame::claim(tx, frames).await?;
-    let readings = claimed
-        .iter()
-        .map(|resolved| resolved.frame.readings.len() as u64)
-        .sum();
-    for (lane, samples) in frame::store_readings(tx, &claimed).await? {
-        live.push(LiveKind::Samples { lane, samples });
-    }
-    frame::keep_unsynced(tx, &claimed, |index| items[index].payload.as_ref()).await?;
-    for resolved in claimed.iter().filter(|resolved| !resolved.misdated.is_empty()) {
-        let item = &items[resolved.index];
-        let (bytes, reason) = (
-            serde_json::to_vec(resolved.misdated).unwrap_or_default(),
-            misdating(resolved.misdated),
-        );
-        tracing::warn!(edge = %item.edge, %reason, "kept as a dead letter");
-        bury(tx, &item.edge, &item.topic, &bytes, &reason).await?;
-    }
-    let filed = event::store(tx, &claimed, events, issuing).await?;
-    for unfiled in filed.unfiled {
-        let item = &items[unfiled.index];
-        bury(tx, &item.edge, &item.topic, &unfiled.bytes, &unfiled.reason).await?;
-    }
-    live.extend(filed.live);
-    frame::note_edges(tx, &claimed, clock.now()).await?;
-    Ok(Stored {
-        verdicts,
-        live,
-        readings,
-    })
-}
-
-/// Decides on one item and stores it, except for a frame's rows: those of all frames go in together.
-async fn judge<'a>(
-    tx: &mut BulkTx<'_>,
-    known: &mut Known,
-    (index, item): (usize, &'a Item),
-    clock: &Clock,
-    frames: &mut Vec<Resolved<'a>>,
-) -> Result<Verdict, BulkError> {
-    let edge_id = edge_id(tx, known, &item.edge).await?;
-    Ok(match &item.content {
-        Content::Status(status) => {
-            note_status(tx, edge_id, status, clock).await?;
-            Verdict::Stored
-        }
-        Content::Dictionary(id, dictionary) => {
-            let stored = known.dictionaries.store(tx, edge_id, *id, dictionary).await?;
-            stored.map_or_else(Verdict::Rejected, |()| Verdict::Stored)
-        }
-        Content::Unusable { reason, .. } => Verdict::Rejected(reason.clone()),
-        Content::Frame(frame, misdated) => {
-            let id = frame.header.dictionary;
-            match known.dictionaries.find(tx, edge_id, id).await? {
-                None => Verdict::NeedDictionary(id),
-                Some(mapping) => resolve((index, edge_id, &item.edge), (frame, misdated), mapping, frames),
-            }
-        }
-    })
-}
-
-fn resolve<'a>(
-    (index, edge_id, edge): (usize, Uuid, &'a str),
-    (frame, misdated): (&'a protocol::frame::Frame, &'a [Reading]),
-    mapping: Arc<Mapping>,
-    frames: &mut Vec<Resolved<'a>>,
-) -> Verdict {
-    if let Some(alias) = frame::unknown_alias(frame, &mapping) {
-        return Verdict::Rejected(format!("alias {alias} is not in the frame's dictionary"));
-    }
-    frames.push(Resolved {
-        index,
-        edge_id,
-        edge,
-        frame,
-        misdated,
-        mapping,
-    });
-    Verdict::Stored
-}
-
-/// The row of an edge; enrolling made it, and a frame that comes first makes it too.
-async fn edge_id(tx: &mut BulkTx<'_>, known: &mut Known, edge: &str) -> Result<Uuid, BulkError> {
-    if let Some(id) = known.edges.get(edge) {
-        return Ok(*id);
-    }
-    tx.execute(
-        "INSERT INTO edge (id, name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-        &[&Uuid::now_v7(), &edge],
-    )
-    .await?;
-    let rows = tx.query("SELECT id FROM edge WHERE name = $1", &[&edge]).await?;
-    let id = rows.first().map_or_else(Uuid::nil, |row| row.get(0));
-    known.edges.insert(edge.to_owned(), id);
-    Ok(id)
-}
-
-async fn note_status(
-    tx: &mut BulkTx<'_>,
-    edge_id: Uuid,
-    status: &Status,
-    clock: &Clock,
-) -> Result<(), BulkError> {
-    tx.execute(
-        "UPDATE edge SET is_online = $2, boot = coalesce($3, boot), software = coalesce($4, software), \
-           last_seen_at = CASE WHEN $2 THEN $5 ELSE last_seen_at END, \
-           backlog_frames = CASE WHEN $2 THEN $6 ELSE backlog_frames END, \
-           oldest_time = CASE WHEN $2 THEN $7 ELSE oldest_time END WHERE id = $1",
-        &[
-            &edge_id,
-            &status.online,
-            &status.boot,
-            &status.version,
-            &clock.now(),
-            &status.backlog_frames.map(u64::cast_signed),
-            &status.oldest_us.map(time_from_us),
-        ],
-    )
-    .await?;
-    Ok(())
 }

@@ -1,8 +1,12 @@
 //! How do many rows get in at once? A tenant's transaction on tokio-postgres, which can COPY. It takes the
 //! tenant's role as [`TenantTx`](super::tenancy::TenantTx) does, and keeps prepared statements for each tenant:
-//! a statement shared by tenants would be planned anew whenever the search_path changes.
+//! a statement shared by tenants would be planned anew whenever the search_path changes. A statement names its tables
+//! as `{schema}.reading`, and the tenant's schema takes that place when it is prepared.
+//!
+//! Several tenants may share one commit ([`BulkConnection::begin_shared`]): each has its part, entered with its own
+//! role and undone by itself.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, ops::Deref};
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
@@ -145,39 +149,116 @@ impl BulkConnection {
     pub async fn begin(&mut self, tenant: &TenantSlug) -> Result<BulkTx<'_>, BulkError> {
         let prepared = self.prepared.entry(tenant.clone()).or_default();
         let tx = self.client.transaction().await?;
-        let said = match tx.simple_query(&(entry_sql(tenant) + LOCK_TIMEOUT)).await {
-            Ok(said) => said,
-            Err(error) => {
-                return match error.code().map(SqlState::code) {
-                    Some("22023" | "42704" | "42501") => Err(BulkError::UnknownTenant),
-                    _ => Err(error.into()),
-                };
-            }
-        };
-        let standing = said.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        });
-        match Standing::parse(standing.ok_or(BulkError::UnknownTenant)?) {
-            Ok(Standing { is_suspended: true }) => Err(BulkError::Suspended),
-            Ok(_) => Ok(BulkTx {
-                tx,
-                prepared,
-                actor: Actor::Hub { duty: "ingest" },
-                correlation_id: Uuid::now_v7().to_string(),
-                at: Clock::system().now(),
-                trail: Trail::default(),
-                marked: (0, 0),
-            }),
-            Err(TenancyError::NotMigrated(_)) => Err(BulkError::NotMigrated),
-            Err(_) => Err(BulkError::UnknownTenant),
+        enter(&tx, entry_sql(tenant) + LOCK_TIMEOUT).await?;
+        Ok(BulkTx::new(Whole::Own(tx), tenant, prepared))
+    }
+
+    /// Begins a transaction that several tenants share; none of them can be seen until it is entered. Rolled back when
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`BulkError`].
+    pub async fn begin_shared(&mut self) -> Result<SharedTx<'_>, BulkError> {
+        Ok(SharedTx {
+            tx: self.client.transaction().await?,
+            prepared: &mut self.prepared,
+        })
+    }
+}
+
+/// Takes a tenant's role, and says whether its data may be stored now.
+async fn enter(tx: &Transaction<'_>, sql: String) -> Result<(), BulkError> {
+    let said = match tx.simple_query(&sql).await {
+        Ok(said) => said,
+        Err(error) => {
+            return match error.code().map(SqlState::code) {
+                Some("22023" | "42704" | "42501") => Err(BulkError::UnknownTenant),
+                _ => Err(error.into()),
+            };
+        }
+    };
+    let standing = said.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    match Standing::parse(standing.ok_or(BulkError::UnknownTenant)?) {
+        Ok(Standing { is_suspended: true }) => Err(BulkError::Suspended),
+        Ok(_) => Ok(()),
+        Err(TenancyError::NotMigrated(_)) => Err(BulkError::NotMigrated),
+        Err(_) => Err(BulkError::UnknownTenant),
+    }
+}
+
+/// A transaction that several tenants share. Each is entered, stored and left in turn; always in the order of their
+/// names, so that two hubs never wait for each other in a circle.
+pub struct SharedTx<'a> {
+    tx: Transaction<'a>,
+    prepared: &'a mut HashMap<TenantSlug, Prepared>,
+}
+
+impl fmt::Debug for SharedTx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedTx")
+    }
+}
+
+impl SharedTx<'_> {
+    /// Begins a tenant's part, in which only its data can be seen. [`BulkTx::commit`] ends it; it lasts when the whole
+    /// is committed.
+    ///
+    /// # Errors
+    /// [`BulkError`]; call [`SharedTx::undo`] then.
+    pub async fn enter(&mut self, tenant: &TenantSlug) -> Result<BulkTx<'_>, BulkError> {
+        // The one before has left its role, which may not ask for this one's standing.
+        let sql = format!(
+            "SAVEPOINT part; SET LOCAL ROLE NONE; {}{LOCK_TIMEOUT}",
+            entry_sql(tenant)
+        );
+        enter(&self.tx, sql).await?;
+        let prepared = self.prepared.entry(tenant.clone()).or_default();
+        Ok(BulkTx::new(Whole::Shared(&self.tx), tenant, prepared))
+    }
+
+    /// Undoes the part that was entered last and failed; the others go on.
+    ///
+    /// # Errors
+    /// [`BulkError`]: nothing of the whole can be stored then.
+    pub async fn undo(&mut self) -> Result<(), BulkError> {
+        Ok(self.tx.batch_execute("ROLLBACK TO SAVEPOINT part").await?)
+    }
+
+    /// Makes every part last.
+    ///
+    /// # Errors
+    /// [`BulkError`]; it is not known then whether they do.
+    pub async fn commit(self) -> Result<(), BulkError> {
+        Ok(self.tx.commit().await?)
+    }
+}
+
+/// What a tenant's statements run in.
+enum Whole<'a> {
+    /// A transaction of its own.
+    Own(Transaction<'a>),
+    /// A part of one.
+    Shared(&'a Transaction<'a>),
+}
+
+impl<'a> Deref for Whole<'a> {
+    type Target = Transaction<'a>;
+
+    fn deref(&self) -> &Transaction<'a> {
+        match self {
+            Self::Own(tx) => tx,
+            Self::Shared(tx) => tx,
         }
     }
 }
 
-/// A transaction within one tenant.
+/// A transaction within one tenant, or a tenant's part of one.
 pub struct BulkTx<'a> {
-    tx: Transaction<'a>,
+    tx: Whole<'a>,
+    schema: String,
     prepared: &'a mut Prepared,
     actor: Actor,
     correlation_id: String,
@@ -193,12 +274,25 @@ impl fmt::Debug for BulkTx<'_> {
     }
 }
 
-impl BulkTx<'_> {
+impl<'a> BulkTx<'a> {
+    fn new(tx: Whole<'a>, tenant: &TenantSlug, prepared: &'a mut Prepared) -> Self {
+        Self {
+            tx,
+            schema: tenant.schema(),
+            prepared,
+            actor: Actor::Hub { duty: "ingest" },
+            correlation_id: Uuid::now_v7().to_string(),
+            at: Clock::system().now(),
+            trail: Trail::default(),
+            marked: (0, 0),
+        }
+    }
+
     async fn statement(&mut self, sql: &'static str) -> Result<Statement, BulkError> {
         if let Some(statement) = self.prepared.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = self.tx.prepare(sql).await?;
+        let statement = self.tx.prepare(&sql.replace("{schema}", &self.schema)).await?;
         self.prepared.insert(sql, statement.clone());
         Ok(statement)
     }
@@ -288,7 +382,7 @@ impl BulkTx<'_> {
         self.trail.events.push(event.text(self.at, &self.correlation_id));
     }
 
-    /// Makes it last, with its audit entries and events. Readings and frames are records of their own and have no
+    /// Makes it last, or with its whole, with its audit entries and events. Readings and frames are records of their own and have no
     /// entry; what people decide on (deviations, holds, lots) has one. After an error of kind [`BulkError::Unavailable`] it is not known whether it did.
     ///
     /// # Errors
@@ -298,7 +392,10 @@ impl BulkTx<'_> {
             let Trail { entries, events } = std::mem::take(&mut self.trail);
             self.query(RECORD, &[&entries, &events]).await?;
         }
-        Ok(self.tx.commit().await?)
+        match self.tx {
+            Whole::Own(tx) => Ok(tx.commit().await?),
+            Whole::Shared(tx) => Ok(tx.batch_execute("RELEASE SAVEPOINT part").await?),
+        }
     }
 }
 

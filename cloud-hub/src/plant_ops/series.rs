@@ -64,9 +64,9 @@ pub struct SeriesBucket {
     n_good: u64,
     /// The first value.
     first: Option<SeriesValue>,
-    /// The least; from a rollup its time is the middle of its grain.
+    /// The least.
     min: Option<SeriesValue>,
-    /// The greatest, likewise.
+    /// The greatest.
     max: Option<SeriesValue>,
     /// The last value.
     last: Option<SeriesValue>,

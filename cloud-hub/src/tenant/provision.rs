@@ -237,7 +237,8 @@ async fn note(
     Ok(())
 }
 
-/// What a tenant's role may do. Records that must never change can only be added to. A table that an earlier
+/// What a tenant's role may do. Records that must never change can only be added to, and partitions are reached only
+/// through the table they are part of. A table that an earlier
 /// program did not have is passed over.
 fn grants(schema: &str) -> String {
     const APPEND_ONLY: &[&str] = &[
@@ -259,9 +260,19 @@ fn grants(schema: &str) -> String {
         "manual_entry",
         "clock_step",
         "ccp_limit",
+        "rollup_dirty",
     ];
     const KEPT: &[&str] = &["deviation", "hold", "lot"];
-    const WRITTEN_BY_FUNCTIONS: &[&str] = &["schema_migration", "audit_event", "audit_root", "domain_event"];
+    const WRITTEN_BY_FUNCTIONS: &[&str] = &[
+        "schema_migration",
+        "audit_event",
+        "audit_root",
+        "domain_event",
+        "rollup_1m",
+        "rollup_1h",
+        "rollup_1d",
+        "storage_horizon",
+    ];
     let revoke = |rights: &str, tables: &[&str]| {
         format!(
             "FOREACH t IN ARRAY ARRAY['{}'] LOOP IF to_regclass('{schema}.' || t) IS NOT NULL THEN \
@@ -272,7 +283,10 @@ fn grants(schema: &str) -> String {
     format!(
         "DO $$ DECLARE t text; BEGIN \
            GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {schema}; \
-           GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {schema}; {} {} {} END $$",
+           GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {schema}; {} {} {} \
+           FOR t IN SELECT c.oid::regclass FROM pg_class c \
+             WHERE c.relnamespace = '{schema}'::regnamespace AND c.relispartition AND c.relkind IN ('r', 'p') \
+           LOOP EXECUTE 'REVOKE ALL ON ' || t || ' FROM {schema}'; END LOOP; END $$",
         revoke("UPDATE, DELETE", APPEND_ONLY),
         revoke("DELETE", KEPT),
         revoke("INSERT, UPDATE, DELETE, TRUNCATE", WRITTEN_BY_FUNCTIONS),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cloud_hub::{
-    broker::{BrokerError, Device, Settled, Uplink},
+    broker::{self, BrokerError, Device, Settled, Uplink, UplinkSender},
     edges::authority::DeviceAuthority,
     ingest::{self, Publish},
     kernel::clock::Clock,
@@ -22,7 +22,7 @@ use protocol::{
     reading::Alias,
     topic::Channel,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{FrameMaker, TestDatabase, akron};
@@ -59,14 +59,14 @@ fn authority() -> DeviceAuthority {
 
 /// Ingest without a broker.
 pub(crate) struct Intake {
-    uplinks: mpsc::Sender<Uplink>,
+    uplinks: UplinkSender,
     pub(crate) acked: Acked,
     pub(crate) live: LiveBus,
 }
 
 impl Intake {
     pub(crate) fn start(test: &TestDatabase) -> Self {
-        let (uplinks, arriving) = mpsc::channel(64);
+        let (uplinks, arriving) = broker::uplinks(1 << 20);
         let (acked, live) = (Acked::default(), LiveBus::new());
         let context = ingest::Context {
             target: test.databases.login.clone(),

@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{
     Point,
-    fold::{Fold, Gap, GapKind, Grain, Rules, TagTrend},
+    fold::{At, Fold, Gap, GapKind, Grain, Rules, TagTrend},
     last::as_of,
     plan::{Plan, Segment, Wanted, plan},
 };
@@ -64,8 +64,6 @@ pub async fn trend(tx: &mut TenantTx, asked: &Asked<'_>) -> Result<Vec<TagTrend>
         to_us,
         points: asked.points,
         rows: rows_expected(asked.tags, to_us - from_us),
-        now_us: asked.now_us,
-        has_rollups: has_rollups(tx).await?,
     });
     let mut folds: BTreeMap<i32, Fold> = asked
         .tags
@@ -105,11 +103,6 @@ fn rows_expected(tags: &[TagSpec], span_us: Micros) -> Option<u64> {
     (busiest_us > 0).then(|| (span_us / busiest_us).unsigned_abs())
 }
 
-async fn has_rollups(tx: &mut TenantTx) -> Result<bool, TenancyError> {
-    let found = sqlx::query_scalar("SELECT to_regclass('reading_1m') IS NOT NULL");
-    Ok(found.fetch_one(tx.conn()).await?)
-}
-
 async fn read(
     tx: &mut TenantTx,
     segment: &Segment,
@@ -117,7 +110,7 @@ async fn read(
     folds: &mut BTreeMap<i32, Fold>,
 ) -> Result<(), TenancyError> {
     let (from, to) = (time_from_us(segment.from_us), time_from_us(segment.to_us));
-    let Some(view) = segment.source.view() else {
+    let Some(function) = segment.source.function() else {
         let mut rows = sqlx::query_as::<_, ReadingRow>(
             "SELECT tag_id, time, value, quality FROM reading \
              WHERE tag_id = ANY($1) AND time >= $2 AND time < $3 ORDER BY tag_id, time",
@@ -137,10 +130,11 @@ async fn read(
         }
         return Ok(());
     };
+    // An interval of a plan begins and ends with a grain.
     let sql = format!(
-        "SELECT tag_id, bucket, n::int8 AS n, n_good::int8 AS n_good, min, max, first, last, \
-           coalesce(tw_sum, 0) AS weighted, coalesce(tw_seconds, 0)::float8 AS seconds \
-         FROM {view} WHERE tag_id = ANY($1) AND bucket >= $2 AND bucket < $3 ORDER BY tag_id, bucket"
+        "SELECT b.tag_id, b.n, b.n_good, b.n_bad, b.min, b.min_at, b.max, b.max_at, b.first, b.first_at, b.last, \
+           b.last_at, b.last_quality, b.tw_sum, b.tw_seconds \
+         FROM unnest($1::int4[]) AS t (id) CROSS JOIN LATERAL {function}(t.id, $2, $3) b ORDER BY b.tag_id, b.bucket"
     );
     let mut rows = sqlx::query_as::<_, GrainRow>(AssertSqlSafe(sql))
         .bind(ids)
@@ -149,7 +143,7 @@ async fn read(
         .fetch(tx.conn());
     while let Some(row) = rows.try_next().await? {
         if let Some(fold) = folds.get_mut(&row.tag_id) {
-            fold.grain(&row.grain(segment.source.grain_us()));
+            fold.grain(&row.grain());
         }
     }
     Ok(())
@@ -158,30 +152,42 @@ async fn read(
 #[derive(sqlx::FromRow)]
 struct GrainRow {
     tag_id: i32,
-    bucket: DateTime<Utc>,
-    n: i64,
-    n_good: i64,
+    n: i32,
+    n_good: i32,
+    n_bad: i32,
     min: Option<f64>,
+    min_at: Option<DateTime<Utc>>,
     max: Option<f64>,
+    max_at: Option<DateTime<Utc>>,
     first: Option<f64>,
+    first_at: DateTime<Utc>,
     last: Option<f64>,
-    weighted: f64,
-    seconds: f64,
+    last_at: DateTime<Utc>,
+    last_quality: i16,
+    tw_sum: f64,
+    tw_seconds: f64,
 }
 
 impl GrainRow {
-    fn grain(&self, width_us: Micros) -> Grain {
+    fn grain(&self) -> Grain {
+        let at = |value: Option<f64>, time: Option<DateTime<Utc>>| {
+            let time_us = time?.timestamp_micros();
+            value.map(|value| At { time_us, value })
+        };
+        let count = |n: i32| u64::from(n.unsigned_abs());
         Grain {
-            from_us: self.bucket.timestamp_micros(),
-            width_us,
-            n: self.n.unsigned_abs(),
-            n_good: self.n_good.unsigned_abs(),
-            min: self.min,
-            max: self.max,
+            n: count(self.n),
+            n_good: count(self.n_good),
+            n_bad: count(self.n_bad),
+            first_us: self.first_at.timestamp_micros(),
+            last_us: self.last_at.timestamp_micros(),
+            min: at(self.min, self.min_at),
+            max: at(self.max, self.max_at),
             first: self.first,
             last: self.last,
-            weighted: self.weighted,
-            seconds: self.seconds,
+            ends_good: Quality::from_i16(self.last_quality).is_good(),
+            weighted: self.tw_sum,
+            seconds: self.tw_seconds,
         }
     }
 }

@@ -17,7 +17,7 @@ const GAPS_MAX: usize = 1_000;
 /// A value and its time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct At {
-    /// Source time; of a rollup, the start or end of its grain.
+    /// Source time.
     pub time_us: Micros,
     /// The value.
     pub value: f64,
@@ -48,28 +48,32 @@ pub struct Bucket {
     seconds: f64,
 }
 
-/// A grain of a rollup.
+/// A grain of a rollup. It holds at least one reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grain {
-    /// Start of it.
-    pub from_us: Micros,
-    /// Its width.
-    pub width_us: Micros,
     /// Readings.
     pub n: u64,
     /// Good ones of them.
     pub n_good: u64,
+    /// Bad ones of them.
+    pub n_bad: u64,
+    /// Source time of the first reading.
+    pub first_us: Micros,
+    /// Source time of the last reading.
+    pub last_us: Micros,
     /// Least value that is not bad.
-    pub min: Option<f64>,
+    pub min: Option<At>,
     /// Greatest.
-    pub max: Option<f64>,
-    /// First.
+    pub max: Option<At>,
+    /// Value of the first reading, unless that is bad.
     pub first: Option<f64>,
-    /// Last.
+    /// Value of the last reading, unless that is bad.
     pub last: Option<f64>,
-    /// Σ value·seconds of good values.
+    /// Whether the last reading is good.
+    pub ends_good: bool,
+    /// Σ value·seconds of good values, up to the last reading.
     pub weighted: f64,
-    /// Seconds in which a good value stood.
+    /// Seconds in which a good value stood, up to the last reading.
     pub seconds: f64,
 }
 
@@ -150,16 +154,20 @@ pub struct Rules {
 impl Rules {
     /// For a tag that is due every `period_us`; 0 on change.
     pub fn of(period_us: Micros, points_max: usize) -> Self {
-        const LEAST_US: Micros = 3_000_000;
-        let silence_us = if period_us > 0 {
-            (period_us.saturating_mul(5) / 2).max(LEAST_US)
-        } else {
-            0
-        };
+        const SILENCE_US_MIN: Micros = 3_000_000;
+        // As the storage has it, so that a mean is the same wherever it comes from.
+        const HOLD_US_MIN: Micros = 300_000_000;
+        if period_us <= 0 {
+            return Self {
+                points_max,
+                hold_us: Micros::MAX,
+                silence_us: 0,
+            };
+        }
         Self {
             points_max,
-            hold_us: if silence_us > 0 { silence_us } else { Micros::MAX },
-            silence_us,
+            hold_us: period_us.saturating_mul(3).max(HOLD_US_MIN),
+            silence_us: (period_us.saturating_mul(5) / 2).max(SILENCE_US_MIN),
         }
     }
 }
@@ -241,38 +249,32 @@ impl Fold {
 
     /// Takes a grain of a rollup, after what came before.
     pub fn grain(&mut self, grain: &Grain) {
-        let end_us = grain.from_us + grain.width_us;
-        self.stand_until(grain.from_us);
-        self.held = None;
+        self.stand_until(grain.first_us);
         self.points = None;
-        if grain.n == 0 {
-            return;
-        }
-        self.note_silence(grain.from_us);
-        self.note_bad(grain.from_us, grain.max.is_none());
-        self.seen_us = Some(end_us);
-        let bucket = self.bucket(grain.from_us);
+        self.note_silence(grain.first_us);
+        self.note_bad(grain.first_us, grain.max.is_none());
+        self.seen_us = Some(grain.last_us);
+        let at = |time_us, value| At { time_us, value };
+        self.held = grain
+            .last
+            .filter(|_| grain.ends_good)
+            .map(|value| at(grain.last_us, value));
+        let bucket = self.bucket(grain.first_us);
         bucket.n += grain.n;
         bucket.n_good += grain.n_good;
         bucket.weighted += grain.weighted;
         bucket.seconds += grain.seconds;
-        if let (Some(first), Some(min), Some(max), Some(last)) =
-            (grain.first, grain.min, grain.max, grain.last)
-        {
-            let at = |time_us, value| At { time_us, value };
-            let middle_us = grain.from_us + grain.width_us / 2;
-            bucket.widen([
-                at(grain.from_us, first),
-                at(middle_us, min),
-                at(middle_us, max),
-                at(end_us - 1, last),
-            ]);
-            // What stands at its end is good as far as the rollup says.
-            if grain.n_good == grain.n {
-                self.held = Some(at(end_us, last));
-            }
-        } else {
-            bucket.bad.get_or_insert((grain.from_us, Quality::BAD));
+        if grain.n_good + grain.n_bad < grain.n {
+            bucket.quality = bucket.quality.max(Quality::UNCERTAIN);
+        }
+        if grain.n_bad > 0 {
+            bucket.bad.get_or_insert((grain.first_us, Quality::BAD));
+        }
+        if let Some((min, max)) = grain.min.zip(grain.max) {
+            // Where the first or last reading is bad, an extreme stands for the value next to it.
+            let first = grain.first.map_or(min, |value| at(grain.first_us, value));
+            let last = grain.last.map_or(max, |value| at(grain.last_us, value));
+            bucket.widen([first, min, max, last]);
         }
     }
 

@@ -22,14 +22,13 @@ fn bad(second: i64) -> Point {
 }
 
 fn raw_plan(to_s: i64, points: usize) -> Plan {
-    plan(&Wanted {
+    let wanted = Wanted {
         from_us: 0,
         to_us: to_s * SECOND_US,
         points,
-        rows: None,
-        now_us: to_s * SECOND_US,
-        has_rollups: false,
-    })
+        rows: Some(0),
+    };
+    plan(&wanted)
 }
 
 fn folded(points: &[Point], to_s: i64, points_max: usize, period_us: Micros) -> TagTrend {
@@ -91,17 +90,23 @@ fn grains_of_a_rollup_and_readings_make_one_bucket() {
         ..raw_plan(240, 8)
     };
     let mut fold = Fold::new(&plan, 0, Rules::of(SECOND_US, 8));
+    let at = |second: i64, value| At {
+        time_us: second * SECOND_US,
+        value,
+    };
     fold.grain(&Grain {
-        from_us: 0,
-        width_us: minute,
         n: 60,
         n_good: 60,
-        min: Some(1.0),
-        max: Some(9.0),
+        n_bad: 0,
+        first_us: 0,
+        last_us: 59 * SECOND_US,
+        min: Some(at(7, 1.0)),
+        max: Some(at(9, 9.0)),
         first: Some(2.0),
         last: Some(3.0),
-        weighted: 120.0,
-        seconds: 60.0,
+        ends_good: true,
+        weighted: 117.0,
+        seconds: 59.0,
     });
     (60..120).for_each(|second| fold.reading(point(second, 4.0)));
     let trend = fold.finish(1, 120 * SECOND_US);

@@ -41,8 +41,7 @@ pub struct RangeResult {
 }
 
 /// The readings of a tag from `from_us` (inclusive) to `to_us` (exclusive) in about `points` points: the first, least,
-/// greatest and last value of each bucket and its first missing one. Where a bucket comes from a rollup, its least
-/// and greatest stand at the time of their grain.
+/// greatest and last value of each bucket and its first missing one.
 ///
 /// # Errors
 /// [`TenancyError`].

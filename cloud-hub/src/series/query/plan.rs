@@ -2,16 +2,13 @@
 //!
 //! ```text
 //! from ─raw─┬───1m───┬──────────1h──────────┬───1m───┬─raw─ to        the widest grain that fits a bucket in the
-//!           └ next minute                    └ settled ┘              middle, finer ones towards both ends
+//!           └ next minute                                             middle, finer ones towards both ends
 //! ```
-//! What is younger than [`SETTLING_US`] is read raw: a rollup may not have it yet.
+//! The storage's functions give grains as the readings have them at this moment, so that nothing needs to settle.
 
 use protocol::Micros;
 
 const SECOND_US: Micros = 1_000_000;
-
-/// Rollups may lag behind readings by this much.
-pub const SETTLING_US: Micros = 300 * SECOND_US;
 
 /// Points of a bucket: first, least, greatest, last.
 pub const POINTS_A_BUCKET: usize = 4;
@@ -21,11 +18,11 @@ pub const POINTS_A_BUCKET: usize = 4;
 pub enum Source {
     /// The readings themselves.
     Raw,
-    /// `reading_1m`.
+    /// Minutes.
     Minute,
-    /// `reading_1h`.
+    /// Hours.
     Hour,
-    /// `reading_1d`.
+    /// Days of UTC.
     Day,
 }
 
@@ -42,13 +39,13 @@ impl Source {
         }
     }
 
-    /// The view that gives it; none for readings.
-    pub const fn view(self) -> Option<&'static str> {
+    /// The storage's function that gives it; none for readings.
+    pub const fn function(self) -> Option<&'static str> {
         match self {
             Self::Raw => None,
-            Self::Minute => Some("reading_1m"),
-            Self::Hour => Some("reading_1h"),
-            Self::Day => Some("reading_1d"),
+            Self::Minute => Some("minute_buckets"),
+            Self::Hour => Some("hour_buckets"),
+            Self::Day => Some("day_buckets"),
         }
     }
 
@@ -98,10 +95,6 @@ pub struct Wanted {
     pub points: usize,
     /// Readings expected in it of the busiest tag; none when nobody can say.
     pub rows: Option<u64>,
-    /// Now.
-    pub now_us: Micros,
-    /// Whether there are rollups.
-    pub has_rollups: bool,
 }
 
 /// Chooses buckets and where to read them.
@@ -114,7 +107,7 @@ pub fn plan(wanted: &Wanted) -> Plan {
     let grain = Source::ROLLUPS
         .into_iter()
         .rev()
-        .find(|source| wanted.has_rollups && !few && source.grain_us() <= width_us);
+        .find(|source| !few && source.grain_us() <= width_us);
     let Some(source) = grain else {
         let whole = Segment {
             source: Source::Raw,
@@ -132,9 +125,8 @@ pub fn plan(wanted: &Wanted) -> Plan {
     // Buckets of whole grains: a grain is never cut. A range that begins within one touches a bucket more.
     let width_us = span_us.saturating_sub(1) / (buckets - 1).max(1) + 1;
     let width_us = (width_us + grain_us - 1).div_euclid(grain_us) * grain_us;
-    let settled_us = to_us.min(wanted.now_us.saturating_sub(SETTLING_US));
     let mut segments = Vec::new();
-    tile(source, (from_us, to_us), settled_us, &mut segments);
+    tile(source, (from_us, to_us), &mut segments);
     Plan {
         source,
         origin_us: from_us - from_us.rem_euclid(grain_us),
@@ -143,8 +135,8 @@ pub fn plan(wanted: &Wanted) -> Plan {
     }
 }
 
-/// Covers a range with the whole grains of `source` that are settled, and what is left at its ends with finer ones.
-fn tile(source: Source, (from_us, to_us): (Micros, Micros), settled_us: Micros, segments: &mut Vec<Segment>) {
+/// Covers a range with the whole grains of `source`, and what is left at its ends with finer ones.
+fn tile(source: Source, (from_us, to_us): (Micros, Micros), segments: &mut Vec<Segment>) {
     if from_us >= to_us {
         return;
     }
@@ -163,19 +155,18 @@ fn tile(source: Source, (from_us, to_us): (Micros, Micros), settled_us: Micros, 
     };
     let grain_us = source.grain_us();
     let first_us = from_us + (-from_us).rem_euclid(grain_us);
-    let end_us = settled_us.min(to_us);
-    let end_us = end_us - end_us.rem_euclid(grain_us);
+    let end_us = to_us - to_us.rem_euclid(grain_us);
     if first_us >= end_us {
-        tile(finer, (from_us, to_us), settled_us, segments);
+        tile(finer, (from_us, to_us), segments);
         return;
     }
-    tile(finer, (from_us, first_us), settled_us, segments);
+    tile(finer, (from_us, first_us), segments);
     segments.push(Segment {
         source,
         from_us: first_us,
         to_us: end_us,
     });
-    tile(finer, (end_us, to_us), settled_us, segments);
+    tile(finer, (end_us, to_us), segments);
 }
 
 #[cfg(test)]
@@ -192,8 +183,6 @@ mod tests {
             to_us,
             points,
             rows: None,
-            now_us: to_us,
-            has_rollups: true,
         }
     }
 
@@ -205,11 +194,6 @@ mod tests {
             (Source::Hour, 5 * 3_600 * SECOND_US)
         );
         assert_eq!(plan(&wanted(0, 3_600 * SECOND_US, 600)).source, Source::Raw);
-        let plain = Wanted {
-            has_rollups: false,
-            ..wanted(0, 30 * DAY_US, 600)
-        };
-        assert_eq!(plan(&plain).source, Source::Raw);
     }
 
     #[test]
@@ -227,11 +211,9 @@ mod tests {
             from_us in -3 * DAY_US..60 * DAY_US,
             span_us in 1..400 * DAY_US,
             points in 1..2_000_usize,
-            age_us in -DAY_US..10 * DAY_US,
-            has_rollups: bool,
         ) {
             let to_us = from_us + span_us;
-            let made = plan(&Wanted { from_us, to_us, points, rows: None, now_us: to_us + age_us, has_rollups });
+            let made = plan(&Wanted { from_us, to_us, points, rows: None });
             let mut at_us = from_us;
             for segment in &made.segments {
                 prop_assert_eq!(segment.from_us, at_us);
@@ -240,7 +222,6 @@ mod tests {
                 if grain_us > 0 {
                     prop_assert_eq!(segment.from_us.rem_euclid(grain_us), 0);
                     prop_assert_eq!(segment.to_us.rem_euclid(grain_us), 0);
-                    prop_assert!(segment.to_us <= to_us + age_us - SETTLING_US, "what is not settled is read raw");
                     prop_assert_eq!(made.width_us % grain_us, 0);
                     prop_assert_eq!((segment.from_us - made.origin_us).rem_euclid(grain_us), 0);
                 }
