@@ -120,7 +120,7 @@ pub fn settle(
             }
             (Some(None), Some(at_us)) => note(occurrence.id, Cause::Returned, at_us),
             (Some(before), now) if before != now => {
-                note(occurrence.id, Cause::Corrected, now.unwrap_or(now_us))
+                note(occurrence.id, Cause::Corrected, now.unwrap_or(now_us));
             }
             _ => {}
         }

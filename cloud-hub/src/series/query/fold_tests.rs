@@ -153,7 +153,12 @@ proptest! {
             }
             for bucket in &trend.buckets {
                 for at in [bucket.first, bucket.min, bucket.max, bucket.last].into_iter().flatten() {
-                    prop_assert!(readings.contains(&Point { time_us: at.time_us, value: Some(at.value), quality: Quality::GOOD }));
+                    let told = Point {
+                        time_us: at.time_us,
+                        value: Some(at.value),
+                        quality: Quality::GOOD,
+                    };
+                    prop_assert!(readings.contains(&told));
                     prop_assert!((bucket.from_us..bucket.from_us + trend.resolution_us).contains(&at.time_us));
                 }
             }
