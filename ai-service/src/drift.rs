@@ -1,4 +1,4 @@
-//! Has a sensor begun to drift? Two-sided CUSUM on standardised residuals.
+//! Has a sensor begun to drift? Two-sided CUSUM and EWMA on standardised residuals.
 
 use serde::{Deserialize, Serialize};
 
@@ -95,9 +95,81 @@ impl Cusum {
     }
 }
 
+/// The sums of a CUSUM chart that is fed one standardised value after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CusumSums {
+    high: f64,
+    low: f64,
+}
+
+impl CusumSums {
+    /// Half the shift, in sigmas, that is looked for.
+    const SLACK: f64 = 0.5;
+
+    /// Takes a standardised value and gives the larger sum, in sigmas, 0 to `most`: old growth does not hold an alarm
+    /// up for long once the shift is gone. What is not finite is passed over.
+    pub fn take(&mut self, z: f64, most: f64) -> f64 {
+        if z.is_finite() {
+            self.high = (self.high + z - Self::SLACK).clamp(0.0, most);
+            self.low = (self.low - z - Self::SLACK).clamp(0.0, most);
+        }
+        self.high.max(self.low)
+    }
+}
+
+/// An exponentially weighted moving average chart (Roberts 1959) that is fed one standardised value after another:
+/// `m = λ·z + (1 − λ)·m`, in units of its own standard deviation `√(λ/(2 − λ)·(1 − (1 − λ)^2t))`, λ = 0.1. A limit of
+/// 2.814 gives an in-control run length near 500.
+///
+/// ```
+/// use ai_service::drift::Ewma;
+/// let mut chart = Ewma::default();
+/// // The first value has its own standard deviation, λ: 3 sigmas are 3.
+/// assert!((chart.take(3.0) - 3.0).abs() < 1e-12);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ewma {
+    mean: f64,
+    n: u32,
+}
+
+impl Ewma {
+    const LAMBDA: f64 = 0.1;
+
+    /// Takes a standardised value and says how far the average is off, in its own standard deviations. What is not
+    /// finite is passed over.
+    pub fn take(&mut self, z: f64) -> f64 {
+        let lambda = Self::LAMBDA;
+        if z.is_finite() {
+            self.n = self.n.saturating_add(1);
+            self.mean += lambda * (z - self.mean);
+        }
+        let decay = (1.0 - lambda).powi(2 * self.n.min(10_000).cast_signed());
+        let deviation = (lambda / (2.0 - lambda) * (1.0 - decay)).sqrt();
+        if deviation > 0.0 {
+            (self.mean / deviation).abs()
+        } else {
+            0.0
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn charts_that_are_fed_one_by_one_find_a_shift_of_one_sigma_within_a_few_dozen_values() {
+        let noise = |n: i32| [0.4, -0.6, 0.1, -0.2, 0.3][(n % 5) as usize];
+        let (mut sums, mut mean) = (CusumSums::default(), Ewma::default());
+        let calm = (0..200).map(|n| (sums.take(noise(n), 10.0), mean.take(noise(n))));
+        assert!(calm.into_iter().all(|(sum, mean)| sum < 4.77 && mean < 2.814));
+        let found = (0..40).find(|n| sums.take(noise(*n) + 1.0, 10.0) > 4.77);
+        assert!(found.is_some());
+        let found = (0..40).find(|n| mean.take(noise(*n) - 1.0) > 2.814);
+        assert!(found.is_some());
+        assert!((0..60).any(|n| sums.take(noise(n), 10.0) < 4.77), "it ends");
+    }
 
     const CHART: Cusum = Cusum {
         mean: 0.0,

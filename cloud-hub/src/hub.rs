@@ -13,6 +13,7 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    alarm,
     app::App,
     broker::{self, Broker, BrokerConfig, DeviceCertificates, TlsListener},
     config::{Config, ConfigError},
@@ -261,6 +262,7 @@ impl Hub {
         tasks.spawn(watched(&ended, sign_days::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, projection::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, alarm::duty::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, edge_clock::run(app.clone(), stop.clone())));
         let post = Arc::new(broker.downlink.clone());
         let sending = dispatch::run(app.clone(), post, broker.sessions.clone(), stop.clone());

@@ -1,6 +1,7 @@
 //! The hub of FoodFlow OS: takes frames from edges, keeps them for ever, holds the lots they incriminate,
 //! and shows it all. `app` is what handlers are given; `router` is the table of contents.
 
+pub mod alarm;
 pub mod app;
 pub mod broker;
 pub mod browser;

@@ -4,6 +4,7 @@
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
+    alarm::rule::AlarmRule,
     app::App,
     core::{
         address::Address, contact::Contact, label::Label, label_use::LabelUse, location::Location,
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Record> {
         Record::of::<Label>(),
         Record::of::<LabelUse>(),
         Record::of::<SystemConfig>(),
+        Record::of::<AlarmRule>(),
     ]
 }
 

@@ -18,6 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
+    alarm,
     app::App,
     browser, core, edges,
     error::Error,
@@ -45,6 +46,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(integrate::routes())
         .merge(core::routes())
         .merge(plant_ops::routes())
+        .merge(alarm::routes())
         .merge(fsq::routes())
         .merge(records::routes())
         .merge(vision::routes())

@@ -229,7 +229,24 @@ impl Stored {
     }
 }
 
+/// Rules are judged again from the earlier of where the readings were and where they are now.
+async fn note_moved(tx: &mut TenantTx, waiting: &Waiting, stored: &Stored) -> Result<(), TenancyError> {
+    let by = chrono::Duration::microseconds(waiting.by_us.min(0));
+    let times: Vec<_> = stored
+        .times
+        .iter()
+        .map(|time| time.checked_add_signed(by).unwrap_or(*time))
+        .collect();
+    sqlx::query("SELECT note_alarm_due($1, $2)")
+        .bind(&stored.tags)
+        .bind(times)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 async fn move_rows(tx: &mut TenantTx, waiting: &Waiting, stored: Stored) -> Result<i64, TenancyError> {
+    note_moved(tx, waiting, &stored).await?;
     let moved =
         sqlx::query_scalar("SELECT correct_clock($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)")
             .bind(waiting.edge_id)

@@ -8,7 +8,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use protocol::{
-    Reading,
+    Micros, Reading,
     frame::{Frame, FrameId},
     lane::Lane,
 };
@@ -164,6 +164,7 @@ pub(super) async fn store_readings(
 ) -> Result<Vec<(Lane, Vec<Sample>)>, BulkError> {
     let mut rows = Rows::with_capacity(frames.iter().map(|resolved| resolved.frame.readings.len()).sum());
     let (mut newest, mut marks) = (Newest::default(), Marks::default());
+    let mut earliest: BTreeMap<i32, Micros> = BTreeMap::new();
     for resolved in frames {
         let lane = resolved.frame.header.id.lane;
         for reading in &resolved.frame.readings {
@@ -173,6 +174,8 @@ pub(super) async fn store_readings(
             };
             rows.push(reading.time_us, tag.id, reading.value(), reading.quality.to_i16());
             marks.note(tag.id, reading.time_us);
+            let first_us = earliest.entry(tag.id).or_insert(reading.time_us);
+            *first_us = reading.time_us.min(*first_us);
             newest.note(
                 lane,
                 Sample {
@@ -195,8 +198,20 @@ pub(super) async fn store_readings(
     );
     debug_assert_eq!(count, copied, "COPY takes every row or fails");
     marks.store(tx).await?;
+    note_earliest(tx, &earliest).await?;
     remember_newest(tx, &newest.of_each_tag(), now).await?;
     Ok(newest.by_lane())
+}
+
+/// Alarm rules of these tags are judged from here on, whether that is late or not.
+async fn note_earliest(tx: &mut BulkTx<'_>, earliest: &BTreeMap<i32, Micros>) -> Result<(), BulkError> {
+    let (tags, times): (Vec<i32>, Vec<DateTime<Utc>>) = earliest
+        .iter()
+        .map(|(tag, time_us)| (*tag, time_from_us(*time_us)))
+        .unzip();
+    tx.query("SELECT {schema}.note_alarm_due($1, $2)", &[&tags, &times])
+        .await?;
+    Ok(())
 }
 
 /// The newest sample of each tag in a batch.

@@ -66,6 +66,12 @@ permissions! {
     CcpRead = "ccp.read";
     /// Change critical limits.
     CcpConfigure = "ccp.configure";
+    /// Alarms, their journal, their rules and how good they are.
+    AlarmRead = "alarm.read";
+    /// Acknowledge, shelve and reset alarms.
+    AlarmAct = "alarm.act";
+    /// Make, change and train rules for alarms.
+    AlarmConfigure = "alarm.configure";
     /// Deviations.
     DeviationRead = "deviation.read";
     /// Take responsibility for a deviation.
@@ -145,6 +151,9 @@ const BY_LINE: &[Permission] = &[
     P::BatchWrite,
     P::LotRead,
     P::CcpRead,
+    P::AlarmRead,
+    P::AlarmAct,
+    P::AlarmConfigure,
     P::DeviationRead,
     P::DeviationAcknowledge,
     P::HoldRead,
@@ -191,6 +200,7 @@ const READ: &[Permission] = &[
     P::BatchRead,
     P::LotRead,
     P::CcpRead,
+    P::AlarmRead,
     P::DeviationRead,
     P::HoldRead,
     P::VisionRead,
@@ -215,6 +225,8 @@ const OVERSEE: &[Permission] = &[
 
 const SUPERVISE: &[Permission] = &[
     P::BatchWrite,
+    P::AlarmAct,
+    P::AlarmConfigure,
     P::DeviationAcknowledge,
     P::CoreWrite,
     P::SignaturePerform,
@@ -227,6 +239,8 @@ const SUPERVISE: &[Permission] = &[
 
 const ASSURE_SAFETY: &[Permission] = &[
     P::CcpConfigure,
+    P::AlarmAct,
+    P::AlarmConfigure,
     P::EdgeCommand,
     P::DeviationAcknowledge,
     P::CoreWrite,
@@ -258,7 +272,9 @@ pub fn may(role: Role, permission: Permission) -> bool {
         Role::Admin => true,
         Role::Supervisor => has(READ) || has(SUPERVISE),
         Role::FsqManager => has(READ) || has(ASSURE_SAFETY),
-        Role::Operator => has(READ) || matches!(permission, P::BatchWrite | P::SignaturePerform),
+        Role::Operator => {
+            has(READ) || matches!(permission, P::BatchWrite | P::AlarmAct | P::SignaturePerform)
+        }
         Role::Auditor => has(READ) || has(OVERSEE),
         Role::Integrator => has(EXCHANGE),
     }

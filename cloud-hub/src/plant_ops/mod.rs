@@ -6,6 +6,8 @@ pub mod export;
 pub mod line;
 pub mod plant;
 pub mod reading;
+pub mod series;
+pub mod series_export;
 pub mod tag;
 mod zone;
 
@@ -24,6 +26,10 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tag::list_tags))
         .routes(routes!(reading::list_readings))
         .routes(routes!(export::export_readings))
+        .routes(routes!(series::read_series))
+        .routes(routes!(series::read_series_as_of))
+        .routes(routes!(series::read_last_values))
+        .routes(routes!(series_export::export_series))
         .routes(routes!(export::export_batches))
         .routes(routes!(batch::list_batches, batch::create_batch))
         .routes(routes!(batch::read_batch))

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     kernel::{caller::Caller, permission::Permission},
     request::Query,
-    series::query::{POINTS_MAX, range},
+    series::query::{POINTS_MAX, TagSpec, range},
 };
 
 const POINTS_DEFAULT: usize = 600;
@@ -41,8 +41,8 @@ pub struct Readings {
     tag_id: i32,
     from_us: Micros,
     to_us: Micros,
-    /// 0 when the points are the readings themselves, else the width of a bucket that gives its least and
-    /// its greatest reading.
+    /// 0 when the points are the readings themselves, else the width of a bucket that gives its first, least,
+    /// greatest and last reading.
     resolution_us: Micros,
     /// In time order.
     points: Vec<ReadingPoint>,
@@ -64,12 +64,17 @@ pub async fn list_readings(
         return Err(Error::Invalid(format!("`points` must be 2 to {POINTS_MAX}")));
     }
     let mut tx = caller.begin(&app, Permission::ReadingRead).await?;
-    let known: Option<i32> = sqlx::query_scalar("SELECT id FROM tag WHERE id = $1")
+    let known: Option<(i32, i32)> = sqlx::query_as("SELECT id, period_ms FROM tag WHERE id = $1")
         .bind(query.tag_id)
         .fetch_optional(tx.conn())
         .await?;
-    let tag_id = known.ok_or(Error::NotFound { entity: "tag" })?;
-    let found = range(&mut tx, tag_id, query.from_us, query.to_us, points).await?;
+    let (tag_id, period_ms) = known.ok_or(Error::NotFound { entity: "tag" })?;
+    let tag = TagSpec {
+        id: tag_id,
+        period_us: Micros::from(period_ms) * 1_000,
+    };
+    let asked = (query.from_us, query.to_us);
+    let found = range(&mut tx, tag, asked, points, app.clock.now_us()).await?;
     let points = found
         .points
         .iter()

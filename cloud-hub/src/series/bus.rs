@@ -61,6 +61,13 @@ pub enum LiveKind {
         /// Its name.
         name: String,
     },
+    /// An alarm began, changed its state, ended or was withdrawn.
+    Alarm {
+        /// The line it belongs to.
+        line_id: Option<Uuid>,
+        /// The whole alarm, as the API shows it.
+        alarm: Arc<serde_json::Value>,
+    },
     /// A line's batch, holds or deviations changed.
     Line {
         /// Which.

@@ -130,6 +130,7 @@ impl Wanted {
             LiveKind::Hold { id, version } if self.alarms => {
                 Some(("hold", json!({ "id": id, "version": version })))
             }
+            LiveKind::Alarm { alarm, .. } if self.alarms => Some(("alarm", (**alarm).clone())),
             LiveKind::Defect { id } if self.alarms => Some(("defect", json!({ "id": id }))),
             LiveKind::Edge { name } => Some(("edge", json!({ "name": name }))),
             LiveKind::Line { id } if self.lines => Some(("line", json!({ "id": id }))),
@@ -140,7 +141,7 @@ impl Wanted {
 
 /// Opens the live stream.
 #[utoipa::path(get, path = "/live", operation_id = "open_live", tag = "live", security(("bearer" = ["live.read"])), params(LiveQuery),
-    responses((status = 200, description = "hello, heartbeat, samples, deviation, hold, defect, edge, line, resync",
+    responses((status = 200, description = "hello, heartbeat, samples, alarm, deviation, hold, defect, edge, line, resync",
         body = String, content_type = "text/event-stream")))]
 pub async fn open_live(
     State(app): State<App>,
@@ -234,6 +235,9 @@ async fn is_seen(app: &App, caller: &Caller, lines: &BTreeSet<Uuid>, kind: &Live
         LiveKind::Hold { id, .. } => ("SELECT EXISTS (SELECT FROM hold WHERE id = $1)", id),
         LiveKind::Defect { id } => ("SELECT EXISTS (SELECT FROM vision_result WHERE id = $1)", id),
         LiveKind::Line { id } => return Ok(lines.contains(id)),
+        LiveKind::Alarm { line_id, .. } => {
+            return Ok(line_id.is_none_or(|line_id| lines.contains(&line_id)));
+        }
         LiveKind::Edge { .. } | LiveKind::Samples { .. } => return Ok(true),
     };
     let mut tx = caller.begin(app, Permission::LiveRead).await?;

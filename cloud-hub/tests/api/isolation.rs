@@ -35,9 +35,11 @@ const TENANTS: usize = 20;
 const QUIET: usize = 5;
 const WORKERS: usize = 8;
 
-/// What the hub itself moves in a tenant that nobody uses: it reviews what deviations hold, and says so; its
+/// What the hub itself moves in a tenant that nobody uses: it reviews what deviations hold, and says so; it notes
+/// since when an alarm rule is as it is; its
 /// projections take that in, and its webhooks move on. That nobody else did is said by the audit chain, below.
 const MOVED_BY_THE_HUB: &[&str] = &[
+    "alarm_rule_version",
     "projection",
     "activity_day",
     "search_entry",

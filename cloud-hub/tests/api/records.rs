@@ -314,7 +314,7 @@ impl Life<'_> {
 }
 
 /// The files of plain records; the first is the example of CONTRIBUTING.md.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     (
         "fsq/resources/supplier.rs",
         include_str!("../../src/fsq/resources/supplier.rs"),
@@ -334,6 +334,7 @@ const FILES: [(&str, &str); 10] = [
         include_str!("../../src/plant_ops/equipment.rs"),
     ),
     ("plant_ops/plant.rs", include_str!("../../src/plant_ops/plant.rs")),
+    ("alarm/rule.rs", include_str!("../../src/alarm/rule.rs")),
 ];
 
 #[test]

@@ -34,6 +34,8 @@ const FORMS: &[(&str, &str)] = &[
     ("label_use.entity", "plant"),
     ("attachment.entity", "plant"),
     ("frame.lane", "1"),
+    ("alarm_rule.kind", "no_data"),
+    ("alarm_rule.season", "none"),
     ("role_permission.permission", "plant.read"),
     ("vision_result.defects", "[]"),
     ("identity_provider.role_mapping", "[]"),

@@ -1,0 +1,126 @@
+//! When are rules judged? A second after readings of their tags were stored, by whichever hub comes first; and every
+//! five seconds for what time alone brings: silence, the end of a shelving, a rule that was changed.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::evaluate::evaluate;
+use crate::{
+    app::App,
+    kernel::tenancy::{TenancyError, TenantSlug},
+    series::bus::{LiveEvent, LiveKind},
+    tenant::provision,
+};
+
+/// Readings of this long are judged together.
+const TURN: Duration = Duration::from_secs(1);
+/// Every so many turns all tenants are looked at, whether or not this hub stored readings of theirs.
+const TURNS_TO_ALL: u64 = 5;
+
+/// Rules with something new: readings, actions or versions.
+const NEWS: &str = "
+SELECT DISTINCT d.rule_id FROM alarm_due d JOIN alarm_rule r ON r.id = d.rule_id
+UNION
+SELECT r.id FROM alarm_rule r
+WHERE NOT EXISTS (SELECT FROM alarm_rule_version v WHERE v.rule_id = r.id AND v.version = r.version)";
+
+/// Rules for which time alone may bring something, deleted ones with an alarm that stands among them.
+const TIMED: &str = "
+SELECT r.id FROM alarm_rule r WHERE r.kind = 'no_data' AND r.is_enabled
+UNION
+SELECT DISTINCT a.rule_id FROM alarm a
+WHERE a.rule_id IS NOT NULL AND a.state <> 'normal' AND a.withdrawn_at IS NULL";
+
+/// Runs until `stop` is cancelled.
+pub async fn run(app: App, stop: CancellationToken) {
+    let mut stored = app.live.subscribe();
+    let mut turns = interval(TURN);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut busy = BTreeSet::new();
+    for turn in 0u64.. {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = turns.tick() => break,
+                event = stored.recv() => note(&mut busy, event, &mut stored),
+            }
+        }
+        let is_all = turn % TURNS_TO_ALL == 0;
+        let tenants = if is_all {
+            tenants(&app).await
+        } else {
+            std::mem::take(&mut busy).into_iter().collect()
+        };
+        for tenant in tenants {
+            if stop.is_cancelled() {
+                return;
+            }
+            if let Err(error) = judge(&app, &tenant, is_all).await {
+                tracing::warn!(%tenant, %error, "alarm rules could not be judged; they are tried again");
+            }
+        }
+    }
+}
+
+type Heard = Result<std::sync::Arc<LiveEvent>, RecvError>;
+
+/// Whose readings were stored. What was missed is found by the next look at all tenants.
+fn note(busy: &mut BTreeSet<TenantSlug>, heard: Heard, stored: &mut Receiver<std::sync::Arc<LiveEvent>>) {
+    match heard {
+        Ok(event) if matches!(event.kind, LiveKind::Samples { .. }) => {
+            busy.insert(event.tenant.clone());
+        }
+        Ok(_) => {}
+        Err(_) => *stored = stored.resubscribe(),
+    }
+}
+
+async fn tenants(app: &App) -> Vec<TenantSlug> {
+    let asked = async {
+        let mut tx = app.db.platform().await?;
+        Ok::<_, TenancyError>(provision::tenants(tx.conn()).await?)
+    };
+    match asked.await {
+        Ok(tenants) => tenants.into_iter().map(|tenant| tenant.slug).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "alarm rules wait for the database");
+            vec![]
+        }
+    }
+}
+
+/// Judges what is due in one tenant. A rule that cannot be judged holds up no other.
+///
+/// # Errors
+/// [`TenancyError`] when not even the list of rules can be read.
+pub async fn judge(app: &App, tenant: &TenantSlug, with_time: bool) -> Result<usize, TenancyError> {
+    let mut tx = app.db.begin(tenant).await?;
+    let mut rules: BTreeSet<Uuid> = sqlx::query_scalar(NEWS)
+        .fetch_all(tx.conn())
+        .await?
+        .into_iter()
+        .collect();
+    if with_time {
+        let timed: Vec<Uuid> = sqlx::query_scalar(TIMED).fetch_all(tx.conn()).await?;
+        rules.extend(timed);
+    }
+    drop(tx);
+    let mut changed = 0;
+    for rule in rules {
+        match evaluate(app, tenant, rule).await {
+            Ok(count) => changed += count,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%tenant, %rule, %error, cause, "an alarm rule could not be judged");
+                metrics::counter!("foodflow_alarm_failures_total").increment(1);
+            }
+        }
+    }
+    Ok(changed)
+}
