@@ -209,7 +209,7 @@ WHERE excluded.time > l.time";
 
 /// The current value never goes backwards, whatever arrives late. Rows are taken in order of tag, so that two
 /// hubs never wait for each other.
-async fn remember_newest(
+pub(super) async fn remember_newest(
     tx: &mut BulkTx<'_>,
     newest: impl Iterator<Item = &Sample> + Clone,
 ) -> Result<(), BulkError> {

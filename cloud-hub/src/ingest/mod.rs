@@ -11,6 +11,7 @@ mod fleet;
 mod frame;
 mod gather;
 mod read;
+mod sample;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -19,7 +20,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use acknowledge::Publish;
+pub(crate) use event::bury;
 pub(crate) use read::{is_possible, is_stamped_here};
+pub(crate) use sample::store_samples;
 
 use crate::{
     broker::Uplink,

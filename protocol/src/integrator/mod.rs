@@ -23,7 +23,7 @@ use serde::Serialize;
 
 pub use self::{
     time::{TimeForm, time_of_number, time_of_text},
-    understand::{Fact, Received, TimeNote, Understood, announced, facts, understand},
+    understand::{Fact, Received, TimeNote, Understood, announced, different, facts, understand},
 };
 use crate::{Micros, Quality};
 

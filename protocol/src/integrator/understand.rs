@@ -127,7 +127,7 @@ pub fn facts(items: Vec<Item>, received: &Received<'_>) -> (Vec<Fact>, Vec<Refus
 }
 
 /// Why the second of two values for one tag and time is not taken.
-pub(crate) fn different(name: &str, first: Option<f64>, second: Option<f64>) -> Refused {
+pub fn different(name: &str, first: Option<f64>, second: Option<f64>) -> Refused {
     let shown = |value: Option<f64>| value.map_or_else(|| "no value".to_owned(), |value| value.to_string());
     let hint = format!(
         "`{name}` has {} for this time already and {} was sent: the first stays; send corrections under a time of their own",

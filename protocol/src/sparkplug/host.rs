@@ -227,10 +227,10 @@ impl Host {
             .is_online(device)
     }
 
-    /// The connection over which these nodes spoke was lost: they are stale, whatever they meant to say.
-    pub fn lost(&mut self, group: &str, node: &str, at_us: Micros) -> Vec<Effect> {
+    /// The connection over which the nodes spoke was lost: they are stale, whatever they meant to say.
+    pub fn lost(&mut self, at_us: Micros) -> Vec<Effect> {
         let mut out = Vec::new();
-        if let Some(state) = self.nodes.get_mut(&(group.to_owned(), node.to_owned())) {
+        for ((group, node), state) in &mut self.nodes {
             state.die((group, node), at_us, &mut out);
         }
         out
