@@ -189,7 +189,6 @@ impl<'a> Work<'a> {
         tags: &HashMap<Name<'a>, (i32, bool)>,
         messages: &[usize],
     ) -> Result<(), BulkError> {
-        let said = self.said;
         let mut samples: Vec<(Option<Place>, Sample)> = Vec::new();
         for place in places {
             let fact = self.fact(*place);
@@ -205,26 +204,12 @@ impl<'a> Work<'a> {
             };
             samples.push((Some(*place), sample));
         }
-        for message in messages.iter().map(|index| &said[*index]) {
-            for (device, names) in &message.stale {
-                for (tag_id, simulated) in names
-                    .iter()
-                    .filter_map(|name| tags.get(&(device.as_str(), name.as_str())))
-                {
-                    let (time_us, quality) = (message.received_us, Quality::BAD_NOT_CONNECTED.code());
-                    samples.push((
-                        None,
-                        Sample {
-                            tag_id: *tag_id,
-                            time_us,
-                            value: None,
-                            quality,
-                            simulated: *simulated,
-                        },
-                    ));
-                }
-            }
-        }
+        samples.extend(
+            self.stale(tx, tags, messages)
+                .await?
+                .into_iter()
+                .map(|sample| (None, sample)),
+        );
         let mut have = existing(tx, samples.iter().map(|(_, sample)| sample)).await?;
         for (place, sample) in samples {
             let key = (sample.tag_id, sample.time_us);
@@ -248,6 +233,53 @@ impl<'a> Work<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What marks tags as stale: no value, later than any that they have, so that it is their newest even where the
+    /// source's clock is ahead.
+    async fn stale(
+        &self,
+        tx: &mut BulkTx<'_>,
+        tags: &HashMap<Name<'a>, (i32, bool)>,
+        messages: &[usize],
+    ) -> Result<Vec<Sample>, BulkError> {
+        let mut samples = Vec::new();
+        for message in messages.iter().map(|index| &self.said[*index]) {
+            let names = message
+                .stale
+                .iter()
+                .flat_map(|(device, names)| names.iter().map(move |name| (device.as_str(), name.as_str())));
+            for (tag_id, simulated) in names.filter_map(|name| tags.get(&name)) {
+                samples.push(Sample {
+                    tag_id: *tag_id,
+                    time_us: message.received_us,
+                    value: None,
+                    quality: Quality::BAD_NOT_CONNECTED.code(),
+                    simulated: *simulated,
+                });
+            }
+        }
+        if samples.is_empty() {
+            return Ok(samples);
+        }
+        let ids: Vec<i32> = samples.iter().map(|sample| sample.tag_id).collect();
+        let rows = tx
+            .query(
+                "SELECT tag_id, time FROM tag_last WHERE tag_id = ANY($1)",
+                &[&ids],
+            )
+            .await?;
+        let newest: HashMap<i32, Micros> = rows
+            .iter()
+            .map(|row| (row.get(0), row.get::<_, DateTime<Utc>>(1).timestamp_micros()))
+            .collect();
+        for sample in &mut samples {
+            let after = newest
+                .get(&sample.tag_id)
+                .map_or(Micros::MIN, |newest| newest + 1);
+            sample.time_us = sample.time_us.max(after);
+        }
+        Ok(samples)
     }
 
     /// Values that are no tag yet: their names are listed once, their readings held as far as there is room.

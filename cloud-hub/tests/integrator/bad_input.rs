@@ -86,7 +86,7 @@ async fn t29_each_bad_message_has_its_exact_error_and_the_connection_stays() {
             b"{\"t\":1e999}".to_vec(),
             0x99,
             "BAD_NUMBER",
-            None,
+            Some(9),
             "64-bit float",
         ),
         (
@@ -253,8 +253,8 @@ async fn t29_a_flood_of_errors_is_told_once_a_second_with_its_count() {
     let (mut told, mut acknowledged, mut counted) = (0, 0, 0);
     while acknowledged < 40 || counted < 40 {
         match device.next().await {
-            Heard::PubAck(ack) => {
-                assert_eq!(ack.reason as u8, 0x99);
+            Heard::PubAck(code, _) => {
+                assert_eq!(code, 0x99);
                 acknowledged += 1;
             }
             Heard::Message(publish) if publish.topic.starts_with(b"v1/err/") => {

@@ -7,7 +7,7 @@ use rumqttc::v5::{
     AsyncClient, Event, MqttOptions,
     mqttbytes::{
         QoS,
-        v5::{Packet, PubAck, Publish, SubscribeReasonCode},
+        v5::{Packet, PubAck, PubAckReason, Publish, SubscribeReasonCode},
     },
 };
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub(crate) async fn credentials(hub: &TestHub, name: &str) -> (String, String) {
 #[derive(Debug)]
 pub(crate) enum Heard {
     Message(Publish),
-    PubAck(PubAck),
+    PubAck(u8, String),
     SubAck(Vec<SubscribeReasonCode>),
     Closed(String),
 }
@@ -42,7 +42,29 @@ pub(crate) struct Device {
     heard: mpsc::UnboundedReceiver<Heard>,
     /// Heard while something else was waited for.
     kept: Vec<Heard>,
+    connection: tokio::task::JoinHandle<()>,
     pub(crate) name: String,
+}
+
+/// A device that is dropped loses its connection, as by a power cut.
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// The number of a PUBACK's reason (MQTT 5, table 2-6).
+fn number(reason: PubAckReason) -> u8 {
+    match reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => 0,
+        PubAckReason::UnspecifiedError => 0x80,
+        PubAckReason::ImplementationSpecificError => 0x83,
+        PubAckReason::NotAuthorized => 0x87,
+        PubAckReason::TopicNameInvalid => 0x90,
+        PubAckReason::PacketIdentifierInUse => 0x91,
+        PubAckReason::QuotaExceeded => 0x97,
+        PubAckReason::PayloadFormatInvalid => 0x99,
+    }
 }
 
 impl Device {
@@ -80,11 +102,17 @@ impl Device {
         configure(&mut options);
         let (client, mut events) = AsyncClient::new(options, 64);
         let (sender, heard) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
+        let connection = tokio::spawn(async move {
             loop {
                 let said = match events.poll().await {
                     Ok(Event::Incoming(Packet::Publish(publish))) => Heard::Message(publish),
-                    Ok(Event::Incoming(Packet::PubAck(ack))) => Heard::PubAck(ack),
+                    Ok(Event::Incoming(Packet::PubAck(ack))) => {
+                        let PubAck {
+                            reason, properties, ..
+                        } = ack;
+                        let text = properties.and_then(|it| it.reason_string).unwrap_or_default();
+                        Heard::PubAck(number(reason), text)
+                    }
                     Ok(Event::Incoming(Packet::SubAck(ack))) => Heard::SubAck(ack.return_codes),
                     Ok(_) => continue,
                     Err(error) => {
@@ -101,6 +129,7 @@ impl Device {
             client,
             heard,
             kept: Vec::new(),
+            connection,
             name: name.to_owned(),
         }
     }
@@ -169,13 +198,7 @@ impl Device {
 
     pub(crate) async fn acknowledged(&mut self) -> (u8, String) {
         self.wait(|heard| match heard {
-            Heard::PubAck(ack) => Some((
-                ack.reason as u8,
-                ack.properties
-                    .clone()
-                    .and_then(|it| it.reason_string)
-                    .unwrap_or_default(),
-            )),
+            Heard::PubAck(code, reason) => Some((*code, reason.clone())),
             _ => None,
         })
         .await

@@ -12,13 +12,10 @@ use crate::{
 /// An integrator's key.
 async fn key(hub: &TestHub) -> String {
     let admin = Caller::with_role(hub, Role::Admin).await;
-    let made = admin
-        .post(
-            "/api-keys",
-            json!({ "name": "historian", "permissions": ["reading.write"] }),
-        )
-        .await;
-    made.ok()["secret"].as_str().unwrap().to_owned()
+    let expires_us = hub.hub.app.clock.now_us() + 86_400_000_000;
+    let new = json!({ "name": "historian", "permissions": ["reading.write"], "expires_us": expires_us });
+    let made = admin.post("/api-keys", new).await.ok();
+    made["secret"].as_str().unwrap().to_owned()
 }
 
 async fn post(hub: &TestHub, key: &str, path: &str, body: &str) -> (u16, String, Value) {

@@ -101,13 +101,20 @@ impl Book {
     /// A metric by its name alone, which no later birth can have given to another one.
     pub(super) fn named(&self, device: Option<&str>, name: &str) -> Result<Known, Refused> {
         let mine = device.map(str::to_owned);
-        let datatype = self.metrics.get(&mine).and_then(|names| names.get(name));
+        // PyPI's mqtt-spb-wrapper names a value `DATA/x` in births and `x` in data; that says which is meant.
+        let prefixed = format!("DATA/{name}");
+        let names = self.metrics.get(&mine);
+        let found = names.and_then(|names| {
+            names
+                .get_key_value(name)
+                .or_else(|| names.get_key_value(&prefixed))
+        });
         let hint = "no birth named this metric; a birth holds every metric that will ever be sent";
-        let datatype = *datatype.ok_or_else(|| Refused::new(Code::UnknownMetric, hint, name))?;
+        let (name, datatype) = found.ok_or_else(|| Refused::new(Code::UnknownMetric, hint, name))?;
         Ok(Known {
             device: mine,
-            name: name.to_owned(),
-            datatype,
+            name: name.clone(),
+            datatype: *datatype,
         })
     }
 }
@@ -128,6 +135,7 @@ fn named(metric: &Metric) -> Result<&str, Refused> {
 
 /// Whether a metric is about the session, not about the plant.
 pub(super) fn is_about_session(name: &str) -> bool {
+    let name = name.strip_prefix("CMD/").unwrap_or(name);
     name == "bdSeq" || name.starts_with("Node Control/") || name.starts_with("Device Control/")
 }
 
