@@ -39,7 +39,7 @@ test: setup-test dashboard test-dashboard  ## every test
 
 test-dashboard: dashboard
 	cd cloud-hub/dashboard && PATH="$$(../../scripts/node-path.sh):$$PATH" npm test
-	! grep -q '"resolved"' cloud-hub/dashboard/package-lock.json cloud-hub/tests/peers/oidc/package-lock.json
+	! grep -q '"resolved"' cloud-hub/dashboard/package-lock.json cloud-hub/tests/peers/*/package-lock.json
 
 check: setup-test dashboard  ## formatting, lints, documentation, dependencies, then every test
 	cargo fmt --all --check

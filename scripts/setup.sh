@@ -2,7 +2,7 @@
 # Installs what a clean machine lacks to build and run FoodFlow OS, or names exactly what to install.
 #   scripts/setup.sh run    PostgreSQL server, C compiler, Node >= 20.19, libonnxruntime: enough for `make demo`
 #   scripts/setup.sh bench  the same plus mosquitto and the gateway that the benches measure beside ours
-#   scripts/setup.sh test   the first plus what the tests talk to: Chromium, mosquitto, Python peers, an OpenID provider
+#   scripts/setup.sh test   the first plus what the tests talk to: Chromium, mosquitto, Python and npm peers
 # Idempotent; says nothing when nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -67,13 +67,16 @@ if [ "$level" = bench ] && ! "$cache/venv-bench/bin/python" -c 'import thingsboa
     "$cache/venv-bench/bin/pip" install --quiet --disable-pip-version-check -r scripts/bench-peers.txt >&2
 fi
 
-# A certified OpenID provider: installed from its lock file beside a copy of it, anew when that changes.
-peer=$cache/peer-oidc
-if [ "$level" = test ] && ! cmp -s cloud-hub/tests/peers/oidc/package-lock.json "$peer/installed.json"; then
-    echo "Installing the OpenID provider of the tests …" >&2
+# A certified OpenID provider, and MQTT clients with Node-RED: each installed from its lock file beside a copy of it,
+# anew when that changes.
+for name in oidc mqtt; do
+    peer=$cache/peer-$name
+    [ "$level" = test ] || continue
+    cmp -s "cloud-hub/tests/peers/$name/package-lock.json" "$peer/installed.json" && continue
+    echo "Installing the npm peers of the tests ($name) …" >&2
     rm -rf "$peer"
     mkdir -p "$peer"
-    cp cloud-hub/tests/peers/oidc/{package.json,package-lock.json,.npmrc} "$peer"
+    cp "cloud-hub/tests/peers/$name/"{package.json,package-lock.json,.npmrc} "$peer"
     (cd "$peer" && PATH="$("$OLDPWD/scripts/node-path.sh"):$PATH" npm ci --no-audit --no-fund --ignore-scripts --silent >&2)
     cp "$peer/package-lock.json" "$peer/installed.json"
-fi
+done

@@ -144,6 +144,14 @@ pub struct Mqtt {
     pub tls_expired_grace: Duration,
     /// Most connections at once.
     pub connections_max: usize,
+    /// Most connections of one device.
+    pub device_connections_max: usize,
+    /// Most connections of one tenant's devices.
+    pub tenant_connections_max: usize,
+    /// Name of the Sparkplug host that this hub is.
+    pub sparkplug_host: String,
+    /// File with the secret that a broker outside shows when it asks who may do what.
+    pub rules_secret_file: Option<PathBuf>,
 }
 
 /// PostgreSQL.

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use axum::Extension;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sqlx::{ConnectOptions, Connection};
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
     },
     ingest,
     integrate::{projection, webhook},
+    integrator,
     integrity::{key::AuditKey, sign_days},
     kernel::{
         clock::Clock,
@@ -53,6 +54,10 @@ use crate::{
 /// How long requests and frames in flight may take once the hub is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages over HTTP that wait for the intake.
+const INTAKE_MESSAGES: usize = 64;
+/// Messages of integrators over MQTT that may wait; whoever sent more is not read meanwhile.
+const OPEN_MESSAGES: usize = 256;
 
 /// A hub that takes traffic.
 #[derive(Debug)]
@@ -237,7 +242,9 @@ impl Hub {
         let (uplinks, arriving) = broker::uplinks(app.config.ingest.queue_mib << 20);
         let directory = EdgeDirectory::new(app.db.clone());
         let devices = Arc::new(directory.clone());
-        let broker = broker::start(broker_config(&app), devices, uplinks).await?;
+        let rules = broker_rules(&app, devices.clone())?;
+        let (open, opened) = mpsc::channel(OPEN_MESSAGES);
+        let broker = broker::start_open(broker_config(&app), devices, uplinks, Some(open)).await?;
         let context = ingest::Context {
             target: databases.login.clone(),
             publish: Arc::new(broker.downlink.clone()),
@@ -250,6 +257,17 @@ impl Hub {
             },
         };
         let ended = CancellationToken::new();
+        let (intake, asked) = mpsc::channel(INTAKE_MESSAGES);
+        let integrators = integrator::Context {
+            target: databases.login.clone(),
+            db: app.db.clone(),
+            downlink: broker.downlink.clone(),
+            live: app.live.clone(),
+            clock: app.clock.clone(),
+            sparkplug_host: app.config.mqtt.sparkplug_host.clone(),
+        };
+        let taking = integrator::run(integrators, opened, asked, stop.clone());
+        tasks.spawn(watched(&ended, taking));
         let ingest = tokio::spawn(watched(
             &ended,
             ingest::run(context, arriving, ingest_stop.clone()),
@@ -275,6 +293,8 @@ impl Hub {
         let gate = Gate::new(directory, broker.sessions.clone());
         let routes = router::build(app.clone(), Arc::new(broker.readiness()), stop.clone())
             .layer(Extension(gate))
+            .layer(Extension(integrator::Intake(intake)))
+            .layer(Extension(rules))
             .into_make_service_with_connect_info::<SocketAddr>();
         let drained = stop.clone().cancelled_owned();
         tasks.spawn(watched(&ended, async move {
@@ -364,9 +384,30 @@ fn broker_config(app: &App) -> BrokerConfig {
         tls,
         limits: broker::Limits {
             connections_max: config.mqtt.connections_max,
+            device_sessions_max: config.mqtt.device_connections_max,
+            tenant_sessions_max: config.mqtt.tenant_connections_max,
             ..broker::Limits::default()
         },
     }
+}
+
+/// What a broker outside may ask, and what it shows.
+fn broker_rules(app: &App, devices: Arc<EdgeDirectory>) -> anyhow::Result<integrator::broker_rules::Rules> {
+    let secret = match &app.config.mqtt.rules_secret_file {
+        None => None,
+        Some(file) => {
+            let secret = std::fs::read_to_string(file)
+                .with_context(|| format!("reading `mqtt.rules_secret_file` {}", file.display()))?;
+            let secret = secret.trim().to_owned();
+            anyhow::ensure!(
+                secret.len() >= 16,
+                "`mqtt.rules_secret_file` {} holds less than 16 characters; write a long random word into it",
+                file.display()
+            );
+            Some(secret)
+        }
+    };
+    Ok(integrator::broker_rules::Rules::new(devices, secret.as_deref()))
 }
 
 /// One recorder serves the process, however many hubs a test starts.

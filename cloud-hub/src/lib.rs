@@ -17,6 +17,7 @@ pub mod hub;
 pub mod identity;
 pub mod ingest;
 pub mod integrate;
+pub mod integrator;
 pub mod integrity;
 pub mod kernel;
 pub mod limits;

@@ -25,7 +25,7 @@ use crate::{
     fsq,
     health::{self, MqttProbe},
     identity::{self, attempts::Attempts, hashing, oidc::Providers},
-    integrate, integrity,
+    integrate, integrator, integrity,
     kernel::caller::SignedIn,
     limits::{self, Limits},
     openapi, plant_ops, records, request, request_log,
@@ -51,6 +51,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(records::routes())
         .merge(vision::routes())
         .merge(edges::routes())
+        .merge(integrator::routes())
         .routes(routes!(live::open_live));
     OpenApiRouter::with_openapi(openapi::base()).nest("/api/v1", contexts)
 }
@@ -70,6 +71,7 @@ pub fn build(app: App, mqtt: MqttProbe, stop: CancellationToken) -> Router {
     let (api, _) = api().split_for_parts();
     api.merge(models(&app))
         .merge(health::routes(mqtt))
+        .merge(integrator::broker_rules::routes())
         .merge(docs())
         .merge(ui::routes())
         .method_not_allowed_fallback(method_not_allowed)

@@ -51,6 +51,11 @@ macro_rules! sub_statuses {
 sub_statuses! {
     /// Valid value.
     GOOD = 0x0000, "good";
+    /// A good value whose source says no time: the time of receipt stands for it. Not in the standard, which has no
+    /// word for it.
+    GOOD_TIME_OF_RECEIPT = 0x00F0, "good.time_of_receipt";
+    /// A good value that came more than a week after its time: filled in later. Not in the standard.
+    GOOD_LATE = 0x00F1, "good.late";
     /// Doubtful without a stated reason.
     UNCERTAIN = 0x4000, "uncertain";
     /// The last value before the source stopped updating.

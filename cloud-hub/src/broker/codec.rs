@@ -37,6 +37,7 @@ pub(super) struct Will {
     pub(super) topic: String,
     pub(super) payload: Bytes,
     pub(super) qos: u8,
+    pub(super) is_retained: bool,
 }
 
 /// What a CONNECT asked for.
@@ -63,6 +64,7 @@ pub(super) enum Inbound {
         payload: Bytes,
         qos: u8,
         pkid: u16,
+        is_retained: bool,
         has_alias: bool,
     },
     PubAck {
@@ -202,6 +204,7 @@ fn read_will(will: LastWill) -> Result<Will, CodecError> {
         topic,
         payload: will.message,
         qos: will.qos as u8,
+        is_retained: will.retain,
     })
 }
 
@@ -267,6 +270,7 @@ fn read_publish(version: Version, packet: &BytesMut, found: &Frame) -> Result<In
         payload: publish.payload,
         qos,
         pkid,
+        is_retained: found.flags & 1 == 1,
         has_alias,
     })
 }
@@ -389,6 +393,7 @@ mod tests {
             payload: Bytes::from_static(b"xyz"),
             qos: 1,
             pkid: 0x0102,
+            is_retained: false,
             has_alias: false,
         };
         assert_eq!(read, expected);

@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -24,13 +24,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::{
-    Authenticate, Uplink,
+    Authenticate, Open, OpenMessage, Uplink,
     codec::{self, CodecError, ConnectRequest, Version, Will},
     limits::Limits,
+    open::is_open_topic,
     reply::{self, ConnectAnswer},
     router::RouterHandle,
     rules::{Device, may_publish},
-    session::Session,
+    session::{Ended, Session},
     tls::{self, Certified},
     uplinks::UplinkSender,
 };
@@ -58,6 +59,8 @@ struct Opened {
 pub(super) struct Frontend {
     pub(super) auth: Arc<dyn Authenticate>,
     pub(super) uplink: UplinkSender,
+    /// Takes what comes outside `ff/`; none: nothing does.
+    pub(super) open: Option<mpsc::Sender<Open>>,
     pub(super) router: Arc<RouterHandle>,
     pub(super) limits: Limits,
     pub(super) shutdown: CancellationToken,
@@ -76,12 +79,14 @@ impl Frontend {
         limits: Limits,
         shutdown: CancellationToken,
         name_prefix: Option<&'static str>,
+        open: Option<mpsc::Sender<Open>>,
     ) -> Self {
         let sockets = Arc::new(Semaphore::new(limits.connections_max));
         let (tasks, clients) = (TaskTracker::new(), Clients::default());
         Self {
             auth,
             uplink,
+            open,
             router,
             limits,
             shutdown,
@@ -199,7 +204,7 @@ impl Frontend {
         } = opened;
         let asked = self.clients.next();
         let device = self.identify(&mut request, certified).await;
-        match judge(&request, device) {
+        match judge(&request, device, self.open.is_some()) {
             Ok(device) => self.serve(io, inbox, request, (device, asked)).await,
             Err(answer) => {
                 metrics::counter!("foodflow_mqtt_refused_logins_total").increment(1);
@@ -240,9 +245,12 @@ impl Frontend {
             device: device.clone(),
             client_id,
         };
-        let Some(seat) = self.clients.take(key, asked).await else {
-            self.refuse(io, request.version, ConnectAnswer::BadLogin).await;
-            return;
+        let seat = match self.clients.take(key, asked, &self.limits).await {
+            Ok(seat) => seat,
+            Err(answer) => {
+                self.refuse(io, request.version, answer).await;
+                return;
+            }
         };
         let Ok(link) = self.router.link().await else {
             self.refuse(io, request.version, ConnectAnswer::Busy).await;
@@ -264,6 +272,8 @@ impl Frontend {
             device: device.clone(),
             link,
             uplink: self.uplink.clone(),
+            open: self.open.clone(),
+            is_rooted: false,
             limits: self.limits.clone(),
             inbox,
             outbox,
@@ -276,7 +286,7 @@ impl Frontend {
         };
         info!(tenant = device.tenant, edge = device.name, version = ?request.version, "MQTT client connected");
         metrics::gauge!("foodflow_mqtt_sessions").increment(1);
-        let end = session.run().await;
+        let Ended { end, was_open } = session.run().await;
         metrics::gauge!("foodflow_mqtt_sessions").decrement(1);
         info!(
             tenant = device.tenant,
@@ -285,9 +295,12 @@ impl Frontend {
             "MQTT client gone"
         );
         if let (Some(will), true) = (request.will, end.calls_for_will()) {
-            self.deliver_will(device, will).await;
+            self.deliver_will(device.clone(), will).await;
         }
         drop(seat);
+        if was_open && !self.clients.is_seated(&device) {
+            self.tell_gone(device).await;
+        }
     }
 
     async fn refuse(&self, mut io: Box<dyn Stream>, version: Version, answer: ConnectAnswer) {
@@ -303,26 +316,62 @@ impl Frontend {
     /// queued before anything of the client's next session, which waits for it, so the wait is short.
     async fn deliver_will(&self, device: Device, will: Will) {
         let (settled, _nobody_waits) = oneshot::channel();
-        let message = Uplink {
-            device,
-            topic: will.topic,
-            payload: will.payload,
-            settled,
+        let Will {
+            topic,
+            payload,
+            is_retained,
+            ..
+        } = will;
+        let taken = match &self.open {
+            Some(open) if is_open_topic(&topic) => {
+                let message = OpenMessage {
+                    device,
+                    topic,
+                    payload,
+                    is_retained,
+                    settled,
+                };
+                let sent = timeout(WILL_TIMEOUT, open.send(Open::Message(message))).await;
+                matches!(sent, Ok(Ok(())))
+            }
+            _ => {
+                let message = Uplink {
+                    device,
+                    topic,
+                    payload,
+                    settled,
+                };
+                matches!(timeout(WILL_TIMEOUT, self.uplink.send(message)).await, Ok(Ok(())))
+            }
         };
-        if !matches!(timeout(WILL_TIMEOUT, self.uplink.send(message)).await, Ok(Ok(()))) {
+        if !taken {
             warn!("the will of a vanished MQTT client was not taken by ingest");
+        }
+    }
+
+    /// What a device said over its connections ends with the last of them.
+    async fn tell_gone(&self, device: Device) {
+        if let Some(open) = &self.open
+            && !matches!(
+                timeout(WILL_TIMEOUT, open.send(Open::Gone(device))).await,
+                Ok(Ok(()))
+            )
+        {
+            debug!("nobody heard that an integrator's connection ended");
         }
     }
 }
 
 /// Decides a CONNECT once it is known who sent it.
-fn judge(request: &ConnectRequest, device: Option<Device>) -> Result<Device, ConnectAnswer> {
+fn judge(request: &ConnectRequest, device: Option<Device>, is_open: bool) -> Result<Device, ConnectAnswer> {
     let device = device.ok_or(ConnectAnswer::BadLogin)?;
     if request.client_id.is_empty() && !request.is_clean && request.version == Version::V4 {
         return Err(ConnectAnswer::BadClientId);
     }
     match &request.will {
-        Some(will) if !may_publish(&device, &will.topic) => Err(ConnectAnswer::NotAuthorized),
+        Some(will) if !(may_publish(&device, &will.topic) || is_open && is_open_topic(&will.topic)) => {
+            Err(ConnectAnswer::NotAuthorized)
+        }
         Some(will) if will.qos > 1 => Err(ConnectAnswer::QosNotSupported),
         _ => Ok(device),
     }
@@ -409,9 +458,14 @@ impl Clients {
         found
     }
 
-    /// Takes the client's seat, and waits until the one who sat there has left its will. None when the device was
-    /// expelled after its credentials were looked at.
-    async fn take(&self, key: ClientKey, asked: u64) -> Option<Seat> {
+    /// Whether a device has a seat.
+    pub(super) fn is_seated(&self, device: &Device) -> bool {
+        self.seats().taken.keys().any(|key| key.device == *device)
+    }
+
+    /// Takes the client's seat, and waits until the one who sat there has left its will. Refused when the device was
+    /// expelled after its credentials were looked at, or has as many seats as it may have.
+    async fn take(&self, key: ClientKey, asked: u64, limits: &Limits) -> Result<Seat, ConnectAnswer> {
         let number = self.next();
         let seat = Seat {
             key: key.clone(),
@@ -432,7 +486,12 @@ impl Clients {
             if seats.expelled.get(&key.device).is_some_and(|at| *at > asked) {
                 // The seat is dropped after the lock that its end takes.
                 drop(seats);
-                return None;
+                return Err(ConnectAnswer::BadLogin);
+            }
+            if !seats.taken.contains_key(&key) && seats.is_full(&key.device, limits) {
+                drop(seats);
+                metrics::counter!("foodflow_mqtt_quota_refusals_total").increment(1);
+                return Err(ConnectAnswer::Quota);
             }
             seats.taken.insert(key, occupant)
         };
@@ -445,7 +504,17 @@ impl Clients {
                 warn!("a displaced MQTT session is slow to end");
             }
         }
-        Some(seat)
+        Ok(seat)
+    }
+}
+
+impl Seats {
+    /// Whether a device, or its tenant, has as many seats as it may have.
+    fn is_full(&self, device: &Device, limits: &Limits) -> bool {
+        let count =
+            |is_its: &dyn Fn(&Device) -> bool| self.taken.keys().filter(|key| is_its(&key.device)).count();
+        count(&|other| other == device) >= limits.device_sessions_max
+            || count(&|other| other.tenant == device.tenant) >= limits.tenant_sessions_max
     }
 }
 
@@ -477,16 +546,63 @@ mod tests {
     #[tokio::test]
     async fn an_expelled_device_keeps_no_seat_and_gets_none_with_credentials_seen_before() {
         let clients = Clients::default();
-        let (before, other) = (clients.next(), key("e2"));
-        let seat = clients.take(key("e1"), before).await.unwrap();
-        let neighbour = clients.take(other, before).await.unwrap();
+        let limits = Limits::default();
+        let take = |name: &str, asked| {
+            let (clients, limits, key) = (clients.clone(), limits.clone(), key(name));
+            async move { clients.take(key, asked, &limits).await }
+        };
+        let before = clients.next();
+        let seat = take("e1", before).await.unwrap();
+        let neighbour = take("e2", before).await.unwrap();
         clients.expel(&seat.key.device);
         assert!(seat.expelled.is_cancelled() && !neighbour.expelled.is_cancelled());
-        assert!(clients.take(key("e1"), before).await.is_none());
+        assert!(take("e1", before).await.is_err());
         drop(seat);
         assert!(
-            clients.take(key("e1"), clients.next()).await.is_some(),
+            take("e1", clients.next()).await.is_ok(),
             "credentials that are good now are good"
         );
+    }
+
+    #[tokio::test]
+    async fn a_device_has_as_many_seats_as_it_may_have_and_its_own_client_comes_back_at_any_time() {
+        let (clients, limits) = (
+            Clients::default(),
+            Limits {
+                device_sessions_max: 2,
+                tenant_sessions_max: 3,
+                ..Limits::default()
+            },
+        );
+        let named = |device: &str, client: &str| ClientKey {
+            client_id: client.to_owned(),
+            ..key(device)
+        };
+        let one = clients
+            .take(named("e1", "a"), clients.next(), &limits)
+            .await
+            .unwrap();
+        let _two = clients
+            .take(named("e1", "b"), clients.next(), &limits)
+            .await
+            .unwrap();
+        let third = clients.take(named("e1", "c"), clients.next(), &limits).await;
+        assert_eq!(third.err(), Some(ConnectAnswer::Quota));
+        drop(one);
+        let _again = clients
+            .take(named("e1", "a"), clients.next(), &limits)
+            .await
+            .unwrap();
+        let _other = clients
+            .take(named("e2", "a"), clients.next(), &limits)
+            .await
+            .unwrap();
+        let tenant = clients.take(named("e3", "a"), clients.next(), &limits).await;
+        assert_eq!(
+            tenant.err(),
+            Some(ConnectAnswer::Quota),
+            "the tenant's three are taken"
+        );
+        assert!(clients.is_seated(&key("e2").device) && !clients.is_seated(&key("e3").device));
     }
 }

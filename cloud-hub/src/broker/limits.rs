@@ -10,6 +10,10 @@ use tokio::time::Instant;
 pub struct Limits {
     /// Open sockets, authenticated or not; further ones are closed at accept.
     pub connections_max: usize,
+    /// Open sessions of one device; more are told that the quota is used up.
+    pub device_sessions_max: usize,
+    /// Open sessions of one tenant.
+    pub tenant_sessions_max: usize,
     /// Largest MQTT packet in bytes, headers included, in either direction.
     pub packet_bytes_max: usize,
     /// Publishes of one socket that wait for ingest before its socket is no longer read.
@@ -34,6 +38,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
+            device_sessions_max: 16,
+            tenant_sessions_max: 2048,
             packet_bytes_max: 1024 * 1024 + 1024,
             pending_max: 256,
             connect_timeout: Duration::from_secs(5),

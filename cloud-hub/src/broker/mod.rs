@@ -6,6 +6,7 @@
 mod codec;
 mod frontend;
 mod limits;
+mod open;
 mod reply;
 mod router;
 mod rules;
@@ -19,10 +20,15 @@ use std::{collections::HashMap, fmt, io, net::SocketAddr, path::PathBuf, sync::A
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{net::TcpListener, sync::oneshot, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use limits::Limits;
+pub use open::{Open, OpenMessage, inside_device, inside_tenant, may_outside, without_tenant};
 pub use router::Downlink;
 pub use rules::Device;
 pub use tls::{Certified, ClientAuth, DeviceCertificates};
@@ -56,6 +62,13 @@ pub enum Settled {
     Stored,
     /// Never to be stored: PUBACK with 0x99 in MQTT 5; the connection stays.
     Rejected {
+        /// Told to the client in MQTT 5.
+        reason: String,
+    },
+    /// Never to be stored: PUBACK with this reason code in MQTT 5; the connection stays.
+    Refused {
+        /// MQTT 5 reason code, 0x80 or more.
+        code: u8,
         /// Told to the client in MQTT 5.
         reason: String,
     },
@@ -205,6 +218,19 @@ pub async fn start(
     auth: Arc<dyn Authenticate>,
     uplink: UplinkSender,
 ) -> Result<Broker, BrokerError> {
+    start_open(config, auth, uplink, None).await
+}
+
+/// As [`start`], and takes messages on topics outside `ff/` too: they go to `open`.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_open(
+    config: BrokerConfig,
+    auth: Arc<dyn Authenticate>,
+    uplink: UplinkSender,
+    open: Option<mpsc::Sender<Open>>,
+) -> Result<Broker, BrokerError> {
     let tls = config
         .tls
         .as_ref()
@@ -228,6 +254,7 @@ pub async fn start(
         config.limits.clone(),
         shutdown.clone(),
         name_prefix,
+        open,
     ));
     let (tasks, sessions) = (frontend.tasks.clone(), Sessions(frontend.clients.clone()));
     tasks.spawn(router.clone().watch(config.limits, shutdown.clone()));

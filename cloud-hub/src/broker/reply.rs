@@ -41,6 +41,8 @@ pub(super) enum ConnectAnswer {
     BadClientId,
     QosNotSupported,
     Busy,
+    /// The device or its tenant has as many sessions as it may have.
+    Quota,
 }
 
 /// Writes CONNACK; `assigned` is the client id that the hub chose and `keep_alive_s` the one it imposes.
@@ -57,7 +59,7 @@ pub(super) fn write_connack(
             let code = match answer {
                 ConnectAnswer::Accepted => 0,
                 ConnectAnswer::BadClientId => 2,
-                ConnectAnswer::Busy => 3,
+                ConnectAnswer::Busy | ConnectAnswer::Quota => 3,
                 ConnectAnswer::BadLogin => 4,
                 ConnectAnswer::NotAuthorized | ConnectAnswer::QosNotSupported => 5,
             };
@@ -80,6 +82,7 @@ fn write_connack_v5(
         ConnectAnswer::BadClientId => ConnectReturnCode::ClientIdentifierNotValid,
         ConnectAnswer::QosNotSupported => ConnectReturnCode::QoSNotSupported,
         ConnectAnswer::Busy => ConnectReturnCode::ServerBusy,
+        ConnectAnswer::Quota => ConnectReturnCode::QuotaExceeded,
     };
     let properties = (answer == ConnectAnswer::Accepted).then(|| ConnAckProperties {
         session_expiry_interval: Some(0),

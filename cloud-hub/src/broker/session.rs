@@ -8,17 +8,18 @@ use bytes::BytesMut;
 use rumqttd::Notification;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    BrokerError, Settled, Uplink,
+    BrokerError, Open, OpenMessage, Settled, Uplink,
     codec::{self, CodecError, Inbound, Version},
     frontend::Stream,
     limits::{Limits, RateGate},
+    open::{inside_filter, is_open_topic, outside},
     reply::{self, reason},
     router::RouterLink,
     rules::{Device, may_publish, may_subscribe},
@@ -86,6 +87,14 @@ enum Verdict {
     Waiting(oneshot::Receiver<Settled>),
 }
 
+/// How a session ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) end: End,
+    /// Whether it used topics outside `ff/`.
+    pub(super) was_open: bool,
+}
+
 /// One authenticated client.
 pub(super) struct Session {
     pub(super) io: Box<dyn Stream>,
@@ -93,6 +102,10 @@ pub(super) struct Session {
     pub(super) device: Device,
     pub(super) link: RouterLink,
     pub(super) uplink: UplinkSender,
+    /// Takes what comes outside `ff/`; none: nothing does.
+    pub(super) open: Option<mpsc::Sender<Open>>,
+    /// Whether the client writes its tenant's name in front of topics.
+    pub(super) is_rooted: bool,
     pub(super) limits: Limits,
     pub(super) inbox: BytesMut,
     pub(super) outbox: BytesMut,
@@ -113,6 +126,9 @@ struct State {
     pending: VecDeque<Pending>,
     /// Ends when ingest took the message with which this tenant had more than its share in the hub.
     stalled: Option<oneshot::Receiver<()>>,
+    /// A message for which the integrators' queue had no room yet.
+    stalled_open: Option<Open>,
+    was_open: bool,
     unacknowledged: u16,
     gate: RateGate,
     throttled_until: Option<Instant>,
@@ -121,11 +137,13 @@ struct State {
 
 impl Session {
     /// Serves the socket to its end and says goodbye if the client can still hear it.
-    pub(super) async fn run(mut self) -> End {
+    pub(super) async fn run(mut self) -> Ended {
         let now = Instant::now();
         let mut state = State {
             pending: VecDeque::new(),
             stalled: None,
+            stalled_open: None,
+            was_open: false,
             unacknowledged: 0,
             gate: RateGate::new(self.limits.publishes_per_s_max, now),
             throttled_until: None,
@@ -140,12 +158,16 @@ impl Session {
         {
             debug!(?source, "MQTT client did not hear the end of its session");
         }
-        end
+        Ended {
+            end,
+            was_open: state.was_open,
+        }
     }
 
     /// Runs until something ends the session, which is its only way out.
     async fn serve(&mut self, state: &mut State) -> Result<(), End> {
         let retired = self.link.retired();
+        let open = self.open.clone();
         loop {
             self.take_packets(state)?;
             self.flush().await?;
@@ -168,6 +190,7 @@ impl Session {
                     state.stalled = None;
                     taken?;
                 }
+                passed = pass_on(open.as_ref(), &mut state.stalled_open) => passed?,
                 news = self.link.next(), if may_forward => self.forward(state, news?),
                 read = self.io.read_buf(&mut self.inbox), if may_read => {
                     if read? == 0 {
@@ -185,6 +208,7 @@ impl Session {
 
     fn may_read(&self, state: &State) -> bool {
         state.stalled.is_none()
+            && state.stalled_open.is_none()
             && state.throttled_until.is_none()
             && state.pending.len() < self.limits.pending_max
     }
@@ -208,10 +232,12 @@ impl Session {
                 payload,
                 qos,
                 pkid,
+                is_retained,
                 ..
             } => {
                 state.throttled_until = state.gate.take(Instant::now());
-                if !may_publish(&self.device, &topic) {
+                let is_open = self.open.is_some() && is_open_topic(&topic);
+                if !is_open && !may_publish(&self.device, &topic) {
                     return self.refuse_publish(state, &topic, qos, pkid);
                 }
                 let (settled, verdict) = oneshot::channel();
@@ -220,10 +246,22 @@ impl Session {
                     qos,
                     verdict: Verdict::Waiting(verdict),
                 });
+                let device = self.device.clone();
+                if is_open {
+                    state.was_open = true;
+                    let message = OpenMessage {
+                        device,
+                        topic,
+                        payload,
+                        is_retained,
+                        settled,
+                    };
+                    return self.offer_open(state, Open::Message(message));
+                }
                 self.offer(
                     state,
                     Uplink {
-                        device: self.device.clone(),
+                        device,
                         topic,
                         payload,
                         settled,
@@ -234,12 +272,12 @@ impl Session {
                 state.unacknowledged = state.unacknowledged.saturating_sub(1);
                 Ok(self.link.acknowledge(pkid)?)
             }
-            Inbound::Subscribe { pkid, filters } => self.subscribe(pkid, filters),
+            Inbound::Subscribe { pkid, filters } => self.subscribe(pkid, &filters),
             Inbound::Unsubscribe { pkid, filters } => {
                 reply::write_unsuback(self.version, pkid, filters.len(), &mut self.outbox);
                 let own = filters
-                    .into_iter()
-                    .filter(|filter| may_subscribe(&self.device, filter))
+                    .iter()
+                    .filter_map(|filter| self.heard_at(filter))
                     .collect();
                 Ok(self.link.unsubscribe(pkid, own)?)
             }
@@ -260,6 +298,31 @@ impl Session {
         Ok(())
     }
 
+    /// The same for integrators' messages and their queue.
+    fn offer_open(&self, state: &mut State, message: Open) -> Result<(), End> {
+        let Some(open) = &self.open else {
+            return Err(End::Closed(reason::SERVER_BUSY));
+        };
+        match open.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(message)) => {
+                state.stalled_open = Some(message);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(End::Closed(reason::SERVER_BUSY)),
+        }
+    }
+
+    /// Where in the router this device hears what it subscribes to; none when the filter is not its own.
+    fn heard_at(&self, filter: &str) -> Option<String> {
+        if may_subscribe(&self.device, filter) {
+            return Some(filter.to_owned());
+        }
+        self.open
+            .as_ref()
+            .and_then(|_| inside_filter(&self.device, filter))
+    }
+
     /// Only MQTT 5 with QoS 1 has an answer that refuses one message and keeps the connection.
     fn refuse_publish(&self, state: &mut State, topic: &str, qos: u8, pkid: u16) -> Result<(), End> {
         metrics::counter!("foodflow_mqtt_refused_publishes_total").increment(1);
@@ -275,13 +338,20 @@ impl Session {
         Ok(())
     }
 
-    fn subscribe(&mut self, pkid: u16, filters: Vec<(String, u8)>) -> Result<(), End> {
-        let is_own = |filter: &str| may_subscribe(&self.device, filter);
+    fn subscribe(&mut self, pkid: u16, filters: &[(String, u8)]) -> Result<(), End> {
+        let heard: Vec<_> = filters.iter().map(|(path, _)| self.heard_at(path)).collect();
+        let root = format!("{}/", self.device.tenant);
+        self.is_rooted |= filters.iter().any(|(path, _)| path.starts_with(&root));
         let granted: Vec<_> = filters
             .iter()
-            .map(|(path, qos)| is_own(path).then_some((*qos).min(1)))
+            .zip(&heard)
+            .map(|((_, qos), heard)| heard.is_some().then_some((*qos).min(1)))
             .collect();
-        let own: Vec<_> = filters.into_iter().filter(|(path, _)| is_own(path)).collect();
+        let own: Vec<_> = heard
+            .into_iter()
+            .zip(filters)
+            .filter_map(|(heard, (_, qos))| Some((heard?, *qos)))
+            .collect();
         if !own.is_empty() {
             self.link.subscribe(pkid, own)?;
         }
@@ -297,6 +367,7 @@ impl Session {
             (Verdict::Refused, _) => (reason::NOT_AUTHORIZED, "not a topic of this device".to_owned()),
             (Verdict::Waiting(_), Some(Settled::Stored)) => (reason::SUCCESS, String::new()),
             (Verdict::Waiting(_), Some(Settled::Rejected { reason })) => (reason::PAYLOAD_INVALID, reason),
+            (Verdict::Waiting(_), Some(Settled::Refused { code, reason })) => (code, reason),
             // Not stored and not refused: without a PUBACK the client sends it again.
             (Verdict::Waiting(_), Some(Settled::Retry) | None) => {
                 return Err(End::Closed(reason::SERVER_BUSY));
@@ -329,7 +400,18 @@ impl Session {
         let Some(Notification::Forward(forward)) = news else {
             return;
         };
-        let (publish, properties) = (forward.publish, forward.properties);
+        let (mut publish, properties) = (forward.publish, forward.properties);
+        if let Some(topic) = outside(&publish.topic) {
+            let root = if self.is_rooted {
+                self.device.tenant.as_str()
+            } else {
+                ""
+            };
+            publish.topic = match root {
+                "" => publish.topic.slice_ref(topic),
+                root => [root.as_bytes(), b"/", topic].concat().into(),
+            };
+        }
         let max_bytes = self.client_packet_bytes_max;
         match reply::write_publish(self.version, publish, properties, max_bytes, &mut self.outbox) {
             Some(true) => state.unacknowledged += 1,
@@ -367,6 +449,21 @@ async fn wait_taken(stalled: &mut Option<oneshot::Receiver<()>>) -> Result<(), E
         Some(taken) => taken.await.map_err(|_| End::Closed(reason::SERVER_BUSY)),
         None => pending().await,
     }
+}
+
+/// Waits for room in the integrators' queue and sends what is kept back. Cancel-safe.
+async fn pass_on(open: Option<&mpsc::Sender<Open>>, stalled: &mut Option<Open>) -> Result<(), End> {
+    let (Some(open), true) = (open, stalled.is_some()) else {
+        return pending().await;
+    };
+    let permit = open
+        .reserve()
+        .await
+        .map_err(|_| End::Closed(reason::SERVER_BUSY))?;
+    if let Some(message) = stalled.take() {
+        permit.send(message);
+    }
+    Ok(())
 }
 
 async fn wait_until(instant: Option<Instant>) {

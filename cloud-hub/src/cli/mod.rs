@@ -1,6 +1,7 @@
 //! Which commands are there, and what does each exit code mean? 0 done, 1 failed, 2 wrong usage or
 //! configuration. What a script reads goes to standard output, everything else to the log on standard error.
 
+mod integrator;
 mod manage;
 mod serve;
 mod tenant;
@@ -118,6 +119,11 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Print the description of the API (OpenAPI, JSON).
     Openapi,
+    /// Say how the hub would understand an integrator's message, without sending it; fails when it would take none of it.
+    Explain(integrator::ExplainArguments),
+    /// What a broker outside is told.
+    #[command(subcommand)]
+    Mqtt(integrator::MqttCommand),
     /// Say how the hub's surroundings are.
     Doctor {
         /// As JSON.
@@ -250,6 +256,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::EnrollCode { tenant, edge } => manage::enroll_code(&place, &tenant, &edge).await,
         Command::Verify(given) => verify::run(&place, &given).await,
         Command::Openapi => manage::openapi(),
+        Command::Explain(given) => integrator::explain(&given),
+        Command::Mqtt(command) => integrator::run(&place, command).await,
         Command::Doctor { json } => manage::doctor(&place, json).await,
     };
     match done {

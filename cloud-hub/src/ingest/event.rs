@@ -421,7 +421,7 @@ ON CONFLICT DO NOTHING";
 const REASON_CHARS_MAX: usize = 500;
 
 /// Keeps bytes that could not be used, with the reason.
-pub(super) async fn bury(
+pub(crate) async fn bury(
     tx: &mut BulkTx<'_>,
     edge: &str,
     topic: &str,

@@ -2,23 +2,19 @@
 //! rows happen in one transaction, so a frame sent twice is stored once.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
 use chrono::{DateTime, Utc};
 use protocol::{
-    Micros, Reading,
+    Reading,
     frame::{Frame, FrameId},
     lane::Lane,
 };
 use uuid::Uuid;
 
-use super::{
-    copy::{COPY_READINGS, Rows},
-    dictionary::Mapping,
-    mark::Marks,
-};
+use super::{dictionary::Mapping, land::Landing};
 use crate::{
     kernel::{
         bulk::{BulkError, BulkTx},
@@ -162,9 +158,9 @@ pub(super) async fn store_readings(
     frames: &[Resolved<'_>],
     now: DateTime<Utc>,
 ) -> Result<Vec<(Lane, Vec<Sample>)>, BulkError> {
-    let mut rows = Rows::with_capacity(frames.iter().map(|resolved| resolved.frame.readings.len()).sum());
-    let (mut newest, mut marks) = (Newest::default(), Marks::default());
-    let mut earliest: BTreeMap<i32, Micros> = BTreeMap::new();
+    let mut landing =
+        Landing::with_capacity(frames.iter().map(|resolved| resolved.frame.readings.len()).sum());
+    let mut newest = Newest::default();
     for resolved in frames {
         let lane = resolved.frame.header.id.lane;
         for reading in &resolved.frame.readings {
@@ -172,46 +168,19 @@ pub(super) async fn store_readings(
             let Some(tag) = resolved.mapping.get(reading.tag) else {
                 continue;
             };
-            rows.push(reading.time_us, tag.id, reading.value(), reading.quality.to_i16());
-            marks.note(tag.id, reading.time_us);
-            let first_us = earliest.entry(tag.id).or_insert(reading.time_us);
-            *first_us = reading.time_us.min(*first_us);
-            newest.note(
-                lane,
-                Sample {
-                    tag_id: tag.id,
-                    time_us: reading.time_us,
-                    value: reading.value(),
-                    quality: reading.quality.code(),
-                    simulated: tag.is_simulated,
-                },
-            );
+            let sample = Sample {
+                tag_id: tag.id,
+                time_us: reading.time_us,
+                value: reading.value(),
+                quality: reading.quality.code(),
+                simulated: tag.is_simulated,
+            };
+            landing.note(sample);
+            newest.note(lane, sample);
         }
     }
-    if rows.count() == 0 {
-        return Ok(vec![]);
-    }
-    metrics::histogram!("foodflow_ingest_copy_readings").record(rows.count() as f64);
-    let (count, copied) = (
-        rows.count() as u64,
-        tx.copy_in(COPY_READINGS, rows.finish()).await?,
-    );
-    debug_assert_eq!(count, copied, "COPY takes every row or fails");
-    marks.store(tx).await?;
-    note_earliest(tx, &earliest).await?;
-    remember_newest(tx, &newest.of_each_tag(), now).await?;
+    landing.store(tx, now).await?;
     Ok(newest.by_lane())
-}
-
-/// Alarm rules of these tags are judged from here on, whether that is late or not.
-async fn note_earliest(tx: &mut BulkTx<'_>, earliest: &BTreeMap<i32, Micros>) -> Result<(), BulkError> {
-    let (tags, times): (Vec<i32>, Vec<DateTime<Utc>>) = earliest
-        .iter()
-        .map(|(tag, time_us)| (*tag, time_from_us(*time_us)))
-        .unzip();
-    tx.query("SELECT {schema}.note_alarm_due($1, $2)", &[&tags, &times])
-        .await?;
-    Ok(())
 }
 
 /// The newest sample of each tag in a batch.
@@ -230,18 +199,6 @@ impl Newest {
             .or_insert(sample);
     }
 
-    /// Whatever its lane, in order of tag.
-    fn of_each_tag(&self) -> Vec<Sample> {
-        let mut newest: BTreeMap<i32, Sample> = BTreeMap::new();
-        for sample in self.0.values() {
-            let known = newest.entry(sample.tag_id).or_insert(*sample);
-            if sample.time_us > known.time_us {
-                *known = *sample;
-            }
-        }
-        newest.into_values().collect()
-    }
-
     fn by_lane(self) -> Vec<(Lane, Vec<Sample>)> {
         let mut by_lane: HashMap<Lane, Vec<Sample>> = HashMap::new();
         for ((lane, _), sample) in self.0 {
@@ -249,28 +206,4 @@ impl Newest {
         }
         by_lane.into_iter().collect()
     }
-}
-
-const NEWEST: &str = "
-INSERT INTO {schema}.tag_last AS l (tag_id, time, value, quality, received_at)
-SELECT tag_id, time, value, quality, $5 FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[])
-    AS n (tag_id, time, value, quality)
-ON CONFLICT (tag_id) DO UPDATE SET time = excluded.time, value = excluded.value, quality = excluded.quality,
-    received_at = excluded.received_at
-WHERE excluded.time > l.time";
-
-/// The current value never goes backwards, whatever arrives late. Rows are taken in order of tag, so that two
-/// hubs never wait for each other.
-async fn remember_newest(
-    tx: &mut BulkTx<'_>,
-    newest: &[Sample],
-    now: DateTime<Utc>,
-) -> Result<(), BulkError> {
-    let tags: Vec<i32> = newest.iter().map(|sample| sample.tag_id).collect();
-    let times: Vec<DateTime<Utc>> = newest.iter().map(|sample| time_from_us(sample.time_us)).collect();
-    let values: Vec<Option<f64>> = newest.iter().map(|sample| sample.value).collect();
-    let qualities: Vec<i16> = newest.iter().map(|sample| sample.quality.cast_signed()).collect();
-    tx.execute(NEWEST, &[&tags, &times, &values, &qualities, &now])
-        .await?;
-    Ok(())
 }

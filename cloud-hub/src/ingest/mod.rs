@@ -11,6 +11,7 @@ mod event;
 mod fleet;
 mod frame;
 mod gather;
+mod land;
 mod mark;
 mod read;
 mod seen;
@@ -23,6 +24,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use acknowledge::Publish;
+pub(crate) use event::bury;
+pub(crate) use land::store_samples;
 pub(crate) use read::{is_possible, is_stamped_here};
 
 use crate::{

@@ -56,6 +56,10 @@ permissions! {
     PlantWrite = "plant.write";
     /// Readings.
     ReadingRead = "reading.read";
+    /// Send readings over HTTP.
+    ReadingWrite = "reading.write";
+    /// See what integrators' devices send that is no tag yet, make tags of it and dismiss it.
+    TagAdopt = "tag.adopt";
     /// Batches.
     BatchRead = "batch.read";
     /// Plan, start and complete batches.
@@ -234,6 +238,7 @@ const SUPERVISE: &[Permission] = &[
     P::AuditRead,
     P::EdgeEnroll,
     P::EdgeCommand,
+    P::TagAdopt,
     P::UserRead,
 ];
 
@@ -256,6 +261,7 @@ const ASSURE_SAFETY: &[Permission] = &[
 const EXCHANGE: &[Permission] = &[
     P::PlantRead,
     P::ReadingRead,
+    P::ReadingWrite,
     P::BatchRead,
     P::BatchWrite,
     P::LotRead,

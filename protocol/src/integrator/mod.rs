@@ -15,12 +15,16 @@ mod thin_edge;
 mod thingsboard;
 mod time;
 mod umh;
+mod understand;
 
 use std::fmt;
 
 use serde::Serialize;
 
-pub use self::time::{TimeForm, time_of_number, time_of_text};
+pub use self::{
+    time::{TimeForm, time_of_number, time_of_text},
+    understand::{Fact, Received, TimeNote, Understood, announced, different, facts, understand},
+};
 use crate::{Micros, Quality};
 
 /// Most bytes of one message.
@@ -201,6 +205,30 @@ pub enum Code {
     Template,
     /// Not a line of the line protocol.
     BadLine,
+    /// Not the binary form that the topic calls for.
+    BadPayload,
+    /// Values of a node or a device whose birth was not heard.
+    NotBorn,
+    /// An alias that the newest birth gave to no metric of the sender.
+    UnknownAlias,
+    /// A metric that the newest birth does not name.
+    UnknownMetric,
+    /// One alias for two metrics.
+    DuplicateAlias,
+    /// One name for two values.
+    DuplicateName,
+    /// A message is missing before this one.
+    SequenceGap,
+    /// A topic of somebody else's.
+    NotYourTopic,
+    /// More names than one client may have.
+    TooManyTags,
+    /// More messages than one client may send.
+    TooFast,
+    /// Another value for a tag and a time that have one already.
+    DifferentValue,
+    /// A time at which nothing can have been measured.
+    ImpossibleTime,
 }
 
 impl Code {
@@ -219,6 +247,18 @@ impl Code {
             Self::BadTopic => "E110",
             Self::Template => "E111",
             Self::BadLine => "E112",
+            Self::BadPayload => "E113",
+            Self::NotBorn => "E114",
+            Self::UnknownAlias => "E115",
+            Self::UnknownMetric => "E116",
+            Self::DuplicateAlias => "E117",
+            Self::DuplicateName => "E118",
+            Self::SequenceGap => "E119",
+            Self::NotYourTopic => "E120",
+            Self::TooManyTags => "E121",
+            Self::TooFast => "E122",
+            Self::DifferentValue => "E123",
+            Self::ImpossibleTime => "E124",
         }
     }
 }
@@ -252,7 +292,8 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Refused {
-    fn new(code: Code, hint: impl Into<String>, sample: &str) -> Self {
+    /// A refusal; the sample is cut to 80 bytes.
+    pub fn new(code: Code, hint: impl Into<String>, sample: &str) -> Self {
         Self {
             code,
             offset: None,
@@ -263,7 +304,7 @@ impl Refused {
 }
 
 /// At most `bytes` of a text, cut between characters.
-fn cut(text: &str, bytes: usize) -> &str {
+pub(crate) fn cut(text: &str, bytes: usize) -> &str {
     let mut end = bytes.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -2,6 +2,7 @@
 //! machines. Names in brackets are the specification's assertion ids.
 
 pub mod edge_node;
+pub mod host;
 
 use srad_types::payload::{
     DataType, Message as _, Metric, Payload, PropertyValue, metric, property_value::Value as Property,
@@ -13,6 +14,8 @@ use crate::{Micros, Quality, Reading};
 pub const NAMESPACE: &str = "spBv1.0";
 /// Most bytes of a payload that are decoded.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Most metrics of a payload: an empty one takes two bytes of it and two hundred of memory.
+pub const METRICS_MAX: usize = 20_000;
 
 /// A message to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +62,43 @@ pub fn decode(bytes: &[u8]) -> Result<Payload, String> {
             bytes.len()
         ));
     }
+    let metrics = metrics_of(bytes).ok_or("no Sparkplug payload: its fields are cut short")?;
+    if metrics > METRICS_MAX {
+        return Err(format!("{metrics} metrics exceed the limit of {METRICS_MAX}"));
+    }
     Payload::decode(bytes).map_err(|error| format!("no Sparkplug payload: {error}"))
+}
+
+/// How many metrics (field 2) a payload has, told without decoding them; none when its fields cannot be told apart.
+fn metrics_of(bytes: &[u8]) -> Option<usize> {
+    let (mut at, mut found) = (0, 0);
+    while at < bytes.len() {
+        let tag = varint(bytes, &mut at)?;
+        let skipped = match tag & 7 {
+            0 => varint(bytes, &mut at).map(|_| 0)?,
+            1 => 8,
+            2 => usize::try_from(varint(bytes, &mut at)?).ok()?,
+            5 => 4,
+            // Groups are no part of it.
+            _ => return None,
+        };
+        found += usize::from(tag >> 3 == 2);
+        at = at.checked_add(skipped).filter(|end| *end <= bytes.len())?;
+    }
+    Some(found)
+}
+
+fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// The milliseconds of a time; 0 for times before 1970.
