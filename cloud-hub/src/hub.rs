@@ -14,7 +14,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    broker::{self, Broker, BrokerConfig, DeviceCertificates, TlsListener},
+    broker::{
+        self, Broker, BrokerConfig, DeviceCertificates, Downlinks, External, ExternalConfig, TlsListener,
+    },
     config::{Config, ConfigError},
     edges::{
         authority::{DeviceAuthority, NAME_PREFIX},
@@ -38,6 +40,7 @@ use crate::{
         export::Exports,
         key_use::KeyUse,
         seal::SealingKey,
+        secret::{self, Secret},
         tenancy::{Db, TenancyError},
         token::SigningKey,
     },
@@ -236,10 +239,16 @@ impl Hub {
         let (uplinks, arriving) = broker::uplinks(app.config.ingest.queue_mib << 20);
         let directory = EdgeDirectory::new(app.db.clone());
         let devices = Arc::new(directory.clone());
-        let broker = broker::start(broker_config(&app), devices, uplinks).await?;
+        let mut broker = broker::start(broker_config(&app), devices, uplinks.clone()).await?;
+        let far = external_broker(&app.config)?;
+        broker.sessions = broker.sessions.with(far.clone());
+        let downlinks = Arc::new(Downlinks {
+            near: broker.downlink.clone(),
+            far: far.clone(),
+        });
         let context = ingest::Context {
             target: databases.login.clone(),
-            publish: Arc::new(broker.downlink.clone()),
+            publish: downlinks.clone(),
             live: app.live.clone(),
             authority: app.device_authority.clone(),
             clock: app.clock.clone(),
@@ -262,9 +271,12 @@ impl Hub {
         tasks.spawn(watched(&ended, projection::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, edge_clock::run(app.clone(), stop.clone())));
-        let post = Arc::new(broker.downlink.clone());
-        let sending = dispatch::run(app.clone(), post, broker.sessions.clone(), stop.clone());
+        let sending = dispatch::run(app.clone(), downlinks, broker.sessions.clone(), stop.clone());
         tasks.spawn(watched(&ended, sending));
+        match far {
+            Some(far) => drop(tasks.spawn(watched(&ended, far.run(uplinks, stop.clone())))),
+            None => drop(uplinks),
+        }
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await
@@ -365,6 +377,35 @@ fn broker_config(app: &App) -> BrokerConfig {
             ..broker::Limits::default()
         },
     }
+}
+
+/// The client of the plant's own broker, where one is configured.
+fn external_broker(config: &Config) -> anyhow::Result<Option<External>> {
+    let Some(external) = &config.mqtt.external else {
+        return Ok(None);
+    };
+    let address = external
+        .address()
+        .map_err(|fault| ConfigError::Impossible(vec![fault]))?;
+    let password = match &external.password_file {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("reading mqtt.external.password_file {}", file.display()))?,
+        None => String::new(),
+    };
+    let config = ExternalConfig {
+        host: address.host,
+        port: address.port,
+        is_tls: address.is_tls,
+        ca_file: external.ca_file.clone(),
+        login: external
+            .username
+            .clone()
+            .map(|user| (user, Secret::new(password.trim_end()))),
+        share_group: external.share_group.clone(),
+        client_id: format!("foodflow-hub-{}", secret::random_text(6)),
+    };
+    let far = External::new(&config).context("reading mqtt.external.ca_file")?;
+    Ok(Some(far))
 }
 
 /// One recorder serves the process, however many hubs a test starts.

@@ -4,6 +4,7 @@
 //! which is rumqttd without its listeners, session store and acknowledgements.
 
 mod codec;
+mod external;
 mod frontend;
 mod limits;
 mod reply;
@@ -22,6 +23,7 @@ use futures_util::future::BoxFuture;
 use tokio::{net::TcpListener, sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use external::{Downlinks, External, ExternalConfig};
 pub use limits::Limits;
 pub use router::Downlink;
 pub use rules::Device;
@@ -153,7 +155,10 @@ pub struct Broker {
 
 /// Who is connected. Cloning it gives another handle on the same.
 #[derive(Clone)]
-pub struct Sessions(Clients);
+pub struct Sessions {
+    near: Clients,
+    far: Option<External>,
+}
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,13 +169,25 @@ impl fmt::Debug for Sessions {
 impl Sessions {
     /// Ends every session of a device at once. It may come back with credentials that are good then.
     pub fn expel(&self, device: &Device) {
-        self.0.expel(device);
+        self.near.expel(device);
     }
 
     /// Which devices are connected here, each with the number of its newest session: a device that came again has a
     /// greater one.
+    /// One that was heard of on the external broker counts as connected, always in the same session.
     pub fn connected(&self) -> HashMap<Device, u64> {
-        self.0.connected()
+        let mut connected = self.near.connected();
+        for device in self.far.iter().flat_map(External::heard) {
+            connected.entry(device).or_default();
+        }
+        connected
+    }
+
+    /// Knows who is on an external broker, too.
+    #[must_use]
+    pub fn with(mut self, far: Option<External>) -> Self {
+        self.far = far;
+        self
     }
 }
 
@@ -229,7 +246,11 @@ pub async fn start(
         shutdown.clone(),
         name_prefix,
     ));
-    let (tasks, sessions) = (frontend.tasks.clone(), Sessions(frontend.clients.clone()));
+    let sessions = Sessions {
+        near: frontend.clients.clone(),
+        far: None,
+    };
+    let tasks = frontend.tasks.clone();
     tasks.spawn(router.clone().watch(config.limits, shutdown.clone()));
     tasks.spawn(frontend.clone().accept(plain, None));
     let mut tls_addr = None;
