@@ -45,7 +45,7 @@ use crate::{
         token::SigningKey,
     },
     router,
-    series::bus::LiveBus,
+    series::{bus::LiveBus, upkeep as series_upkeep},
     tenant::{
         fleet::{self, Migrated},
         provision,
@@ -271,6 +271,7 @@ impl Hub {
         tasks.spawn(watched(&ended, projection::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, edge_clock::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, series_upkeep::run(app.clone(), stop.clone())));
         let sending = dispatch::run(app.clone(), downlinks, broker.sessions.clone(), stop.clone());
         tasks.spawn(watched(&ended, sending));
         match far {

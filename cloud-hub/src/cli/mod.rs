@@ -1,8 +1,10 @@
 //! Which commands are there, and what does each exit code mean? 0 done, 1 failed, 2 wrong usage or
 //! configuration. What a script reads goes to standard output, everything else to the log on standard error.
 
+mod doctor;
 mod manage;
 mod serve;
+mod storage;
 mod tenant;
 mod verify;
 
@@ -118,7 +120,10 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Print the description of the API (OpenAPI, JSON).
     Openapi,
-    /// Say how the hub's surroundings are.
+    /// Look after the storage of readings by hand.
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
+    /// Say how the hub's surroundings are; 3 when something needs attention.
     Doctor {
         /// As JSON.
         #[arg(long)]
@@ -250,7 +255,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::EnrollCode { tenant, edge } => manage::enroll_code(&place, &tenant, &edge).await,
         Command::Verify(given) => verify::run(&place, &given).await,
         Command::Openapi => manage::openapi(),
-        Command::Doctor { json } => manage::doctor(&place, json).await,
+        Command::Storage(command) => storage::run(&place, command).await,
+        Command::Doctor { json } => doctor::run(&place, json).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -258,6 +264,10 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             tracing::error!("{error:#}");
             if error.is::<ConfigError>() {
                 ExitCode::from(2)
+            } else if error.is::<doctor::Attention>() {
+                ExitCode::from(3)
+            } else if storage::is_refusal(&error) {
+                ExitCode::from(4)
             } else {
                 ExitCode::FAILURE
             }

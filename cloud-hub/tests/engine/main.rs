@@ -18,4 +18,5 @@ mod mqtt;
 mod outage;
 mod series;
 mod server;
+mod storage;
 mod tenancy;
