@@ -15,7 +15,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     alarm,
     app::App,
-    broker::{self, Broker, BrokerConfig, DeviceCertificates, TlsListener},
+    broker::{
+        self, Broker, BrokerConfig, DeviceCertificates, Downlinks, External, ExternalConfig, TlsListener,
+    },
     config::{Config, ConfigError},
     edges::{
         authority::{DeviceAuthority, NAME_PREFIX},
@@ -40,11 +42,12 @@ use crate::{
         export::Exports,
         key_use::KeyUse,
         seal::SealingKey,
+        secret::{self, Secret},
         tenancy::{Db, TenancyError},
         token::SigningKey,
     },
     router,
-    series::bus::LiveBus,
+    series::{bus::LiveBus, upkeep as series_upkeep},
     tenant::{
         fleet::{self, Migrated},
         provision,
@@ -244,10 +247,17 @@ impl Hub {
         let devices = Arc::new(directory.clone());
         let rules = broker_rules(&app, devices.clone())?;
         let (open, opened) = mpsc::channel(OPEN_MESSAGES);
-        let broker = broker::start_open(broker_config(&app), devices, uplinks, Some(open)).await?;
+        let mut broker =
+            broker::start_open(broker_config(&app), devices, uplinks.clone(), Some(open)).await?;
+        let far = external_broker(&app.config)?;
+        broker.sessions = broker.sessions.with(far.clone());
+        let downlinks = Arc::new(Downlinks {
+            near: broker.downlink.clone(),
+            far: far.clone(),
+        });
         let context = ingest::Context {
             target: databases.login.clone(),
-            publish: Arc::new(broker.downlink.clone()),
+            publish: downlinks.clone(),
             live: app.live.clone(),
             authority: app.device_authority.clone(),
             clock: app.clock.clone(),
@@ -282,9 +292,13 @@ impl Hub {
         tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, alarm::duty::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, edge_clock::run(app.clone(), stop.clone())));
-        let post = Arc::new(broker.downlink.clone());
-        let sending = dispatch::run(app.clone(), post, broker.sessions.clone(), stop.clone());
+        tasks.spawn(watched(&ended, series_upkeep::run(app.clone(), stop.clone())));
+        let sending = dispatch::run(app.clone(), downlinks, broker.sessions.clone(), stop.clone());
         tasks.spawn(watched(&ended, sending));
+        match far {
+            Some(far) => drop(tasks.spawn(watched(&ended, far.run(uplinks, stop.clone())))),
+            None => drop(uplinks),
+        }
 
         let listener = TcpListener::bind(app.config.http.listen)
             .await
@@ -408,6 +422,35 @@ fn broker_rules(app: &App, devices: Arc<EdgeDirectory>) -> anyhow::Result<integr
         }
     };
     Ok(integrator::broker_rules::Rules::new(devices, secret.as_deref()))
+}
+
+/// The client of the plant's own broker, where one is configured.
+fn external_broker(config: &Config) -> anyhow::Result<Option<External>> {
+    let Some(external) = &config.mqtt.external else {
+        return Ok(None);
+    };
+    let address = external
+        .address()
+        .map_err(|fault| ConfigError::Impossible(vec![fault]))?;
+    let password = match &external.password_file {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("reading mqtt.external.password_file {}", file.display()))?,
+        None => String::new(),
+    };
+    let config = ExternalConfig {
+        host: address.host,
+        port: address.port,
+        is_tls: address.is_tls,
+        ca_file: external.ca_file.clone(),
+        login: external
+            .username
+            .clone()
+            .map(|user| (user, Secret::new(password.trim_end()))),
+        share_group: external.share_group.clone(),
+        client_id: format!("foodflow-hub-{}", secret::random_text(6)),
+    };
+    let far = External::new(&config).context("reading mqtt.external.ca_file")?;
+    Ok(Some(far))
 }
 
 /// One recorder serves the process, however many hubs a test starts.

@@ -13,6 +13,7 @@ CREATE TABLE rollup_dirty (
     tag_ids   int[],
     from_time timestamptz NOT NULL,
     to_time   timestamptz NOT NULL,
+    marked_at timestamptz NOT NULL DEFAULT now(),
     CHECK (from_time < to_time)
 );
 CREATE INDEX rollup_dirty_to_time ON rollup_dirty (to_time);
@@ -444,7 +445,8 @@ BEGIN
         'readings_about', rows_about,
         'rollup_bytes', relation_bytes('rollup_1m') + pg_total_relation_size('rollup_1h') + pg_total_relation_size('rollup_1d'),
         'rollup_marks', (SELECT count(*) FROM rollup_dirty WHERE to_time <= at),
-        'rollup_lag_s', (SELECT round(extract(epoch FROM at - min(to_time)))::bigint FROM rollup_dirty WHERE to_time <= at AND tag_ids IS NOT NULL),
+        'rollup_lag_s', (SELECT round(extract(epoch FROM at - min(greatest(to_time, marked_at))))::bigint FROM rollup_dirty
+            WHERE to_time <= at AND tag_ids IS NOT NULL),
         'rollup_hours_to_make', (SELECT count(*) FROM rollup_dirty WHERE to_time <= at AND tag_ids IS NULL),
         'raw_from', (SELECT raw_from FROM storage_horizon));
 END $$;

@@ -4,6 +4,7 @@
 //! which is rumqttd without its listeners, session store and acknowledgements.
 
 mod codec;
+mod external;
 mod frontend;
 mod limits;
 mod open;
@@ -27,6 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use external::{Downlinks, External, ExternalConfig};
 pub use limits::Limits;
 pub use open::{Open, OpenMessage, inside_device, inside_tenant, may_outside, without_tenant};
 pub use router::Downlink;
@@ -166,7 +168,10 @@ pub struct Broker {
 
 /// Who is connected. Cloning it gives another handle on the same.
 #[derive(Clone)]
-pub struct Sessions(Clients);
+pub struct Sessions {
+    near: Clients,
+    far: Option<External>,
+}
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,13 +182,25 @@ impl fmt::Debug for Sessions {
 impl Sessions {
     /// Ends every session of a device at once. It may come back with credentials that are good then.
     pub fn expel(&self, device: &Device) {
-        self.0.expel(device);
+        self.near.expel(device);
     }
 
     /// Which devices are connected here, each with the number of its newest session: a device that came again has a
     /// greater one.
+    /// One that was heard of on the external broker counts as connected, always in the same session.
     pub fn connected(&self) -> HashMap<Device, u64> {
-        self.0.connected()
+        let mut connected = self.near.connected();
+        for device in self.far.iter().flat_map(External::heard) {
+            connected.entry(device).or_default();
+        }
+        connected
+    }
+
+    /// Knows who is on an external broker, too.
+    #[must_use]
+    pub fn with(mut self, far: Option<External>) -> Self {
+        self.far = far;
+        self
     }
 }
 
@@ -256,7 +273,11 @@ pub async fn start_open(
         name_prefix,
         open,
     ));
-    let (tasks, sessions) = (frontend.tasks.clone(), Sessions(frontend.clients.clone()));
+    let sessions = Sessions {
+        near: frontend.clients.clone(),
+        far: None,
+    };
+    let tasks = frontend.tasks.clone();
     tasks.spawn(router.clone().watch(config.limits, shutdown.clone()));
     tasks.spawn(frontend.clone().accept(plain, None));
     let mut tls_addr = None;

@@ -8,10 +8,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use uuid::Uuid;
 
 use super::Place;
-use crate::kernel::hex::hex;
 use crate::{
     hub::Databases,
-    integrity::key::AuditKey,
     kernel::{
         audit::Actor,
         clock::Clock,
@@ -138,68 +136,4 @@ pub(super) async fn enroll_code(place: &Place, tenant: &TenantSlug, edge: &str) 
 pub(super) fn openapi() -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(&crate::router::document())?);
     Ok(())
-}
-
-pub(super) async fn doctor(place: &Place, json: bool) -> anyhow::Result<()> {
-    let (config, databases) = place.open().await?;
-    let audit_key = AuditKey::load_or_create(&config.data_dir).context("reading the audit key")?;
-    let audit_key = hex(&audit_key.public());
-    let db = db(&databases);
-    let mut tx = db.platform().await?;
-    let version: String = sqlx::query_scalar("SELECT current_setting('server_version')")
-        .fetch_one(tx.conn())
-        .await?;
-    let tenants = provision::tenants(tx.conn()).await?;
-    drop(tx);
-    let mut forms = Vec::new();
-    for tenant in &tenants {
-        let mut tx = db.begin(&tenant.slug).await?;
-        let form: String = sqlx::query_scalar("SELECT storage_form()")
-            .fetch_one(tx.conn())
-            .await?;
-        // Only plain partitioning has a default partition; a query that named it elsewhere would not parse.
-        let stray = form == "plain"
-            && sqlx::query_scalar("SELECT EXISTS (SELECT FROM reading_default)")
-                .fetch_one(tx.conn())
-                .await?;
-        forms.push((tenant.slug.clone(), form, stray));
-    }
-    if json {
-        let tenants: Vec<_> = forms
-            .iter()
-            .map(|(slug, form, stray)| {
-                serde_json::json!({ "tenant": slug.as_str(), "storage_form": form, "lacks": lacks(form),
-                    "readings_in_default_partition": stray })
-            })
-            .collect();
-        println!(
-            "{}",
-            serde_json::json!({ "postgresql": version, "tenants": tenants, "audit_public_key": audit_key })
-        );
-    } else {
-        println!("PostgreSQL {version}");
-        println!("audit roots are signed with the key whose public half is {audit_key}");
-        for (slug, form, stray) in &forms {
-            println!("tenant {slug}: storage form {form}; lacks {}", lacks(form));
-            if *stray {
-                println!(
-                    "  some readings lie in the default partition: they came days late, or from a clock that was far off"
-                );
-            }
-        }
-    }
-    db.close().await;
-    close(databases).await;
-    Ok(())
-}
-
-/// What a storage form cannot do.
-fn lacks(form: &str) -> &'static str {
-    match form {
-        "plain" => "columnar compression and continuous aggregates (TimescaleDB is not installed)",
-        "timescaledb-apache" => {
-            "columnar compression and continuous aggregates (they need TimescaleDB's Community licence)"
-        }
-        _ => "nothing",
-    }
 }

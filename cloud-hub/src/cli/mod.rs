@@ -1,9 +1,11 @@
 //! Which commands are there, and what does each exit code mean? 0 done, 1 failed, 2 wrong usage or
 //! configuration. What a script reads goes to standard output, everything else to the log on standard error.
 
+mod doctor;
 mod integrator;
 mod manage;
 mod serve;
+mod storage;
 mod tenant;
 mod verify;
 
@@ -124,7 +126,10 @@ enum Command {
     /// What a broker outside is told.
     #[command(subcommand)]
     Mqtt(integrator::MqttCommand),
-    /// Say how the hub's surroundings are.
+    /// Look after the storage of readings by hand.
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
+    /// Say how the hub's surroundings are; 3 when something needs attention.
     Doctor {
         /// As JSON.
         #[arg(long)]
@@ -258,7 +263,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Openapi => manage::openapi(),
         Command::Explain(given) => integrator::explain(&given),
         Command::Mqtt(command) => integrator::run(&place, command).await,
-        Command::Doctor { json } => manage::doctor(&place, json).await,
+        Command::Storage(command) => storage::run(&place, command).await,
+        Command::Doctor { json } => doctor::run(&place, json).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -266,6 +272,10 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             tracing::error!("{error:#}");
             if error.is::<ConfigError>() {
                 ExitCode::from(2)
+            } else if error.is::<doctor::Attention>() {
+                ExitCode::from(3)
+            } else if storage::is_refusal(&error) {
+                ExitCode::from(4)
             } else {
                 ExitCode::FAILURE
             }

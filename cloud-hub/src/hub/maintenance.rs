@@ -1,4 +1,4 @@
-//! What must be done now and then? Partitions ahead, another look at recent deviations, and noticing edges
+//! What must be done now and then? Another look at recent deviations, and noticing edges
 //! that went silent. Every duty may be repeated and may fail: it is tried again at its next turn.
 
 use std::time::Duration;
@@ -14,13 +14,11 @@ use crate::{
         database::Target,
         tenancy::{TenancyError, TenantSlug},
     },
-    series::{bus::LiveKind, partitions},
+    series::bus::LiveKind,
     tenant::provision,
 };
 
 const TURN: Duration = Duration::from_secs(10);
-/// Partitions are made a week ahead, so that an hour between looks is plenty.
-const TURNS_TO_PARTITIONS: u64 = 360;
 /// Residence times are minutes.
 const TURNS_TO_REVIEW: u64 = 3;
 /// An edge reports every 10 s; three reports missed is silence.
@@ -47,11 +45,6 @@ pub(super) async fn run(app: App, target: Target, stop: CancellationToken) {
             }
         };
         for tenant in tenants {
-            if turn % TURNS_TO_PARTITIONS == 0
-                && let Err(error) = partitions::ensure(&app.db, &tenant, &app.clock).await
-            {
-                tracing::error!(%tenant, %error, "partitions could not be made");
-            }
             if let Err(error) = notice_silence(&app, &tenant).await {
                 tracing::warn!(%tenant, %error, "edges could not be looked at");
             }

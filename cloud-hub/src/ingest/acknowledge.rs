@@ -10,7 +10,7 @@ use protocol::{
 };
 
 use crate::{
-    broker::{BrokerError, Downlink},
+    broker::{BrokerError, Downlinks},
     kernel::tenancy::TenantSlug,
 };
 
@@ -20,9 +20,9 @@ pub trait Publish: Send + Sync + 'static {
     fn publish(&self, topic: String, payload: Bytes) -> BoxFuture<'_, Result<(), BrokerError>>;
 }
 
-impl Publish for Downlink {
+impl Publish for Downlinks {
     fn publish(&self, topic: String, payload: Bytes) -> BoxFuture<'_, Result<(), BrokerError>> {
-        Box::pin(async move { Self::publish(self, &topic, payload, false).await })
+        Box::pin(async move { Self::publish(self, &topic, payload).await })
     }
 }
 

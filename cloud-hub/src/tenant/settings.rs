@@ -14,6 +14,8 @@ const SESSION_HOURS_MAX: u32 = 720;
 const DOMAINS_MAX: usize = 100;
 const DOMAIN_BYTES_MAX: usize = 253;
 const MAIL_NAME_CHARS_MAX: usize = 100;
+const KEPT_DAYS_MIN: u32 = 7;
+const KEPT_DAYS_MAX: u32 = 36_500;
 
 /// Who may register without an invitation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -38,6 +40,32 @@ pub struct RegistrationSettings {
     pub domains: Vec<String>,
 }
 
+/// How long measurements are kept. Records (checks, deviations, holds, alarms) are never dropped, nor are rollups of
+/// hours and days.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageSettings {
+    /// Readings, in days; for ever when null.
+    #[schema(minimum = 7, maximum = 36500)]
+    pub reading_days: Option<u32>,
+    /// Rollups of minutes, in days, at least as long as readings; for ever when null.
+    #[schema(minimum = 7, maximum = 36500)]
+    pub minute_days: Option<u32>,
+}
+
+impl StorageSettings {
+    fn is_possible(self) -> bool {
+        let fits =
+            |days: Option<u32>| days.is_none_or(|days| (KEPT_DAYS_MIN..=KEPT_DAYS_MAX).contains(&days));
+        let follows = match (self.reading_days, self.minute_days) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(readings), Some(minutes)) => minutes >= readings,
+        };
+        fits(self.reading_days) && fits(self.minute_days) && follows
+    }
+}
+
 /// A tenant's settings, with the defaults where it has decided nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -49,6 +77,8 @@ pub struct TenantSettings {
     pub session_hours: Option<u32>,
     /// Name that the tenant's e-mails come from; the hub's when null.
     pub mail_from_name: Option<String>,
+    /// How long measurements are kept.
+    pub storage: StorageSettings,
 }
 
 /// A change of settings: what is absent stays, what is null has its default again.
@@ -65,6 +95,9 @@ pub struct TenantSettingsPatch {
     /// Name that the tenant's e-mails come from, 1 to 100 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     mail_from_name: Option<String>,
+    /// How long measurements are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage: Option<StorageSettings>,
 }
 
 impl TenantSettings {
@@ -88,6 +121,9 @@ impl TenantSettings {
         };
         if !self.mail_from_name.as_ref().is_none_or(is_name) {
             return refuse("`mail_from_name` must be 1 to 100 printable characters without < > \" @");
+        }
+        if !self.storage.is_possible() {
+            return refuse("`storage` must keep 7 to 36500 days, and minutes at least as long as readings");
         }
         let RegistrationSettings { mode, domains } = &self.registration;
         if domains.len() > DOMAINS_MAX || !domains.iter().all(|domain| is_domain(domain)) {
@@ -194,9 +230,14 @@ mod tests {
             json!({ "registration": { "mode": "domains", "domains": ["Example.com"] } }),
             json!({ "registration": { "mode": "domains", "domains": ["com"] } }),
             json!({ "registration": { "mode": "domains", "domains": ["a.b\u{0}"] } }),
+            json!({ "storage": { "reading_days": 1 } }),
+            json!({ "storage": { "reading_days": 400, "minute_days": 300 } }),
+            json!({ "storage": { "minute_days": 300 } }),
         ] {
             assert!(changed(&json!({}), &wrong).is_err(), "{wrong}");
         }
+        let kept = json!({ "storage": { "reading_days": 400, "minute_days": 800 } });
+        assert!(changed(&json!({}), &kept).is_ok());
         let good = json!({ "registration": { "mode": "domains", "domains": ["lakeshore.example"] } });
         assert!(changed(&json!({}), &good).is_ok());
     }

@@ -242,13 +242,13 @@ async fn count(database: &mut PgConnection) -> Counted {
 }
 
 /// Random numbers from a seed that a failing run prints, so that it can be repeated (`FOODFLOW_SEED`).
-struct Dice {
-    seed: u64,
+pub(crate) struct Dice {
+    pub(crate) seed: u64,
     rng: rand::rngs::StdRng,
 }
 
 impl Dice {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let given = std::env::var("FOODFLOW_SEED")
             .ok()
             .and_then(|seed| seed.parse().ok());
@@ -259,7 +259,7 @@ impl Dice {
         }
     }
 
-    fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         self.rng.random_range(low..high)
     }
 }

@@ -12,6 +12,10 @@ mod journeys;
 mod kills;
 mod pages;
 mod plant;
+mod shared;
+
+#[path = "../support/mod.rs"]
+mod support;
 
 use plant::{Options, Plant};
 

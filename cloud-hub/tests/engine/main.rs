@@ -19,4 +19,5 @@ mod mqtt;
 mod outage;
 mod series;
 mod server;
+mod storage;
 mod tenancy;

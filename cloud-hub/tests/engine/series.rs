@@ -5,6 +5,7 @@ use protocol::{Quality, Reading, lane::Lane, reading::Alias};
 
 use crate::{
     ingest::Intake,
+    storage::has_timescale,
     support::{FrameMaker, TestDatabase, akron, start_cluster_with},
 };
 
@@ -72,21 +73,9 @@ async fn one_dip_among_thousands_of_readings_is_in_the_answer() {
     assert_eq!(last[0].1.time_us, from + 8_999 * 1_000_000);
 }
 
-/// Whether the installed PostgreSQL has TimescaleDB.
-fn has_timescale() -> bool {
-    let output = std::process::Command::new("pg_config")
-        .arg("--pkglibdir")
-        .output();
-    output.is_ok_and(|output| {
-        let dir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        std::path::Path::new(&dir).join("timescaledb.so").exists()
-    })
-}
-
 #[tokio::test]
 async fn on_timescaledb_the_same_names_do_the_same() {
     if !has_timescale() {
-        eprintln!("SKIPPED: TimescaleDB is not installed, so its storage form was not tested");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -73,6 +73,11 @@ impl TestDatabase {
         Self::open(cluster.address(), TEMPLATE)
     }
 
+    /// The database of [`TestDatabase::create_on`], after its cluster was started again.
+    pub fn reopen_on(cluster: &Cluster) -> Self {
+        Self::open(cluster.address(), TEMPLATE)
+    }
+
     /// Without any table.
     pub async fn create_empty() -> Self {
         let address = shared_cluster().await.address();
