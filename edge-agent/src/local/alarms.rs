@@ -23,7 +23,11 @@ use super::{
     html::{answer, escape, page, put, time},
     manual::{signature, signer},
 };
-use crate::{ccp, clock, source::Acquired};
+use crate::{
+    alarm::{AlarmBoard, kpi::Flood},
+    ccp, clock,
+    source::Acquired,
+};
 
 /// Longest shelving, minutes.
 const SHELVE_MIN_MAX: i64 = 12 * 60;
@@ -61,9 +65,8 @@ fn needs(verb: AlarmVerb, is_critical: bool) -> Needs {
 }
 
 /// The alarms that are not Normal, most urgent first, then the newest word on each other one.
-fn newest(local: &Local) -> Vec<Alarm> {
+fn newest(local: &Local, board: AlarmBoard) -> Vec<Alarm> {
     let mut seen = HashSet::new();
-    let board = local.health().alarm_board();
     let standing = board.shown.into_iter().map(|alarm| Alarm {
         id: alarm.id,
         at_us: alarm.since_us.unwrap_or(0),
@@ -113,7 +116,9 @@ async fn record(local: &Local, headers: &HeaderMap, fields: &Fields) -> Result<(
         return Ok(());
     };
     let wanted = fields.get("alarm").and_then(|text| Uuid::try_parse(text).ok());
-    let alarm = newest(local).into_iter().find(|alarm| Some(alarm.id) == wanted);
+    let alarm = newest(local, local.health().alarm_board())
+        .into_iter()
+        .find(|alarm| Some(alarm.id) == wanted);
     let alarm =
         alarm.ok_or_else(|| Refusal::unusable("Choose the alarm from the list; it may have changed."))?;
     let verb = read_verb(fields, now_us).map_err(Refusal::unusable)?;
@@ -198,7 +203,9 @@ fn render(
     fields: &Fields,
 ) -> Response {
     let opened = local.shared.forms.open(headers);
-    let alarms = newest(local);
+    let board = local.health().alarm_board();
+    let (in_flood, standing) = (board.flood.clone(), board.shown.len());
+    let alarms = newest(local, board);
     let mut body = "<h2>Alarms</h2>".to_owned();
     if let Some(refusal) = refusal {
         put(
@@ -206,7 +213,10 @@ fn render(
             format_args!("<p class=\"bad\">{}</p>", escape(refusal)),
         );
     }
-    list(&alarms, &mut body);
+    flood(in_flood.as_ref(), &mut body);
+    // In a flood the first one and the most urgent; every other can still be chosen below.
+    let listed = in_flood.map_or(alarms.len(), |_| standing.min(alarms.len()));
+    list(&alarms[..listed], &mut body);
     if local.book().badges.is_empty() {
         body.push_str("<p class=\"warn\">Nobody can sign: the configuration has no [[badge]].</p>");
     } else if !alarms.is_empty() {
@@ -215,6 +225,26 @@ fn render(
     let mut response = answer(status, page(&local.health().edge, false, &body));
     response.headers_mut().insert(header::SET_COOKIE, opened.cookie);
     response
+}
+
+/// What began a flood, and how much came with it.
+pub(super) fn flood(flood: Option<&Flood>, out: &mut String) {
+    let Some(flood) = flood else { return };
+    let others: Vec<String> = flood
+        .others
+        .iter()
+        .map(|(code, count)| format!("{count} × {}", escape(code)))
+        .collect();
+    put(
+        out,
+        format_args!(
+            "<p class=\"bad\">Alarm flood since {}. First: {} {}. Since then: {}.</p>",
+            time(flood.since_us),
+            escape(&flood.first_code),
+            escape(&flood.first_subject),
+            others.join(", "),
+        ),
+    );
 }
 
 fn list(alarms: &[Alarm], out: &mut String) {
@@ -303,6 +333,25 @@ mod tests {
         for verb in [shelve, AlarmVerb::Reset, AlarmVerb::ReturnToService] {
             assert_eq!(needs(verb, false).role, Role::Supervisor);
         }
+    }
+
+    #[test]
+    fn f20_a_flood_is_told_by_what_came_first_and_the_number_of_the_rest() {
+        let mut out = String::new();
+        flood(None, &mut out);
+        assert_eq!(out, "");
+        let others = [("tag.bad".to_owned(), 2), ("tag.low".to_owned(), 59)];
+        let told = Flood {
+            since_us: 0,
+            first_code: "tag.low".to_owned(),
+            first_subject: "KW-101 <pump>".to_owned(),
+            others: others.into(),
+        };
+        flood(Some(&told), &mut out);
+        assert!(
+            out.contains("First: tag.low KW-101 &lt;pump&gt;. Since then: 2 × tag.bad, 59 × tag.low."),
+            "{out}"
+        );
     }
 
     #[test]
