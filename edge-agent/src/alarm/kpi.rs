@@ -12,6 +12,8 @@ const WINDOW_US: Micros = 10 * MINUTE_US;
 const FLOOD_ABOVE: usize = 10;
 /// A flood is over when fewer than this came within ten minutes.
 const FLOOD_OVER_BELOW: usize = 5;
+/// Alarms that lie further apart than this have not one cause: the first one of a flood comes after the last such pause.
+const PAUSE_US: Micros = MINUTE_US;
 /// More activations of one alarm than this within a minute are chattering.
 const CHATTER_ABOVE: usize = 3;
 /// An alarm that is active for longer than this is stale.
@@ -91,7 +93,10 @@ impl Kpi {
     }
 
     fn begin_flood(&mut self) {
-        let mut seen = self.recent.iter();
+        let next = self.recent.iter().skip(1);
+        let pause = (self.recent.iter().zip(next))
+            .rposition(|((before_us, _), (after_us, _))| after_us - before_us > PAUSE_US);
+        let mut seen = self.recent.iter().skip(pause.map_or(0, |index| index + 1));
         let Some((since_us, (first_code, first_subject))) = seen.next().cloned() else {
             return;
         };
@@ -173,6 +178,24 @@ mod tests {
         assert_eq!(kpi.counts().floods, 1);
         kpi.pass(20 * MINUTE_US);
         assert_eq!(kpi.flood(), None);
+    }
+
+    #[test]
+    fn f20_an_alarm_that_came_minutes_before_a_flood_is_not_called_its_first() {
+        let mut kpi = Kpi::default();
+        kpi.activated(0, key("source.down", "oven"));
+        for second in 0..60 {
+            kpi.activated(
+                5 * MINUTE_US + second * 1_000_000,
+                key("tag.low", &format!("KW-{second}")),
+            );
+        }
+        let flood = kpi.flood().unwrap();
+        assert_eq!(
+            (flood.since_us, flood.first_subject.as_str()),
+            (5 * MINUTE_US, "KW-0")
+        );
+        assert_eq!(flood.others, BTreeMap::from([("tag.low".to_owned(), 59)]));
     }
 
     #[test]

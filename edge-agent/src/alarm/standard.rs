@@ -157,6 +157,13 @@ const STANDARDS: &[Standard] = &[
         "check the camera",
         600,
     ),
+    row(
+        "inspect.defect_burst",
+        2,
+        "many parts are defective",
+        "find the cause on the line; check the parts since it began",
+        300,
+    ),
     momentary(
         "clock.set_back",
         3,

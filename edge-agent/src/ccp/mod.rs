@@ -215,13 +215,13 @@ impl Engine {
     /// Judges readings that their source handed over late (a replay, a PLC that buffered): retroactively, beside
     /// what was judged as it came. A deviation in them is told with `detected_us` far behind `until_us`; no earlier
     /// record is changed.
-    pub fn observe_late(&self, readings: &[Reading], received_us: Micros) -> Vec<Event> {
+    pub fn observe_late(&mut self, readings: &[Reading], received_us: Micros) -> Vec<Event> {
         let points = self
             .points
-            .iter()
+            .iter_mut()
             .filter(|watched| watched.point.kind == ControlKind::Limit);
         points
-            .flat_map(|watched| late::judge(&self.edge, &watched.point, readings, received_us))
+            .flat_map(|watched| watched.late(&self.edge, readings, received_us))
             .collect()
     }
 

@@ -199,6 +199,127 @@ fn f4_a_frozen_sensor_beside_a_moving_one_is_alarmed_within_a_minute_and_counts_
 }
 
 #[test]
+fn f4_a_frozen_sensor_is_held_from_its_last_movement_on_also_when_the_agent_restarted_meanwhile() {
+    for restart in [None, Some(10), Some(25)] {
+        let mut engine = engine();
+        let script: Vec<Plant> = normal(40).chain(frozen(60, true)).chain(normal(20)).collect();
+        let (mut events, mut second) = (Vec::new(), 0);
+        for part in script.chunks(restart.map_or(120, |after| 40 + after)) {
+            events.extend(play(&mut engine, second, part.iter().copied()).0);
+            second += part.len() as i64;
+            let mut after = self::engine();
+            for (code, state) in engine.snapshot() {
+                after.restore(&code, &state, second * SECOND).unwrap();
+            }
+            engine = after;
+        }
+        let windows: Vec<(Micros, Micros)> = all_deviations(&events)
+            .iter()
+            .filter(|deviation| deviation.phase == Phase::Closed)
+            .map(|deviation| (deviation.last_good_us / SECOND, deviation.until_us / SECOND))
+            .collect();
+        // The value of second 39 is the last that moved; 40 is the first that repeats, and 101 the first that moves.
+        assert_eq!(windows, [(39, 101)], "{restart:?}");
+    }
+}
+
+#[test]
+fn a_sensor_that_is_stuck_while_product_is_diverted_holds_only_what_flowed() {
+    let mut engine = engine();
+    let diverted = frozen(20, true).map(|plant| Plant {
+        forward: false,
+        ..plant
+    });
+    let script = normal(40)
+        .chain(diverted)
+        .chain(frozen(40, true))
+        .chain(normal(10));
+    let (events, _) = play(&mut engine, 0, script);
+    let opened = all_deviations(&events);
+    assert_eq!(
+        (opened[0].kind, opened[0].last_good_us / SECOND),
+        (DeviationKind::SensorStuck, 59)
+    );
+}
+
+#[test]
+fn a_reading_that_the_clock_overtook_on_its_way_is_evidence_of_its_own_time_only() {
+    let mut engine = engine();
+    let mut events = play(&mut engine, 0, normal(10)).0;
+    // Made at 10 s, here at 12 s: the ticks have come to 11.5 s.
+    for quarter in 1..=8 {
+        events.extend(engine.tick(10 * SECOND + quarter * SECOND / 4));
+    }
+    let mut readings = [Reading::new(TT101, 10 * SECOND, 73.3, Quality::GOOD)];
+    events.extend(engine.observe(&mut readings, 12 * SECOND));
+    for quarter in 1..=40 {
+        events.extend(engine.tick(12 * SECOND + quarter * SECOND / 4));
+    }
+    let found = all_deviations(&events);
+    assert_eq!(found[0].kind, DeviationKind::MonitoringGap);
+    assert!(found.iter().all(|deviation| deviation.id == found[0].id));
+    assert_eq!(found.last().unwrap().last_good_us, 10 * SECOND);
+}
+
+#[test]
+fn a_gap_and_a_freeze_that_follows_it_are_two_windows_that_leave_nothing_out() {
+    let mut engine = engine();
+    let dead = (0..10).map(|_| Plant {
+        tt101: None,
+        tt102: 73.0,
+        forward: true,
+    });
+    let script = normal(40).chain(dead).chain(frozen(50, true)).chain(normal(10));
+    let (events, _) = play(&mut engine, 0, script);
+    let closed: Vec<Deviation> = all_deviations(&events)
+        .into_iter()
+        .filter(|deviation| deviation.phase == Phase::Closed)
+        .collect();
+    let windows: Vec<(DeviationKind, Micros, Micros)> = closed
+        .iter()
+        .map(|deviation| {
+            (
+                deviation.kind,
+                deviation.last_good_us / SECOND,
+                deviation.until_us / SECOND,
+            )
+        })
+        .collect();
+    assert_eq!(
+        windows,
+        [
+            (DeviationKind::MonitoringGap, 39, 50),
+            (DeviationKind::SensorStuck, 50, 101)
+        ]
+    );
+    assert_ne!(closed[0].id, closed[1].id);
+}
+
+#[test]
+fn a_state_that_an_earlier_version_saved_is_read() {
+    let mut before = engine();
+    play(&mut before, 0, normal(60).chain(dip(false).take(10)));
+    let (code, state) = before.snapshot().swap_remove(0);
+    // What was added since stands behind it.
+    let (_, rest): (OldState, _) = postcard::take_from_bytes(&state).unwrap();
+    let old = &state[..state.len() - rest.len()];
+    let mut after = engine();
+    after.restore(&code, old, 70 * SECOND).unwrap();
+    let (events, _) = play(&mut after, 70, normal(10));
+    assert_eq!(deviations(&events), [(DeviationKind::Limit, Phase::Closed)]);
+}
+
+/// The state of a control point as version 0.1 saved it.
+#[derive(serde::Deserialize)]
+#[expect(dead_code, reason = "only its length in bytes is used")]
+struct OldState {
+    judge: protocol::limit::ControlJudge,
+    alarms: [Option<Uuid>; 5],
+    is_paused: bool,
+    is_held: bool,
+}
+
+#[test]
 fn a_dead_plc_is_a_monitoring_gap_after_the_allowed_time() {
     let mut engine = engine();
     let dead = (0..20).map(|second| Plant {
@@ -572,7 +693,7 @@ fn nothing_is_judged_while_the_process_is_cleaned_and_the_record_says_so() {
 fn f11_late_readings_are_judged_when_they_come_and_no_earlier_record_is_touched() {
     let mut engine = engine();
     play(&mut engine, 10_000, normal(60));
-    let before = engine.snapshot();
+    let before = serde_json::to_value(engine.status()).unwrap();
     let late: Vec<Reading> = (0..600)
         .map(|second| {
             let value = if (200..300).contains(&second) { 71.0 } else { 73.2 };
@@ -593,12 +714,42 @@ fn f11_late_readings_are_judged_when_they_come_and_no_earlier_record_is_touched(
             .iter()
             .all(|deviation| deviation.detected_us == 10_060 * SECOND)
     );
-    assert_eq!(engine.snapshot(), before);
+    assert_eq!(serde_json::to_value(engine.status()).unwrap(), before);
     // The same replay again is the same deviation.
     assert_eq!(
         all_deviations(&engine.observe_late(&late, 10_060 * SECOND))[0].id,
         found[0].id
     );
+}
+
+#[test]
+fn f11_late_readings_that_come_one_by_one_are_one_pass_also_across_a_restart() {
+    let late = |second: i64| {
+        let value = if (20..30).contains(&second) { 71.0 } else { 73.2 };
+        [Reading::new(TT101, second * SECOND, value, Quality::GOOD)]
+    };
+    for ends in [60, 25] {
+        let mut before = engine();
+        let mut events: Vec<Event> = (0..22)
+            .flat_map(|second| before.observe_late(&late(second), 10_000 * SECOND + second))
+            .collect();
+        let mut after = engine();
+        for (code, state) in before.snapshot() {
+            after.restore(&code, &state, 10_000 * SECOND).unwrap();
+        }
+        events.extend(
+            (22..ends).flat_map(|second| after.observe_late(&late(second), 10_000 * SECOND + second)),
+        );
+        // Nothing more comes: what is open ends with the last that came.
+        events.extend(after.tick(10_020 * SECOND));
+        let windows: Vec<(Phase, i64, i64)> = all_deviations(&events)
+            .iter()
+            .filter(|deviation| deviation.kind == DeviationKind::Limit)
+            .map(|d| (d.phase, d.last_good_us / SECOND, d.until_us / SECOND))
+            .collect();
+        let until = if ends == 60 { 30 } else { 24 };
+        assert_eq!(windows, [(Phase::Opened, 19, 22), (Phase::Closed, 19, until)]);
+    }
 }
 
 #[test]

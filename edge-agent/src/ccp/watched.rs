@@ -1,10 +1,14 @@
 //! What is known of one control point? Its judge, its gates and the alarms that it raises beside deviations: a stuck
 //! sensor, a lost signal, diverted product, a cooling that will be late, and times in which nothing is judged.
 
+mod saved;
+
 use protocol::{
     Micros, Quality, Reading,
     event::{Alarm, Event},
-    limit::{ControlJudge, CriticalLimit, Judgement, Observation, Phase, StuckDetector},
+    limit::{
+        ControlJudge, ControlKind, CriticalLimit, Judgement, Observation, Phase, Stillness, StuckDetector,
+    },
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -12,6 +16,7 @@ use uuid::Uuid;
 use super::{
     PointStatus, SOURCE_CLOCK_US_MAX,
     config::{Gate, Point},
+    late::Late,
 };
 
 /// The signal counts as lost when no good reading came for so many quarters of the tag's period: late enough for a
@@ -24,6 +29,13 @@ pub(super) struct Watched {
     pub(super) point: Point,
     judge: ControlJudge,
     detector: Option<StuckDetector>,
+    stillness: Stillness,
+    /// Time of the last good reading, by which the next is known to be news.
+    read_us: Option<Micros>,
+    /// Time of the last good reading that met the limit, by its own time: on its way it may have been overtaken by the
+    /// clock, and what it is evidence of is not later for that.
+    met_us: Option<Micros>,
+    late: Late,
     alarms: OpenAlarms,
     /// Nothing is judged in this state of the process.
     is_paused: bool,
@@ -46,15 +58,6 @@ struct OpenAlarms {
     not_judged: Option<Uuid>,
 }
 
-/// What of a control point outlives a restart.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    judge: ControlJudge,
-    alarms: OpenAlarms,
-    is_paused: bool,
-    is_held: bool,
-}
-
 /// Gives identities to new alarms.
 pub(super) type NewId = fn() -> Uuid;
 
@@ -65,6 +68,10 @@ impl Watched {
             detector: point
                 .stuck
                 .map(|stuck| StuckDetector::new(stuck.window.as_micros() as Micros, stuck.floor)),
+            stillness: Stillness::default(),
+            read_us: None,
+            met_us: None,
+            late: Late::default(),
             point: point.clone(),
             alarms: OpenAlarms::default(),
             is_paused: false,
@@ -76,54 +83,14 @@ impl Watched {
         }
     }
 
-    pub(super) fn snapshot(&self) -> Option<Vec<u8>> {
-        let saved = Saved {
-            judge: self.judge.clone(),
-            alarms: self.alarms.clone(),
-            is_paused: self.is_paused,
-            is_held: self.is_held,
-        };
-        postcard::to_stdvec(&saved).ok()
-    }
-
-    pub(super) fn restore(
-        &mut self,
-        state: &[u8],
-        now_us: Micros,
-        new_id: NewId,
-        events: &mut Vec<Event>,
-    ) -> Result<(), String> {
-        let code = &self.point.limit.ccp;
-        let saved: Saved = postcard::from_bytes(state)
-            .map_err(|error| format!("state of {code} cannot be read: {error}"))?;
-        if saved.judge.kind() != self.point.kind {
-            return Err(format!(
-                "{code} is judged in another way than before: judging begins anew"
-            ));
-        }
-        self.judge = saved.judge;
-        (self.alarms, self.is_paused, self.is_held) = (saved.alarms, saved.is_paused, saved.is_held);
-        let ahead_us = self.judge.newest_us().map_or(0, |newest_us| newest_us - now_us);
-        if ahead_us > SOURCE_CLOCK_US_MAX {
-            self.judge.set_back(ahead_us);
-        }
-        let (before, configured) = (self.judge.limit().clone(), self.point.limit.clone());
-        if before.version > configured.version
-            && let Ok(before) = super::limits::fitted(&configured, before.clone())
-        {
-            // Pushed, and perhaps not yet written to its file: a limit never goes back to an older version.
-            self.point.limit = before;
-        } else if before != configured {
-            let said = self.judge.change_limit(configured);
-            self.say(said, new_id, events);
-        }
-        Ok(())
-    }
-
     pub(super) fn set_back(&mut self, by_us: Micros) {
         self.judge.set_back(by_us);
         self.newest_us = self.newest_us.saturating_sub(by_us);
         self.heard_us = self.heard_us.map(|heard_us| heard_us - by_us);
+        self.read_us = self.read_us.map(|read_us| read_us - by_us);
+        self.met_us = self.met_us.map(|met_us| met_us - by_us);
+        self.stillness.set_back(by_us);
+        self.late.set_back(by_us);
         if let Some(detector) = &mut self.detector {
             detector.set_back(by_us);
         }
@@ -162,10 +129,23 @@ impl Watched {
 
     /// When an observation counts as made: never before the newest one.
     fn at_us(&mut self, reading: &Reading, received_us: Micros) -> Micros {
-        let by_source = (reading.time_us - received_us).abs() <= SOURCE_CLOCK_US_MAX;
-        let at_us = if by_source { reading.time_us } else { received_us };
-        self.newest_us = self.newest_us.max(at_us);
+        self.newest_us = self.newest_us.max(made_us(reading, received_us));
         self.newest_us
+    }
+
+    /// Since when what this reading shows can have come about: since the good reading before it, which showed what was
+    /// up to a period before its own time. Readings that come with every change bear the change's time.
+    fn after_us(&mut self, reading: &Reading, received_us: Micros) -> Micros {
+        let made_us = made_us(reading, received_us);
+        let before_us = self.read_us.or(self.judge.newest_us()).unwrap_or(made_us);
+        if reading.quality.is_good() {
+            self.read_us = Some(made_us);
+        }
+        if self.point.limit.period_us == 0 {
+            made_us
+        } else {
+            before_us.min(made_us) - self.point.limit.period_us
+        }
     }
 
     /// Takes a reading that may be of a gate or a reference.
@@ -196,6 +176,9 @@ impl Watched {
             let flowing = is_at(gate, reading).unwrap_or(true);
             self.flowing = Some(flowing);
             let at_us = self.at_us(reading, received_us);
+            if !flowing {
+                self.stillness.clear(at_us);
+            }
             self.judge(Observation::Gate { at_us, flowing }, new_id, events);
         }
     }
@@ -217,6 +200,7 @@ impl Watched {
             "not judged: the process is in a state without product"
         } else {
             self.judge.resume(at_us);
+            self.stillness.clear(at_us);
             "judged again"
         };
         self.is_paused = is_paused;
@@ -234,32 +218,63 @@ impl Watched {
         events: &mut Vec<Event>,
     ) {
         let at_us = self.at_us(reading, received_us);
+        let after_us = self.after_us(reading, received_us);
         let mut quality = reading.quality;
         if quality.is_good() {
             self.heard_us = Some(received_us);
         }
         self.signal(received_us, new_id, events);
-        if let (Some(detector), Some(value)) = (&mut self.detector, reading.value()) {
-            // Once stuck it is stuck until it moves, also after a restart and with the reference at rest.
-            let is_stuck =
-                detector.watched(received_us, value) || self.alarms.stuck.is_some() && detector.is_still();
-            if is_stuck {
-                quality = Quality::BAD_SENSOR_FAILURE;
-                reading.quality = Quality::UNCERTAIN_SENSOR;
-            }
+        if self.flowing == Some(false) || self.is_paused {
+            self.stillness.clear(at_us);
+        }
+        let is_stuck = self.is_stuck(reading, received_us);
+        if is_stuck {
+            quality = Quality::BAD_SENSOR_FAILURE;
+            reading.quality = Quality::UNCERTAIN_SENSOR;
+        }
+        if self.detector.is_some() && reading.value().is_some() {
             self.stuck_alarm(is_stuck, at_us, new_id, events);
         }
         self.last = Some(*reading);
         let observation = Observation::Value {
             at_us,
+            after_us,
             value: reading.value().unwrap_or(f64::NAN),
             quality,
         };
         self.judge(observation, new_id, events);
+        let is_evidence = |value: f64| quality.is_good() && self.point.limit.is_met(value);
+        if reading.value().is_some_and(is_evidence) {
+            self.met_us = Some(made_us(reading, received_us));
+        }
+        if is_stuck && let Some(since_us) = self.stillness.since_us() {
+            self.judge(Observation::NoEvidence { at_us, since_us }, new_id, events);
+        }
+    }
+
+    /// Whether the sensor repeats itself. Once stuck it is stuck until it moves, also after a restart and with the
+    /// reference at rest.
+    fn is_stuck(&mut self, reading: &Reading, received_us: Micros) -> bool {
+        let (Some(detector), Some(value)) = (&mut self.detector, reading.value()) else {
+            return false;
+        };
+        let is_stuck =
+            detector.watched(received_us, value) || self.alarms.stuck.is_some() && detector.is_still();
+        if reading.quality.is_good() {
+            let floor = self.point.stuck.map_or(0.0, |stuck| stuck.floor);
+            self.stillness.value(made_us(reading, received_us), value, floor);
+        }
+        is_stuck
+    }
+
+    /// Takes readings of this point and its gate that their source handed over late.
+    pub(super) fn late(&mut self, edge: &str, readings: &[Reading], received_us: Micros) -> Vec<Event> {
+        self.late.take(edge, &self.point, readings, received_us)
     }
 
     pub(super) fn tick(&mut self, now_us: Micros, new_id: NewId, events: &mut Vec<Event>) {
         self.signal(now_us, new_id, events);
+        events.extend(self.late.tick(now_us));
         // A published value may still be under way: time runs behind by what a source may lag.
         let at_us = now_us - self.lag_us();
         if at_us > self.newest_us {
@@ -328,9 +343,28 @@ impl Watched {
 
     fn judge(&mut self, observation: Observation, new_id: NewId, events: &mut Vec<Event>) {
         if !self.is_paused {
-            let said = self.judge.observe(observation);
+            let mut said = self.judge.observe(observation);
+            if let Some(since_us) = self.overtaken(&said) {
+                let at_us = observation.at_us();
+                said.extend(self.judge.observe(Observation::NoEvidence { at_us, since_us }));
+            }
             self.say(said, new_id, events);
         }
+    }
+
+    /// Since when there is no evidence, when a deviation was just opened and the clock had overtaken the last good
+    /// reading before it.
+    fn overtaken(&self, said: &[Judgement]) -> Option<Micros> {
+        let opened_us = said.iter().find_map(|judgement| match judgement {
+            Judgement::Deviation(deviation) if deviation.phase == Phase::Opened => {
+                Some(deviation.last_good_us)
+            }
+            _ => None,
+        })?;
+        let known_us = self
+            .met_us?
+            .max(self.stillness.cleared_us().unwrap_or(Micros::MIN));
+        (self.point.kind == ControlKind::Limit && known_us < opened_us).then_some(known_us)
     }
 
     fn say(&mut self, said: Vec<Judgement>, new_id: NewId, events: &mut Vec<Event>) {
@@ -344,6 +378,9 @@ impl Watched {
                         .as_ref()
                         .is_some_and(|react| react.hold_until_reset);
                     self.is_held |= holds && deviation.phase == Phase::Opened;
+                    if deviation.phase == Phase::Closed {
+                        self.stillness.hold(deviation.last_good_us, deviation.until_us);
+                    }
                     events.push(Event::Deviation(deviation));
                 }
                 Judgement::Diverted { at_us, active } => {
@@ -400,6 +437,12 @@ impl Watched {
             is_held: self.is_held,
         }
     }
+}
+
+/// When a reading was made: by its own time, unless its source's clock is wrong.
+fn made_us(reading: &Reading, received_us: Micros) -> Micros {
+    let by_source = (reading.time_us - received_us).abs() <= SOURCE_CLOCK_US_MAX;
+    if by_source { reading.time_us } else { received_us }
 }
 
 /// Whether the gate's tag has its value; none when that is not known for good.

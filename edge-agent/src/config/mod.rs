@@ -263,6 +263,7 @@ fn read<'a>(root: &Section<'a>, faults: &'a Faults<'a>, running: &'a Dictionary)
     });
     let cameras = each(root, "camera", |section| read_camera(section, &mut names));
     let mut signals = read_signals(root, &mut tags, &mut names);
+    signals.watch_cameras(&cameras);
     let sparkplug = read_node(root, edge.as_ref().map(|edge| edge.name.as_str()));
     let badges = each(root, "badge", |section| read_badge(section, &mut names));
     let outputs = each(root, "output", |section| {

@@ -18,7 +18,11 @@ use super::{
     html::{escape, put, time},
     signed::{NO_BADGE, SignedForm, signature, signer},
 };
-use crate::{ccp, source::Acquired};
+use crate::{
+    alarm::{AlarmBoard, kpi::Flood},
+    ccp,
+    source::Acquired,
+};
 
 /// Longest shelving, minutes.
 const SHELVE_MIN_MAX: i64 = 12 * 60;
@@ -56,9 +60,8 @@ fn needs(verb: AlarmVerb, is_critical: bool) -> Needs {
 }
 
 /// The alarms that are not Normal, most urgent first, then the newest word on each other one.
-fn newest(local: &Local) -> Vec<Alarm> {
+fn newest(local: &Local, board: AlarmBoard) -> Vec<Alarm> {
     let mut seen = HashSet::new();
-    let board = local.health().alarm_board();
     let standing = board.shown.into_iter().map(|alarm| Alarm {
         id: alarm.id,
         at_us: alarm.since_us.unwrap_or(0),
@@ -95,7 +98,9 @@ impl SignedForm for AlarmForm {
         now_us: Micros,
     ) -> Result<(AlarmAction, Vec<Acquired>), Refusal> {
         let wanted = fields.get("alarm").and_then(|text| Uuid::try_parse(text).ok());
-        let alarm = newest(local).into_iter().find(|alarm| Some(alarm.id) == wanted);
+        let alarm = newest(local, local.health().alarm_board())
+            .into_iter()
+            .find(|alarm| Some(alarm.id) == wanted);
         let alarm =
             alarm.ok_or_else(|| Refusal::unusable("Choose the alarm from the list; it may have changed."))?;
         let verb = read_verb(fields, now_us).map_err(Refusal::unusable)?;
@@ -124,8 +129,13 @@ impl SignedForm for AlarmForm {
     }
 
     fn render(local: &Local, fields: &Fields, hidden: &str, out: &mut String) {
-        let alarms = newest(local);
-        list(&alarms, out);
+        let board = local.health().alarm_board();
+        let (in_flood, standing) = (board.flood.clone(), board.shown.len());
+        let alarms = newest(local, board);
+        flood(in_flood.as_ref(), out);
+        // In a flood the first one and the most urgent; every other can still be chosen below.
+        let listed = in_flood.map_or(alarms.len(), |_| standing.min(alarms.len()));
+        list(&alarms[..listed], out);
         if local.book().badges.is_empty() {
             out.push_str(NO_BADGE);
         } else if !alarms.is_empty() {
@@ -176,6 +186,26 @@ fn read_verb(fields: &Fields, now_us: Micros) -> Result<AlarmVerb, String> {
         _ => return Err("Choose what to do from the list.".to_owned()),
     };
     Ok(verb)
+}
+
+/// What began a flood, and how much came with it.
+pub(super) fn flood(flood: Option<&Flood>, out: &mut String) {
+    let Some(flood) = flood else { return };
+    let others: Vec<String> = flood
+        .others
+        .iter()
+        .map(|(code, count)| format!("{count} × {}", escape(code)))
+        .collect();
+    put(
+        out,
+        format_args!(
+            "<p class=\"bad\">Alarm flood since {}. First: {} {}. Since then: {}.</p>",
+            time(flood.since_us),
+            escape(&flood.first_code),
+            escape(&flood.first_subject),
+            others.join(", "),
+        ),
+    );
 }
 
 fn list(alarms: &[Alarm], out: &mut String) {
@@ -264,6 +294,25 @@ mod tests {
         for verb in [shelve, AlarmVerb::Reset, AlarmVerb::ReturnToService] {
             assert_eq!(needs(verb, false).role, Role::Supervisor);
         }
+    }
+
+    #[test]
+    fn f20_a_flood_is_told_by_what_came_first_and_the_number_of_the_rest() {
+        let mut out = String::new();
+        flood(None, &mut out);
+        assert_eq!(out, "");
+        let others = [("tag.bad".to_owned(), 2), ("tag.low".to_owned(), 59)];
+        let told = Flood {
+            since_us: 0,
+            first_code: "tag.low".to_owned(),
+            first_subject: "KW-101 <pump>".to_owned(),
+            others: others.into(),
+        };
+        flood(Some(&told), &mut out);
+        assert!(
+            out.contains("First: tag.low KW-101 &lt;pump&gt;. Since then: 2 × tag.bad, 59 × tag.low."),
+            "{out}"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What does the local status page show? How the agent is doing, as of now.
 
 use super::{
+    alarms::flood,
     html::{escape, page, put, time},
     status::Status,
 };
@@ -154,7 +155,9 @@ fn sources(status: &Status, out: &mut String) {
 }
 
 fn alarms(status: &Status, out: &mut String) {
-    out.push_str("<h2>Newest alarms</h2><table><tr><th>At</th><th>Alarm</th><th>About</th><th></th><th>Message</th></tr>");
+    out.push_str("<h2>Newest alarms</h2>");
+    flood(status.alarm_board.flood.as_ref(), out);
+    out.push_str("<table><tr><th>At</th><th>Alarm</th><th>About</th><th></th><th>Message</th></tr>");
     for alarm in &status.alarms {
         put(
             out,

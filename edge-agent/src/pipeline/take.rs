@@ -90,7 +90,9 @@ impl Pipeline {
             Acquired::Alarm(alarm) => self.note(vec![Event::Alarm(alarm)]),
             Acquired::Inspection(inspection) => {
                 inspect::count(&self.health, &inspection);
+                let events = self.signals.inspected(&inspection, now_us);
                 self.note(vec![Event::Inspection(*inspection)]);
+                self.note(events);
             }
             Acquired::Record(event) => self.note(vec![*event]),
             Acquired::Rules(rules, done) => {

@@ -3,6 +3,7 @@
 //! identities are arguments.
 
 mod alarm;
+pub(crate) mod burst;
 pub mod config;
 mod counter;
 mod deadband;
@@ -17,13 +18,14 @@ use std::collections::BTreeSet;
 
 use protocol::{
     Micros, Reading,
-    event::{Event, NotRead},
+    event::{Event, Inspection, NotRead},
     reading::Alias,
 };
 use uuid::Uuid;
 
 use self::{
     alarm::Alarms,
+    burst::Burst,
     config::{Plan, Stillness},
     derive::Derived,
     manual::Check,
@@ -45,6 +47,7 @@ pub struct Signals {
     watched: Vec<Watched>,
     derived: Vec<Derived>,
     manual: Vec<Check>,
+    bursts: Vec<Burst>,
     suppressed: u64,
     computed: u64,
 }
@@ -124,6 +127,7 @@ impl Signals {
             watched,
             derived,
             manual,
+            bursts: plan.bursts.iter().cloned().map(Burst::new).collect(),
             suppressed: 0,
             computed: 0,
         }
@@ -203,6 +207,21 @@ impl Signals {
         };
         for check in &mut self.manual {
             check.tick(now_us, &mut alarms);
+        }
+        events
+    }
+
+    /// Takes the record of a picture: whether its camera sees more defects than usual.
+    pub fn inspected(&mut self, inspection: &Inspection, now_us: Micros) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut alarms = Alarms {
+            at_us: now_us,
+            new_id: self.new_id,
+            events: &mut events,
+        };
+        let of_camera = |burst: &&mut Burst| burst.plan().camera == inspection.camera;
+        if let Some(burst) = self.bursts.iter_mut().find(of_camera) {
+            burst.take(inspection, &mut alarms);
         }
         events
     }
@@ -341,7 +360,11 @@ impl Signals {
             .manual
             .iter()
             .filter_map(|check| Some((format!("{}/manual", key(&check.plan().name)), check.save()?)));
-        watched.chain(derived).chain(manual).collect()
+        let bursts = self
+            .bursts
+            .iter()
+            .filter_map(|burst| Some((format!("{}/burst", key(&burst.plan().camera)), burst.save()?)));
+        watched.chain(derived).chain(manual).chain(bursts).collect()
     }
 
     /// Puts a state from [`snapshot`](Self::snapshot) back.
@@ -363,6 +386,11 @@ impl Signals {
             && let Some(check) = self.manual.iter_mut().find(|check| check.plan().name == name)
         {
             return check.restore(state).map_err(unreadable);
+        }
+        if let Some(camera) = name.strip_suffix("/burst")
+            && let Some(burst) = self.bursts.iter_mut().find(|burst| burst.plan().camera == camera)
+        {
+            return burst.restore(state).map_err(unreadable);
         }
         let watched = self
             .watched

@@ -22,7 +22,7 @@ const JPEG_QUALITY: u8 = 85;
 const FRAMES_KEPT: usize = 300;
 const PREFIX: &str = "VS-306-";
 /// F8: share of trays with a defect.
-const BURST_RATE: f64 = 0.045;
+pub const BURST_RATE: f64 = 0.045;
 
 /// One camera writing into one directory.
 #[derive(Debug)]

@@ -1,9 +1,12 @@
 //! Which control points does the agent of the simulated plant judge, and by which limits?
-//! The only place that writes `[[ccp]]`.
+//! The only place that writes `[[ccp]]`, `[[alarm]]` and what is said about signals.
 
 use std::time::Duration;
 
-use super::config_out::Toml;
+use super::{
+    config_out::Toml,
+    tags::{Process, TAGS},
+};
 
 /// The total that follows from line 1's counter.
 pub const TOTAL: &str = "L1-TOTAL";
@@ -17,6 +20,8 @@ const CHECK_MIN: Duration = Duration::from_secs(1);
 const STUCK_MIN: Duration = Duration::from_secs(1);
 const HOLD_MIN: Duration = Duration::from_secs(1);
 const STAGE_MIN: Duration = Duration::from_mins(1);
+/// Less would hold too few readings of a tag that is read ten times a second.
+const BLOCK_MIN: Duration = Duration::from_secs(2);
 /// A gap shorter than this would be the machine's, not the plant's.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
@@ -31,6 +36,7 @@ pub(super) fn points(out: &mut Toml) {
     chiller(out);
     oven(out);
     detector(out);
+    motors(out);
 }
 
 /// Keys that follow the tag of this name in its poll group.
@@ -40,6 +46,23 @@ pub(super) fn tag_keys(out: &mut Toml, indent: &str, name: &str) {
         out.line(format_args!(
             "{indent}counter = {{ max = 65535, total = \"{TOTAL}\", gap_max = \"{gap}\" }}"
         ));
+    }
+    if name == "TT-302" {
+        // Of a plant that is much faster than the clock a block holds few readings: it must be longer.
+        let every = out.wall(60 * MINUTE, BLOCK_MIN);
+        out.line(format_args!(
+            "{indent}drift = {{ reference = \"TT-303\", every = \"{every}\", baseline = 24, floor = 0.05 }}"
+        ));
+    }
+}
+
+/// A motor that draws or shakes less than half of what it should has stopped.
+fn motors(out: &mut Toml) {
+    for tag in TAGS.iter() {
+        if let Process::Motor { mean, .. } = tag.process {
+            let low = mean / 2.0;
+            out.line(format_args!("[[alarm]]\ntag = \"{}\"\nlow = {low:?}\n", tag.name));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    config_ccp,
+    config_ccp, gateway,
     load::Load,
     tags::{NAMESPACE_URI, Port, SimTag, TAGS, UNIT_ID},
 };
@@ -22,6 +22,10 @@ use super::{
 const MODBUS_PERIOD_MIN: Duration = Duration::from_millis(50);
 /// The OPC UA server samples no faster.
 const OPCUA_PERIOD_MIN: Duration = Duration::from_millis(100);
+/// The agent calls nothing late that is younger.
+const LATE_MIN: Duration = Duration::from_secs(1);
+/// Often enough that no frame of a fast plant is overtaken by the next.
+const CAMERA_POLL: &str = "50ms";
 
 /// What the agent is to be told about itself, beyond the simulator's own servers.
 #[derive(Debug, Clone)]
@@ -47,13 +51,18 @@ pub struct Places<'a> {
     pub opcua_url: &'a str,
     /// Frames.
     pub camera_dir: &'a Path,
+    /// Broker to which the oven's gateway publishes, when there is one.
+    pub broker: Option<(&'a str, u16)>,
 }
 
 /// The configuration for the plant's servers, for a plant that runs `speed` times as fast as the wall's clock.
 pub fn plant_config(agent: &AgentSettings, speed: f64, places: Places<'_>) -> String {
     let mut out = Toml::new(agent, speed);
     out.plant_modbus(places.modbus);
-    out.plant_opcua(places.opcua_url);
+    out.plant_opcua(places.opcua_url, places.broker.is_some());
+    if let Some(broker) = places.broker {
+        out.plant_mqtt(broker);
+    }
     if agent.has_camera {
         out.camera(places.camera_dir);
     }
@@ -176,7 +185,7 @@ impl Toml {
     }
 
     /// A source a PLC: one whose clock is wrong must not be excused by another's.
-    fn plant_opcua(&mut self, url: &str) {
+    fn plant_opcua(&mut self, url: &str, has_gateway: bool) {
         let publish = self.wall(Duration::from_secs(1), OPCUA_PERIOD_MIN);
         for (source, line) in [("akron-oven", "L3"), ("akron-salad", "L4")] {
             self.line(format_args!(
@@ -186,7 +195,8 @@ impl Toml {
             self.line(format_args!(
                 "namespace_uri = \"{NAMESPACE_URI}\"\npublish = \"{publish}\""
             ));
-            for tag in TAGS.iter().filter(|tag| tag.line == line) {
+            let by_gateway = |tag: &SimTag| has_gateway && tag.name == gateway::TAG;
+            for tag in TAGS.iter().filter(|tag| tag.line == line && !by_gateway(tag)) {
                 self.opcua_tag(tag, &publish);
             }
             self.line(format_args!(""));
@@ -200,6 +210,31 @@ impl Toml {
         self.tag_head("  ", tag);
         self.line(format_args!("  node = \"s={node}\"\n  sampling = \"{publish}\""));
         self.line(format_args!("  period = \"{period}\""));
+        config_ccp::tag_keys(self, "  ", tag.name);
+    }
+
+    /// The oven's gateway: its values bear the times at which they were measured.
+    fn plant_mqtt(&mut self, (host, port): (&str, u16)) {
+        let Some(tag) = TAGS.iter().find(|tag| tag.name == gateway::TAG) else {
+            return;
+        };
+        let late_after = self.wall(Duration::from_mins(1), LATE_MIN);
+        let period = self.wall(
+            Duration::from_millis(tag.period_ms.into()),
+            gateway::WALL_EVERY_MIN,
+        );
+        let address = quoted(&format!("{host}:{port}"));
+        self.line(format_args!(
+            "[[mqtt]]\nname = \"akron-oven-gateway\"\naddress = {address}"
+        ));
+        self.line(format_args!("late_after = \"{late_after}\"\n  [[mqtt.tag]]"));
+        self.tag_head("  ", tag);
+        self.line(format_args!(
+            "  topic = \"{}\"\n  key = \"{}\"",
+            gateway::TOPIC,
+            tag.name
+        ));
+        self.line(format_args!("  dialect = \"native\"\n  period = \"{period}\"\n"));
     }
 
     fn tag_head(&mut self, indent: &str, tag: &SimTag) {
@@ -214,7 +249,10 @@ impl Toml {
     fn camera(&mut self, directory: &Path) {
         self.line(format_args!("[[camera]]\nname = \"VS-306\"\nline = \"L3\""));
         self.line(format_args!("directory = {}", quoted_path(directory)));
-        self.line(format_args!("poll = \"100ms\"\ndelete_after = true\n"));
+        self.line(format_args!("poll = \"{CAMERA_POLL}\"\ndelete_after = true"));
+        self.line(format_args!(
+            "burst = {{ usual = 0.004, at = 0.045, false_alarm_every = 60000 }}\n"
+        ));
     }
 }
 

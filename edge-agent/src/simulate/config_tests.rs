@@ -22,6 +22,7 @@ fn plant(speed: f64, camera_dir: &Path) -> String {
         modbus: address(),
         opcua_url: "opc.tcp://127.0.0.1:4840/",
         camera_dir,
+        broker: None,
     };
     plant_config(&settings(), speed, places)
 }
@@ -43,6 +44,21 @@ fn the_plant_config_is_toml_and_names_every_tag_once() {
     expected.sort_unstable();
     assert_eq!(names, expected);
     assert_eq!(config["camera"][0]["directory"].as_str(), directory.to_str());
+}
+
+#[test]
+fn with_a_broker_the_oven_speaks_mqtt_and_no_tag_is_named_twice() {
+    for speed in [1.0, 120.0] {
+        let places = Places {
+            modbus: address(),
+            opcua_url: "opc.tcp://127.0.0.1:4840/",
+            camera_dir: Path::new("c"),
+            broker: Some(("127.0.0.1", 1884)),
+        };
+        let config = config::parse(&plant_config(&settings(), speed, places)).unwrap();
+        assert_eq!(config.mqtt[0].tags.len(), 1);
+        assert_eq!(config.tag_count(), TAGS.len() + 1, "and the total of a counter");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod config_ccp;
 pub mod config_out;
 pub mod control;
 pub mod fault;
+pub mod gateway;
 pub mod load;
 pub mod modbus;
 pub mod opcua;
@@ -57,7 +58,7 @@ pub struct Options {
     pub faults: Vec<(Fault, Duration)>,
     /// Where the ground truth is written at the end.
     pub truth: Option<PathBuf>,
-    /// The MQTT broker to which line 4's Sparkplug node publishes, if there is one.
+    /// The MQTT broker to which line 4's Sparkplug node and the oven's gateway publish, if there is one.
     pub broker: Option<(String, u16)>,
     /// Serve counters for a throughput test instead of the plant.
     pub load: Option<Load>,

@@ -1,7 +1,7 @@
 //! How are the lines that speak OPC UA served?
 //! Line 3's PLC may have a wrong clock (F10), or keep readings back and hand them over late (F11). One server with security policy None for anonymous clients: it simulates a plant, it guards nothing.
 
-use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use opcua::{
     nodes::{AccessLevel, VariableBuilder},
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     SimulateError,
     fault::Fault,
-    plant::MINUTE_US,
+    gateway::{Buffer, Publish, TAG as BUFFERED},
     state::{Moment, PlantState},
     tags::{NAMESPACE_URI, Port, SimTag, TAGS},
 };
@@ -32,9 +32,6 @@ const WALL_TICK_MIN: Duration = Duration::from_millis(50);
 pub const SKEW_S: i64 = 540;
 /// Refreshes without a source time after F10: long enough for every noisy tag to change.
 const TIMELESS_TICKS: u32 = 8;
-/// F11: the tag that is kept back, and how often a value of it is kept.
-const BUFFERED: &str = "TT-310";
-const BUFFERED_EVERY_US: i64 = MINUTE_US;
 /// Values handed over in one go after F11: what a subscription's queue takes.
 const HANDED_OVER_AT_ONCE: usize = 2;
 
@@ -55,41 +52,6 @@ struct Variables {
     buffer: Buffer,
     /// So many more refreshes carry no source time of line 3.
     timeless_ticks: u32,
-}
-
-/// What line 3's PLC keeps back.
-#[derive(Debug, Default, PartialEq)]
-struct Buffer {
-    /// Since when it keeps values back.
-    since_us: Option<i64>,
-    /// Times of values that it has still to hand over.
-    pending: VecDeque<i64>,
-}
-
-/// What is to be published of the buffered tag now.
-#[derive(Debug, PartialEq)]
-enum Publish {
-    Live,
-    /// These old values; none while values are only being kept.
-    Late(Vec<i64>),
-}
-
-impl Buffer {
-    fn step(&mut self, kept_since_us: Option<i64>, now_us: i64) -> Publish {
-        if kept_since_us.is_some() {
-            self.since_us = kept_since_us;
-            return Publish::Late(Vec::new());
-        }
-        if let Some(since_us) = self.since_us.take() {
-            let times = (1..).map(|n| since_us + n * BUFFERED_EVERY_US);
-            self.pending.extend(times.take_while(|at_us| *at_us <= now_us));
-        }
-        if self.pending.is_empty() {
-            return Publish::Live;
-        }
-        let count = HANDED_OVER_AT_ONCE.min(self.pending.len());
-        Publish::Late(self.pending.drain(..count).collect())
-    }
 }
 
 impl std::fmt::Debug for PlantOpcUa {
@@ -208,7 +170,9 @@ impl Variables {
             self.timeless_ticks = self.timeless_ticks.saturating_sub(1);
         }
         let is_timeless = self.timeless_ticks > 0;
-        let publish = self.buffer.step(moment.since_us(Fault::F11), moment.at_us());
+        let publish = self
+            .buffer
+            .step(moment.since_us(Fault::F11), moment.at_us(), HANDED_OVER_AT_ONCE);
         let is_live = publish == Publish::Live;
         let live = self
             .nodes
@@ -272,26 +236,5 @@ impl PlantOpcUa {
                 _ = tick.tick(), if !stop.is_cancelled() => variables.refresh(),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_kept_back_is_handed_over_in_order_and_then_the_tag_is_live_again() {
-        let mut buffer = Buffer::default();
-        assert_eq!(buffer.step(None, 0), Publish::Live);
-        let since_us = Some(5 * MINUTE_US);
-        assert_eq!(buffer.step(since_us, 7 * MINUTE_US), Publish::Late(Vec::new()));
-        let now_us = 8 * MINUTE_US + 30_000_000;
-        let minutes = |buffer: &mut Buffer| match buffer.step(None, now_us) {
-            Publish::Late(times) => times.iter().map(|us| us / MINUTE_US).collect(),
-            Publish::Live => Vec::new(),
-        };
-        assert_eq!(minutes(&mut buffer), [6, 7]);
-        assert_eq!(minutes(&mut buffer), [8]);
-        assert_eq!(buffer.step(None, now_us), Publish::Live);
     }
 }

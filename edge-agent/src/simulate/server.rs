@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Options, Ready, SimulateError, Simulator,
     camera::Camera,
-    config_out, control,
+    config_out, control, gateway,
     load::{Gateway, Load, LoadRegisters, OwnPort},
     modbus::{self, Manner, PlantRegisters, RegisterBank},
     opcua,
@@ -68,6 +68,7 @@ pub(super) async fn start_plant(options: &Options) -> Result<(Simulator, String)
         modbus: ready.modbus,
         opcua_url: &opcua_url,
         camera_dir: &camera.directory,
+        broker: options.broker.as_ref().map(|(host, port)| (host.as_str(), *port)),
     };
     let config = config_out::plant_config(&options.agent, options.speed, places);
     let mut servers = JoinSet::new();
@@ -89,7 +90,8 @@ pub(super) async fn start_plant(options: &Options) -> Result<(Simulator, String)
     if let Some(broker) = options.broker.clone() {
         let (plant, stop) = (plant.clone(), stop.clone());
         servers.spawn(async move {
-            sparkplug::serve(plant, broker, stop).await;
+            let oven = gateway::serve(plant.clone(), broker.clone(), stop.clone());
+            tokio::join!(oven, sparkplug::serve(plant, broker, stop));
             Ok(())
         });
     }

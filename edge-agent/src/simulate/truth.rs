@@ -247,8 +247,10 @@ fn cooling(active: &Active, truth: &mut Truth) {
     let load_us = next_load_us(active.from_us);
     let at_us = |min: f64| load_us + (min * MINUTE_US as f64) as i64;
     let limit_min = cooled_to_min(COOLING_FROM_C) + COOLING_LIMIT_MIN;
+    // The load is one lot whatever part of its stay is named. Its time begins where the limit's does: a window from the
+    // loading on would touch the load before.
     truth.suspect = Some(Span {
-        from_us: load_us,
+        from_us: at_us(cooled_to_min(COOLING_FROM_C)),
         to_us: Some(at_us(cooled_to_min(5.0))),
     });
     truth.to_package_s = Some([0, 0]);
@@ -310,7 +312,7 @@ fn signals(active: &Active, truth: &mut Truth) {
     let alarm = |code: &str, subject: &str, within_s| expect(Kind::Alarm, code, subject, from_us, within_s);
     truth.expect = match active.fault {
         Fault::F3 => vec![alarm("sensor.drift", "TT-302", 5.0 * 86_400.0), none("CCP-4")],
-        Fault::F8 => vec![alarm("vision.burst", "VS-306", 180.0)],
+        Fault::F8 => vec![alarm("inspect.defect_burst", "VS-306", 180.0)],
         Fault::F10 => vec![alarm("source.clock_skew", "", 120.0), none("CCP-4")],
         Fault::F12 => vec![
             edge("sparkplug.rebirth", "AT-408"),

@@ -1,6 +1,10 @@
 //! Is the control challenged when it is due, and does it pass? A metal detector gets its test pieces every hour; any
 //! check that people make at times is of this kind. Product since the last challenge that passed is suspect when one
 //! fails, or is not made within the grace.
+//!
+//! A challenge takes time, and a poll sees it late: that it passed proves nothing about product that came after its
+//! beginning. The last good one therefore counts from the last reading before it showed, the next one from where it
+//! is seen.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +37,9 @@ pub struct ChallengeJudge {
     flowing: bool,
     /// When product began to flow again; first: when the judge began.
     since_us: Option<Micros>,
-    /// The last challenge, passed or not.
+    /// When the last challenge was seen, passed or not.
     made_us: Option<Micros>,
+    /// When the last that passed began at the earliest.
     passed_us: Option<Micros>,
     before: Option<f64>,
     deviation: OpenDeviation,
@@ -131,14 +136,20 @@ impl ChallengeJudge {
         self.window_us.get_or_insert(at_us);
         self.check_due(at_us, &mut said);
         match observation {
-            Observation::Value { value, quality, .. } if quality.is_good() && value.is_finite() => {
+            Observation::Value {
+                after_us,
+                value,
+                quality,
+                ..
+            } if quality.is_good() && value.is_finite() => {
                 if self.is_challenge(value) {
-                    self.made(at_us, value, &mut said);
+                    self.made((after_us.min(at_us), at_us), value, &mut said);
                 }
             }
             Observation::Value { .. } => self.tally.bad += 1,
             Observation::Gate { flowing, .. } => self.flow(at_us, flowing),
-            Observation::Tick { .. } => {}
+            // A challenge is a change: a value that stands still is none.
+            Observation::Tick { .. } | Observation::NoEvidence { .. } => {}
         }
         self.deviation.extend(at_us, &mut said);
         said
@@ -161,7 +172,8 @@ impl ChallengeJudge {
         !is_idle && (self.limit.period_us == 0 || !is_same)
     }
 
-    fn made(&mut self, at_us: Micros, value: f64, said: &mut Vec<Judgement>) {
+    /// One was made, begun at `began_us` at the earliest and seen at `at_us`.
+    fn made(&mut self, (began_us, at_us): (Micros, Micros), value: f64, said: &mut Vec<Judgement>) {
         self.tally.good(value);
         let passed = self.limit.is_met(value);
         let verdict = if passed {
@@ -172,7 +184,7 @@ impl ChallengeJudge {
         self.end_window(at_us, verdict, said);
         self.made_us = Some(at_us);
         if passed {
-            self.passed_us = Some(at_us);
+            self.passed_us = Some(began_us);
             self.deviation.close(at_us, said);
             return;
         }

@@ -36,6 +36,7 @@ fn judge(period_us: Micros) -> ChallengeJudge {
 fn value(minute: i64, value: f64) -> Observation {
     Observation::Value {
         at_us: minute * MINUTE,
+        after_us: minute * MINUTE,
         value,
         quality: Quality::GOOD,
     }
@@ -106,6 +107,42 @@ fn f6_a_challenge_that_fails_makes_everything_since_the_last_good_one_suspect() 
     assert_eq!(
         verdicts(&said),
         [CheckVerdict::Met, CheckVerdict::NotMet, CheckVerdict::Met]
+    );
+}
+
+#[test]
+fn f5_f6_a_challenge_that_is_polled_counts_from_the_poll_before_it_and_ends_a_window_where_it_is_seen() {
+    let mut judge = judge(1_000_000);
+    let polled = |minute: i64, result: f64| Observation::Value {
+        at_us: minute * MINUTE,
+        after_us: (minute - 2) * MINUTE,
+        value: result,
+        quality: Quality::GOOD,
+    };
+    let results = [
+        (10, -1.0),
+        (12, 1.0),
+        (14, 1.0),
+        (16, -1.0),
+        (60, 0.0),
+        (62, -1.0),
+        (70, 1.0),
+    ];
+    let said: Vec<_> = results
+        .into_iter()
+        .flat_map(|(minute, result)| judge.observe(polled(minute, result)))
+        .collect();
+    assert_eq!(
+        deviations(&said),
+        [
+            (DeviationKind::Challenge, Phase::Opened, 10, 60),
+            (DeviationKind::Challenge, Phase::Closed, 10, 70)
+        ]
+    );
+    let said: Vec<_> = (71..140).flat_map(|minute| judge.observe(tick(minute))).collect();
+    assert_eq!(
+        deviations(&said),
+        [(DeviationKind::MissedCheck, Phase::Opened, 68, 135)]
     );
 }
 

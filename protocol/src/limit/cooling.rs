@@ -4,7 +4,8 @@
 //!
 //! The prediction is Newton's law of cooling, `T(t) = A + (T0 − A)·e^(−k·t)`, A the air's temperature: ln(T − A) is a
 //! line, fitted by weighted least squares that forget with 15 minutes, so that a chiller that weakens is seen. A miss is
-//! predicted when even a slope three standard errors steeper comes too late.
+//! predicted when even a slope three standard errors steeper comes too late, ten minutes into the batch at the soonest.
+//! Both times are those of a first stage of two hours or more; of a shorter one they are as much shorter.
 
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +155,11 @@ impl CoolingJudge {
             Observation::Value { .. } => self.tally.bad += 1,
             Observation::Gate { .. } => {}
             Observation::Tick { .. } => self.check_deadline(at_us, None, &mut said),
+            // A core that stood still reached nothing; it was not heard of since.
+            Observation::NoEvidence { since_us, .. } => {
+                self.heard_us = self.heard_us.map(|heard_us| heard_us.min(since_us));
+                self.check_gap(at_us, &mut said);
+            }
         }
         self.deviation.extend(at_us, &mut said);
         said
@@ -176,7 +182,10 @@ impl CoolingJudge {
         let stage = (stage..stages).find(|stage| !reached(*stage)).unwrap_or(stages);
         if let Some(batch) = &mut self.batch {
             batch.stage = stage;
-            batch.fit.add(at_us - batch.from_us, value - self.curve.air);
+            let forget_s = scaled_s(FORGET_S, &self.curve);
+            batch
+                .fit
+                .add(at_us - batch.from_us, value - self.curve.air, forget_s);
         }
         if stage == stages {
             self.end_batch(at_us, true, said);
@@ -292,7 +301,8 @@ impl CoolingJudge {
         };
         let was = batch.is_predicted_late;
         // To be said it must be sure; to be taken back it must be likely otherwise.
-        let is_late = batch.fit.is_enough() && misses(if was { 0.0 } else { ERRORS_SURE });
+        let is_enough = batch.fit.is_enough(scaled_s(SPAN_S_MIN, &self.curve));
+        let is_late = is_enough && misses(if was { 0.0 } else { ERRORS_SURE });
         if was != is_late {
             said.push(Judgement::Predicted {
                 at_us,
@@ -325,6 +335,14 @@ const ERRORS_SURE: f64 = 3.0;
 const FORGET_S: f64 = 15.0 * 60.0;
 const VALUES_MIN: u32 = 30;
 const SPAN_S_MIN: f64 = 10.0 * 60.0;
+/// The first stage for which these times are meant, seconds.
+const STAGE_S: f64 = 120.0 * 60.0;
+
+/// A time of the fit for this curve: shorter where the first stage is.
+fn scaled_s(time_s: f64, curve: &CoolingCurve) -> f64 {
+    let first = curve.stages.first().map(|stage| stage.within_us as f64 / 1e6);
+    time_s * first.map_or(1.0, |first_s| (first_s / STAGE_S).min(1.0))
+}
 
 /// Sums of the weighted regression of ln(T − A) on time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -340,14 +358,14 @@ struct Fit {
 }
 
 impl Fit {
-    /// Takes a value that lies `rise` above the air's temperature.
-    fn add(&mut self, since_us: Micros, rise: f64) {
+    /// Takes a value that lies `rise` above the air's temperature; what is `forget_s` older counts a third as much.
+    fn add(&mut self, since_us: Micros, rise: f64, forget_s: f64) {
         // So near the air's temperature noise is all there is.
         if rise < 1.0 {
             return;
         }
         let (t, y) = (since_us as f64 / 1e6, rise.ln());
-        let keep = (-(t - self.last_s).max(0.0) / FORGET_S).exp();
+        let keep = (-(t - self.last_s).max(0.0) / forget_s).exp();
         for sum in [
             &mut self.weight,
             &mut self.t,
@@ -368,8 +386,8 @@ impl Fit {
         self.values += 1;
     }
 
-    fn is_enough(&self) -> bool {
-        self.values >= VALUES_MIN && self.last_s >= SPAN_S_MIN
+    fn is_enough(&self, span_s_min: f64) -> bool {
+        self.values >= VALUES_MIN && self.last_s >= span_s_min
     }
 
     /// When the curve reaches `rise` above the air's temperature, microseconds from the batch's beginning, with the

@@ -63,6 +63,7 @@ fn run(judge: &mut CoolingJudge, values: impl Iterator<Item = (Micros, f64)>) ->
     for (at_us, value) in values {
         said.extend(judge.observe(Observation::Value {
             at_us: start_us + at_us,
+            after_us: start_us + at_us,
             value,
             quality: Quality::GOOD,
         }));
@@ -109,6 +110,48 @@ fn f7_an_overloaded_chiller_is_predicted_more_than_an_hour_before_the_limit() {
     assert_eq!(found.last().unwrap().phase, Phase::Closed);
     assert_eq!(verdicts(&said), [CheckVerdict::NotMet]);
     assert_eq!(predictions(&said).last().map(|(_, active)| *active), Some(false));
+}
+
+#[test]
+fn f7_a_curve_that_is_a_hundred_times_as_fast_is_predicted_as_early_in_it() {
+    let slow = run(&mut judge(), cools(0.011 * 0.65, -2.0, 120));
+    let curve = CoolingCurve {
+        stages: [(21.0, 120), (5.0, 360)]
+            .map(|(to, minutes)| CoolingStage {
+                to,
+                within_us: minutes * MINUTE / 100,
+            })
+            .to_vec(),
+        ..judge().curve().clone()
+    };
+    let mut fast = CoolingJudge::new("akron-1", limit(), curve);
+    let said = run(
+        &mut fast,
+        cools(0.011 * 0.65, -2.0, 120).map(|(at_us, value)| (at_us / 100, value)),
+    );
+    let first = |said: &[Judgement], unit_us: Micros| {
+        said.iter().find_map(|judgement| match judgement {
+            Judgement::Predicted { at_us, active: true } => Some(*at_us / unit_us),
+            _ => None,
+        })
+    };
+    assert!(first(&slow, MINUTE).is_some());
+    assert_eq!(first(&said, MINUTE / 100), first(&slow, MINUTE));
+}
+
+#[test]
+fn a_core_that_stands_still_is_not_monitored_since_it_last_moved() {
+    let mut judge = judge();
+    let mut said = run(&mut judge, cools(0.013, -2.0, 40));
+    said.extend(judge.observe(Observation::NoEvidence {
+        at_us: 40 * MINUTE,
+        since_us: 30 * MINUTE,
+    }));
+    let found = deviations(&said);
+    assert_eq!(
+        (found[0].kind, found[0].last_good_us),
+        (DeviationKind::MonitoringGap, 30 * MINUTE)
+    );
 }
 
 #[test]
@@ -175,7 +218,7 @@ proptest! {
     fn a_restart_anywhere_changes_no_verdict(k in 0.006..0.02f64) {
         let (mut through, mut cut) = (judge(), judge());
         for (at_us, value) in cools(k, -2.0, 200) {
-            let observation = Observation::Value { at_us, value, quality: Quality::GOOD };
+            let observation = Observation::Value { at_us, after_us: at_us, value, quality: Quality::GOOD };
             let saved = postcard::to_stdvec(&cut).unwrap();
             cut = postcard::from_bytes(&saved).unwrap();
             prop_assert_eq!(cut.observe(observation), through.observe(observation));

@@ -159,11 +159,23 @@ impl HoldTimeJudge {
                 self.turn(at_us, flowing, &mut said);
             }
             Observation::Tick { .. } => {}
+            Observation::NoEvidence { since_us, .. } => self.disprove(at_us, since_us, &mut said),
         }
         if self.deviation.kind() == Some(DeviationKind::MonitoringGap) {
             self.deviation.extend(at_us, &mut said);
         }
         said
+    }
+
+    /// The values since then are no evidence: what was held is what was held until then.
+    fn disprove(&mut self, at_us: Micros, since_us: Micros, said: &mut Vec<Judgement>) {
+        self.heard_us = self.heard_us.map(|heard_us| heard_us.min(since_us));
+        if let Some(cycle) = &mut self.cycle
+            && let Some((from_us, _)) = cycle.run.take()
+        {
+            cycle.is_held = since_us - from_us >= self.hold.hold_us;
+        }
+        self.check_gap(at_us, said);
     }
 
     fn good_value(&mut self, at_us: Micros, value: f64, said: &mut Vec<Judgement>) {

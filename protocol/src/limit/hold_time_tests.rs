@@ -38,6 +38,7 @@ fn judge() -> HoldTimeJudge {
 fn value(second: i64, value: f64) -> Observation {
     Observation::Value {
         at_us: second * SECOND,
+        after_us: second * SECOND,
         value,
         quality: Quality::GOOD,
     }
@@ -97,6 +98,30 @@ fn a_batch_that_is_held_too_short_is_a_deviation_of_that_batch_alone() {
         ]
     );
     assert_eq!((found[0].value_extreme, found[0].limit_version), (Some(76.0), 2));
+}
+
+#[test]
+fn what_a_stuck_sensor_said_was_not_held() {
+    for (since, held) in [(20, true), (12, false)] {
+        let mut judge = judge();
+        let mut said = run(&mut judge, &[vec![20.0; 3], vec![76.0; 30]].concat());
+        // Found twice, as long as it repeats itself.
+        for _ in 0..2 {
+            said.extend(judge.observe(Observation::NoEvidence {
+                at_us: 33 * SECOND,
+                since_us: since * SECOND,
+            }));
+        }
+        said.extend(run(&mut judge, &[20.0]));
+        let verdict = if held {
+            CheckVerdict::Met
+        } else {
+            CheckVerdict::NotMet
+        };
+        assert_eq!(verdicts(&said), [verdict]);
+        // Held or not: nobody knows what the batch did since.
+        assert_eq!(deviations(&said)[0].kind, DeviationKind::MonitoringGap);
+    }
 }
 
 #[test]

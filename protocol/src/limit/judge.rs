@@ -9,7 +9,8 @@
 //!     └── nothing good for `gap_max` ───────────────┘   (also from InControl and OutOfLimit)
 //! ```
 //! While the gate says that product is diverted nothing is judged against product: the time counts as safe.
-//! An observation older than the newest one changes nothing here; late data is judged by replaying it in order.
+//! An observation older than the newest one changes nothing here; late data is judged by replaying it in order. Values
+//! that turn out to be no evidence (their sensor was stuck) take back what was known from them: the window reaches back.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ pub enum Observation {
     Value {
         /// Source time.
         at_us: Micros,
+        /// When the usable reading before it was made, at most `at_us`: what it shows came about since then. That of
+        /// an event is its own time.
+        after_us: Micros,
         /// The value; ignored unless the quality is good.
         value: f64,
         /// Only good values are judged; anything else counts as not monitored.
@@ -43,12 +47,22 @@ pub enum Observation {
         /// Now.
         at_us: Micros,
     },
+    /// The values since then turned out to be no evidence: their sensor repeats itself.
+    NoEvidence {
+        /// When that was found.
+        at_us: Micros,
+        /// The last time up to which the values are evidence.
+        since_us: Micros,
+    },
 }
 
 impl Observation {
     /// When it was made.
     pub fn at_us(&self) -> Micros {
-        let (Self::Value { at_us, .. } | Self::Gate { at_us, .. } | Self::Tick { at_us }) = self;
+        let (Self::Value { at_us, .. }
+        | Self::Gate { at_us, .. }
+        | Self::Tick { at_us }
+        | Self::NoEvidence { at_us, .. }) = self;
         *at_us
     }
 }
@@ -243,10 +257,31 @@ impl Judge {
             }
             Observation::Gate { flowing, .. } => self.gate(at_us, flowing, &mut said),
             Observation::Tick { .. } => {}
+            Observation::NoEvidence { since_us, .. } => self.disprove(at_us, since_us, &mut said),
         }
         self.check_gap(at_us, &mut said);
         self.extend(at_us, &mut said);
         said
+    }
+
+    /// What was taken for a good value since then was none: the point is unmonitored since. Records that were made are
+    /// not changed; a deviation that is open reaches back.
+    fn disprove(&mut self, at_us: Micros, since_us: Micros, said: &mut Vec<Judgement>) {
+        let known = [&mut self.safe_us, &mut self.read_us].into_iter().flatten();
+        known.for_each(|known_us| *known_us = since_us.min(*known_us));
+        if let State::Deviating {
+            opened, extended_us, ..
+        } = &mut self.state
+            && since_us < opened.last_good_us
+        {
+            opened.last_good_us = since_us;
+            *extended_us = at_us;
+            said.push(Judgement::Deviation(Deviation {
+                phase: Phase::Extended,
+                until_us: at_us,
+                ..(**opened).clone()
+            }));
+        }
     }
 
     fn good_value(&mut self, at_us: Micros, value: f64, said: &mut Vec<Judgement>) {

@@ -27,6 +27,7 @@ fn holding_tube() -> CriticalLimit {
 fn value(second: i64, value: f64) -> Observation {
     Observation::Value {
         at_us: second * SECOND,
+        after_us: second * SECOND,
         value,
         quality: Quality::GOOD,
     }
@@ -36,6 +37,13 @@ fn gate(second: i64, flowing: bool) -> Observation {
     Observation::Gate {
         at_us: second * SECOND,
         flowing,
+    }
+}
+
+fn no_evidence(second: i64, since: i64) -> Observation {
+    Observation::NoEvidence {
+        at_us: second * SECOND,
+        since_us: since * SECOND,
     }
 }
 
@@ -198,6 +206,7 @@ fn a_gap_while_the_agent_was_down_is_found_by_the_first_value_after_it() {
 fn a_stuck_sensor_is_loss_of_monitoring_under_its_own_name() {
     let stuck = |s: i64| Observation::Value {
         at_us: s * SECOND,
+        after_us: s * SECOND,
         value: f64::NAN,
         quality: Quality::BAD_SENSOR_FAILURE,
     };
@@ -205,6 +214,74 @@ fn a_stuck_sensor_is_loss_of_monitoring_under_its_own_name() {
     assert_eq!(
         deviations(&said),
         [(Phase::Opened, DeviationKind::SensorStuck, 4, 10)]
+    );
+}
+
+fn stuck(second: i64) -> Observation {
+    Observation::Value {
+        at_us: second * SECOND,
+        after_us: second * SECOND,
+        value: 73.2,
+        quality: Quality::BAD_SENSOR_FAILURE,
+    }
+}
+
+#[test]
+fn f4_values_that_turn_out_to_be_no_evidence_are_held_from_the_last_one_that_was() {
+    let found = [stuck(40), no_evidence(40, 9), stuck(41), no_evidence(41, 9)];
+    let script = (0..40)
+        .map(|s| value(s, 73.2))
+        .chain(found)
+        .chain([value(42, 73.3)]);
+    let (judge, said) = run(script);
+    assert_eq!(
+        deviations(&said),
+        [
+            (Phase::Opened, DeviationKind::SensorStuck, 9, 40),
+            (Phase::Closed, DeviationKind::SensorStuck, 9, 42)
+        ]
+    );
+    assert!(judge.is_in_control());
+}
+
+#[test]
+fn a_deviation_that_is_open_reaches_back_under_its_name_when_what_was_before_it_was_no_evidence() {
+    let script = (0..10)
+        .map(|s| value(s, 72.001))
+        .chain((10..14).map(|s| value(s, 71.999)));
+    let (_, said) = run(script.chain([stuck(14), no_evidence(14, 4), stuck(15), value(16, 73.0)]));
+    assert_eq!(
+        deviations(&said),
+        [
+            (Phase::Opened, DeviationKind::Limit, 9, 12),
+            (Phase::Extended, DeviationKind::Limit, 4, 14),
+            (Phase::Closed, DeviationKind::Limit, 4, 16)
+        ]
+    );
+    let ids: Vec<_> = said
+        .iter()
+        .filter_map(|judgement| match judgement {
+            Judgement::Deviation(deviation) => Some(deviation.id),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        ids.iter()
+            .all(|id| *id == deviation_id("akron-1", "CCP-1", 9 * SECOND))
+    );
+}
+
+#[test]
+fn evidence_that_is_taken_back_for_less_than_the_allowed_gap_is_no_deviation_yet() {
+    let script = (0..10)
+        .map(|s| value(s, 73.2))
+        .chain([stuck(10), no_evidence(10, 6)]);
+    let (mut judge, said) = run(script);
+    assert_eq!(deviations(&said), []);
+    let said = judge.observe(stuck(12));
+    assert_eq!(
+        deviations(&said),
+        [(Phase::Opened, DeviationKind::SensorStuck, 6, 12)]
     );
 }
 
@@ -267,9 +344,10 @@ fn any_observation() -> impl Strategy<Value = Observation> {
     prop_oneof![
         6 => (at.clone(), 68.0..76.0f64).prop_map(|(s, v)| value(s, v)),
         1 => (at.clone(), any::<u16>()).prop_map(|(s, code)| Observation::Value {
-            at_us: s * SECOND, value: 1.0, quality: Quality::from_code(code) }),
+            at_us: s * SECOND, after_us: s * SECOND, value: 1.0, quality: Quality::from_code(code) }),
         1 => (at.clone(), any::<bool>()).prop_map(|(s, flowing)| gate(s, flowing)),
-        1 => at.prop_map(|s| Observation::Tick { at_us: s * SECOND }),
+        1 => at.clone().prop_map(|s| Observation::Tick { at_us: s * SECOND }),
+        1 => (at, 0i64..60).prop_map(|(s, ago)| no_evidence(s, s - ago)),
     ]
 }
 

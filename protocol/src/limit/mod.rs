@@ -19,7 +19,7 @@ pub use control::{ControlJudge, ControlKind};
 pub use cooling::{CoolingCurve, CoolingJudge, CoolingStage};
 pub use hold_time::{HoldTime, HoldTimeJudge};
 pub use judge::{Judge, Judgement, Observation};
-pub use stuck::StuckDetector;
+pub use stuck::{Stillness, StuckDetector};
 
 use crate::{quality::Quality, reading::Micros};
 

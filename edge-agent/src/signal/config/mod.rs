@@ -9,6 +9,7 @@ use protocol::{Micros, reading::Alias, unit::Conversion};
 pub use self::tag::Declared;
 pub(super) use self::{derived::read_gate, tag::micros};
 use super::{
+    burst::BurstPlan,
     counter::Scale,
     deadband::Deadband,
     derive::DerivedPlan,
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     ccp::config::Point,
     config::{Names, Section, Tags},
+    source::camera::config::Camera,
 };
 
 /// Everything that is configured about signals.
@@ -30,6 +32,8 @@ pub struct Plan {
     pub derived: Vec<DerivedPlan>,
     /// Tags whose values people enter.
     pub manual: Vec<ManualPlan>,
+    /// Cameras whose share of defects is watched.
+    pub bursts: Vec<BurstPlan>,
 }
 
 /// What is configured about one tag's signal.
@@ -116,10 +120,23 @@ pub fn read_signals(root: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names) 
         tags: plans,
         derived,
         manual,
+        bursts: Vec::new(),
     }
 }
 
 impl Plan {
+    /// Takes up the cameras whose share of defects is watched.
+    pub fn watch_cameras(&mut self, cameras: &[Camera]) {
+        let bursts = cameras.iter().filter_map(|camera| {
+            Some(BurstPlan {
+                camera: camera.name.clone(),
+                line: camera.line.clone(),
+                limit: camera.burst?,
+            })
+        });
+        self.bursts = bursts.collect();
+    }
+
     /// Marks the tags by which control points are judged; a deadband on one of them is a fault.
     pub fn protect(&mut self, points: &[Point], tags: &Tags<'_>) {
         for point in points {

@@ -228,7 +228,7 @@ fn read_drift(section: &Section<'_>) -> Option<(At<String>, DriftLimit)> {
     let table = section.table("drift");
     let reference = table.required_text("reference");
     let block = table
-        .duration("every", Duration::from_mins(1)..=DAY)
+        .duration("every", Duration::from_secs(1)..=DAY)
         .unwrap_or(HOUR);
     let baseline = table.integer("baseline", 5..=1_000).unwrap_or(24) as u32;
     let floor = required_positive(&table, "floor", "0.05");

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::config::{Names, Section};
+use crate::{
+    config::{Names, Section},
+    signal::burst::{BurstLimit, read_burst},
+};
 
 /// One camera.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +26,8 @@ pub struct Camera {
     pub frozen_after: Duration,
     /// Width and height of its pictures, when that was said.
     pub size_px: Option<[u32; 2]>,
+    /// When defects come in a burst, where that is watched.
+    pub burst: Option<BurstLimit>,
 }
 
 /// Reads one `[[camera]]`.
@@ -49,7 +54,9 @@ pub fn read_camera(section: &Section<'_>, names: &mut Names) -> Option<Camera> {
     if width_px.is_some() != height_px.is_some() {
         section.fault("`width_px` and `height_px` go together: give both or neither");
     }
+    let burst = read_burst(section);
     Some(Camera {
+        burst,
         frozen_after,
         size_px: width_px.zip(height_px).map(|(width, height)| [width, height]),
         name: name?.value,

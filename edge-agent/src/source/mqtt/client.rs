@@ -40,8 +40,6 @@ const PACKET_BYTES_MAX: u32 = 2 << 20;
 const CHANNEL: usize = 64;
 /// How often silence is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A value whose own time is longer ago than this comes late.
-const LATE_US: i64 = 60_000_000;
 /// `source.malformed` clears after this long without a refused message.
 const WELL_AFTER: Duration = Duration::from_mins(1);
 
@@ -184,9 +182,10 @@ impl<'a> Follower<'a> {
             }
         }
         // A device that buffered: judged beside what came in time, not as if it were now.
+        let late_after_us = i64::try_from(self.broker.late_after.as_micros()).unwrap_or(i64::MAX);
         let (late, timely): (Vec<_>, Vec<_>) = readings
             .into_iter()
-            .partition(|reading| received_us - reading.time_us > LATE_US && !publish.retain);
+            .partition(|reading| received_us - reading.time_us > late_after_us && !publish.retain);
         self.outlet.late(late).await?;
         self.outlet.readings(timely).await?;
         let gone: Vec<_> = decoded

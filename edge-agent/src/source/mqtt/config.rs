@@ -25,6 +25,8 @@ pub struct Broker {
     pub status_topic: Option<String>,
     /// Where refused messages are reported.
     pub error_topic: String,
+    /// A value whose own time is longer ago than this comes late: it is judged beside what came in time.
+    pub late_after: Duration,
     /// What is taken.
     pub tags: Vec<TagPlan>,
 }
@@ -76,6 +78,9 @@ pub fn read_broker(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
     }
     let status_topic = section.text("status_topic").and_then(|at| filter(section, at));
     let error_topic = section.text("error_topic").map(|at| at.value);
+    let late_after = section
+        .duration("late_after", Duration::from_secs(1)..=HOUR)
+        .unwrap_or(Duration::from_mins(1));
     let mut list = Vec::new();
     for tag in section.tables("tag") {
         list.extend(read_tag(&tag, tags));
@@ -94,6 +99,7 @@ pub fn read_broker(section: &Section<'_>, tags: &mut Tags<'_>, names: &mut Names
         password_file,
         ca_file,
         status_topic,
+        late_after,
         tags: list,
         name,
     })

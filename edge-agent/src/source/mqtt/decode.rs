@@ -128,6 +128,7 @@ mod tests {
             ca_file: None,
             status_topic: Some("plant/+/status".to_owned()),
             error_topic: "e".to_owned(),
+            late_after: std::time::Duration::from_mins(1),
             tags,
         }
     }
