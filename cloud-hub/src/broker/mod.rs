@@ -5,6 +5,8 @@
 
 mod codec;
 mod frontend;
+#[cfg(test)]
+mod fuzz;
 mod limits;
 mod open;
 mod reply;
