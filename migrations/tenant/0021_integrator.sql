@@ -44,12 +44,13 @@ CREATE TABLE pending_reading (
 COMMENT ON TABLE pending_reading IS 'readings held until their tag is adopted; bounded for each tag';
 
 CREATE TABLE integrator_device (
+    id           uuid PRIMARY KEY,
     edge_id      uuid NOT NULL REFERENCES edge,
     name         text NOT NULL,
     is_online    boolean NOT NULL,
     since_at     timestamptz NOT NULL,
     last_seen_at timestamptz NOT NULL,
-    PRIMARY KEY (edge_id, name)
+    UNIQUE (edge_id, name)
 );
 COMMENT ON TABLE integrator_device IS 'devices behind a client, by what they said of themselves: births, wills, values';
 COMMENT ON COLUMN integrator_device.since_at IS 'when it was last said that it came or went';

@@ -6,6 +6,8 @@
 mod codec;
 mod external;
 mod frontend;
+#[cfg(test)]
+mod fuzz;
 mod limits;
 mod open;
 mod reply;

@@ -222,7 +222,7 @@ fn checked(asked: AdoptTag, found: &Found) -> Result<(String, String, String, Op
 
 /// Makes a tag of a value and stores what was held of it. From now on its values are stored as they come.
 #[utoipa::path(post, path = "/integrator/pending-tags/{id}/adopt", operation_id = "adopt_pending_tag", tag = TAG, security(("bearer" = ["tag.adopt"])),
-    params(("id" = Uuid, Path, description = "Value")), request_body = AdoptTag,
+    params(("id" = Uuid, Path, description = "Value")), request_body = Option<AdoptTag>,
     responses((status = 201, description = "A tag", body = AdoptedTag)))]
 pub async fn adopt_pending_tag(
     State(app): State<App>,
@@ -320,6 +320,8 @@ pub async fn dismiss_pending_tag(
 /// A device behind a client.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IntegratorDevice {
+    /// Stable id.
+    id: Uuid,
     /// The client it speaks through.
     client: String,
     /// Its name.
@@ -340,13 +342,14 @@ pub struct DeviceQuery {
     /// Only devices of this client.
     client: Option<String>,
     /// `next` of the page before.
-    cursor: Option<String>,
+    cursor: Option<Uuid>,
     /// Rows per page, 1 to 200.
     limit: Option<i64>,
 }
 
 #[derive(FromRow)]
 struct DeviceRow {
+    id: Uuid,
     client: String,
     name: String,
     is_online: bool,
@@ -354,7 +357,7 @@ struct DeviceRow {
     last_seen_at: DateTime<Utc>,
 }
 
-/// Lists devices behind integrators' clients, by client and name, with whether they are there.
+/// Lists devices behind integrators' clients, newest first, with whether they are there.
 #[utoipa::path(get, path = "/integrator/devices", operation_id = "list_integrator_devices", tag = TAG, security(("bearer" = ["tag.adopt"])),
     params(DeviceQuery), responses((status = 200, description = "Devices", body = Page<IntegratorDevice>)))]
 pub async fn list_integrator_devices(
@@ -364,24 +367,20 @@ pub async fn list_integrator_devices(
 ) -> Result<Answer<Page<IntegratorDevice>>> {
     let rows = Rows::parse(query.limit)?;
     let mut tx = caller.begin(&app, Permission::TagAdopt).await?;
-    let cursor = query
-        .cursor
-        .as_deref()
-        .map(|cursor| cursor.split_once('\u{1f}').unwrap_or((cursor, "")));
     let found: Vec<DeviceRow> = sqlx::query_as(
-        "SELECT e.name AS client, d.name, d.is_online, d.since_at, d.last_seen_at FROM integrator_device d \
+        "SELECT d.id, e.name AS client, d.name, d.is_online, d.since_at, d.last_seen_at FROM integrator_device d \
          JOIN edge e ON e.id = d.edge_id WHERE ($1::text IS NULL OR e.name = $1) \
-           AND ($2::text IS NULL OR (e.name, d.name) > ($2, $3)) ORDER BY e.name, d.name LIMIT $4",
+           AND ($2::uuid IS NULL OR d.id < $2) ORDER BY d.id DESC LIMIT $3",
     )
     .bind(&query.client)
-    .bind(cursor.map(|(client, _)| client))
-    .bind(cursor.map(|(_, name)| name))
+    .bind(query.cursor)
     .bind(rows.fetched())
     .fetch_all(tx.conn())
     .await?;
     let devices = found
         .into_iter()
         .map(|row| IntegratorDevice {
+            id: row.id,
             client: row.client,
             name: row.name,
             is_online: row.is_online,
@@ -390,6 +389,6 @@ pub async fn list_integrator_devices(
         })
         .collect();
     Ok(Answer(Page::of(devices, rows, |device: &IntegratorDevice| {
-        format!("{}\u{1f}{}", device.client, device.name)
+        device.id.to_string()
     })))
 }

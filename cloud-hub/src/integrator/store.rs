@@ -417,8 +417,12 @@ impl<'a> Work<'a> {
             let names: Vec<&str> = seen.keys().copied().collect();
             let states: Vec<Option<bool>> = seen.values().map(|(state, _)| *state).collect();
             let times: Vec<DateTime<Utc>> = seen.values().map(|(_, at)| time_from_us(*at)).collect();
-            tx.execute(DEVICES, &[&self.edge_id, &names, &states, &times, &DEVICES_MAX])
-                .await?;
+            let ids: Vec<Uuid> = seen.iter().map(|_| Uuid::now_v7()).collect();
+            tx.execute(
+                DEVICES,
+                &[&self.edge_id, &names, &states, &times, &DEVICES_MAX, &ids],
+            )
+            .await?;
         }
         for message in messages.iter().map(|index| &self.said[*index]) {
             for (device, name, text) in &message.alarms {
@@ -461,9 +465,9 @@ impl<'a> Work<'a> {
 }
 
 const DEVICES: &str = "
-INSERT INTO integrator_device AS d (edge_id, name, is_online, since_at, last_seen_at)
-SELECT $1, n.name, coalesce(n.is_online, true), n.at, n.at
-FROM unnest($2::text[], $3::bool[], $4::timestamptz[]) AS n (name, is_online, at)
+INSERT INTO integrator_device AS d (id, edge_id, name, is_online, since_at, last_seen_at)
+SELECT n.id, $1, n.name, coalesce(n.is_online, true), n.at, n.at
+FROM unnest($2::text[], $3::bool[], $4::timestamptz[], $6::uuid[]) AS n (name, is_online, at, id)
 WHERE EXISTS (SELECT FROM integrator_device k WHERE k.edge_id = $1 AND k.name = n.name)
    OR (SELECT count(*) FROM integrator_device k WHERE k.edge_id = $1) < $5
 ON CONFLICT (edge_id, name) DO UPDATE SET last_seen_at = greatest(d.last_seen_at, excluded.last_seen_at),

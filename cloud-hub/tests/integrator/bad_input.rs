@@ -99,11 +99,11 @@ async fn t29_each_bad_message_has_its_exact_error_and_the_connection_stays() {
         ),
         (
             "m/line",
-            b"m,tag=a f=1.0 soon".to_vec(),
+            b"m,tag=a f=one 1".to_vec(),
             0x99,
-            "BAD_TIME",
+            "BAD_LINE",
             Some(0),
-            "whole number",
+            "a line is",
         ),
         (
             "spBv1.0/g/NBIRTH/n",
