@@ -90,15 +90,22 @@ impl Plant {
     }
 
     async fn alarms(&self) -> Vec<Value> {
-        let (status, page) = self.send(Method::GET, "/sensors/alarms?withdrawn=true&code=warm", None).await;
+        let (status, page) = self
+            .send(Method::GET, "/sensors/alarms?withdrawn=true&code=warm", None)
+            .await;
         assert_eq!(status, 200, "{page}");
         page["items"].as_array().unwrap().clone()
     }
 
     async fn causes(&self, id: &str) -> Vec<String> {
-        let (_, journal) = self.send(Method::GET, &format!("/sensors/alarms/{id}/journal"), None).await;
+        let (_, journal) = self
+            .send(Method::GET, &format!("/sensors/alarms/{id}/journal"), None)
+            .await;
         let entries = journal["items"].as_array().unwrap();
-        entries.iter().map(|entry| entry["cause"].as_str().unwrap().to_owned()).collect()
+        entries
+            .iter()
+            .map(|entry| entry["cause"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -113,10 +120,15 @@ async fn a_late_reading_withdraws_the_alarm_that_it_disproves_and_the_journal_sa
     plant.put(0, &[(0, 4.0), (10, 6.0), (20, 6.0), (30, 4.0)]).await;
     plant.judge().await;
     let alarms = plant.alarms().await;
-    let [alarm] = &alarms[..] else { panic!("{alarms:?}") };
+    let [alarm] = &alarms[..] else {
+        panic!("{alarms:?}")
+    };
     assert_eq!(alarm["raised_us"], plant.from_us + 15 * SECOND);
     // It came back at 30, and nothing after that confirmed it for the delay.
-    assert_eq!((&alarm["cleared_us"], &alarm["state"]), (&Value::Null, &json!("unacknowledged")));
+    assert_eq!(
+        (&alarm["cleared_us"], &alarm["state"]),
+        (&Value::Null, &json!("unacknowledged"))
+    );
     plant.put(1, &[(33, 4.0)]).await;
     plant.judge().await;
     let alarm = plant.alarms().await.remove(0);
@@ -127,11 +139,18 @@ async fn a_late_reading_withdraws_the_alarm_that_it_disproves_and_the_journal_sa
     plant.put(2, &[(13, 4.0), (18, 4.0)]).await;
     plant.judge().await;
     let alarm = plant.alarms().await.remove(0);
-    assert!(alarm["withdrawn_us"].is_i64() && alarm["state"] == "normal", "{alarm}");
+    assert!(
+        alarm["withdrawn_us"].is_i64() && alarm["state"] == "normal",
+        "{alarm}"
+    );
     let id = alarm["id"].as_str().unwrap();
     assert_eq!(plant.causes(id).await, ["raised", "returned", "withdrawn"]);
     let (_, page) = plant.send(Method::GET, "/sensors/alarms?code=warm", None).await;
-    assert_eq!(page["items"], json!([]), "the list shows what stands by the readings");
+    assert_eq!(
+        page["items"],
+        json!([]),
+        "the list shows what stands by the readings"
+    );
 }
 
 #[tokio::test]
@@ -153,7 +172,13 @@ async fn the_same_readings_in_another_order_and_twice_over_give_the_same_alarms(
     let shown = |alarms: Vec<Value>| -> Vec<(Value, Value, Value)> {
         let stands = alarms.into_iter().filter(|alarm| alarm["withdrawn_us"].is_null());
         stands
-            .map(|alarm| (alarm["id"].clone(), alarm["raised_us"].clone(), alarm["cleared_us"].clone()))
+            .map(|alarm| {
+                (
+                    alarm["id"].clone(),
+                    alarm["raised_us"].clone(),
+                    alarm["cleared_us"].clone(),
+                )
+            })
             .collect()
     };
     let shuffled = shown(plant.alarms().await);
@@ -170,7 +195,11 @@ async fn the_same_readings_in_another_order_and_twice_over_give_the_same_alarms(
         )
         .await;
     plant.judge().await;
-    assert_eq!(plant.hub.count(&akron(), ENTRIES).await, entries, "the verdicts are replayed to the same");
+    assert_eq!(
+        plant.hub.count(&akron(), ENTRIES).await,
+        entries,
+        "the verdicts are replayed to the same"
+    );
     assert_eq!(shown(plant.alarms().await), shuffled);
 }
 
@@ -188,7 +217,10 @@ async fn two_hubs_at_once_raise_an_alarm_once() {
     assert_eq!(plant.alarms().await.len(), 1);
     let raised = plant
         .hub
-        .count(&akron(), "SELECT count(*) FROM alarm_entry WHERE cause = 'raised'")
+        .count(
+            &akron(),
+            "SELECT count(*) FROM alarm_entry WHERE cause = 'raised'",
+        )
         .await;
     assert_eq!(raised, 1);
 }
@@ -202,19 +234,32 @@ async fn people_acknowledge_shelve_and_reset_and_refusals_say_why() {
     plant.judge().await;
     let id = plant.alarms().await[0]["id"].as_str().unwrap().to_owned();
     let act = async |verb: &str, body: Value| {
-        plant.send(Method::POST, &format!("/sensors/alarms/{id}/{verb}"), Some(body)).await
+        plant
+            .send(Method::POST, &format!("/sensors/alarms/{id}/{verb}"), Some(body))
+            .await
     };
     let why = json!({ "reason": "valve stuck, fitter called" });
     assert_eq!(act("acknowledge", json!({ "reason": "  " })).await.0, 400);
     let (status, refused) = act("reset", why.clone()).await;
     assert_eq!(status, 409);
-    assert!(refused["detail"].as_str().unwrap().contains("still true"), "{refused}");
+    assert!(
+        refused["detail"].as_str().unwrap().contains("still true"),
+        "{refused}"
+    );
     let (status, acked) = act("acknowledge", why.clone()).await;
-    assert_eq!((status, &acked["state"]), (200, &json!("acknowledged")), "{acked}");
+    assert_eq!(
+        (status, &acked["state"]),
+        (200, &json!("acknowledged")),
+        "{acked}"
+    );
     assert!(acked["acked_by"].is_string());
     assert_eq!(act("acknowledge", why.clone()).await.0, 409, "once is enough");
     plant.judge().await;
-    assert_eq!(plant.alarms().await[0]["state"], "acknowledged", "judging comes to the same");
+    assert_eq!(
+        plant.alarms().await[0]["state"],
+        "acknowledged",
+        "judging comes to the same"
+    );
 
     let now_us = Clock::system().now_us();
     let long = json!({ "until_us": now_us + 40_000 * SECOND, "reason": "works" });
@@ -259,7 +304,9 @@ async fn silence_is_noticed_by_time_alone_and_ends_with_the_next_reading() {
     plant.put(1, &[(now_s, 4.0)]).await;
     plant.judge().await;
     let alarms = plant.alarms().await;
-    let [alarm] = &alarms[..] else { panic!("{alarms:?}") };
+    let [alarm] = &alarms[..] else {
+        panic!("{alarms:?}")
+    };
     assert_eq!(alarm["cleared_us"], plant.from_us + now_s * SECOND);
     // What the edge had meanwhile comes from its spool: it was never silent.
     let kept: Vec<(i64, f64)> = (2..now_s / 30).map(|n| (n * 30, 4.0)).collect();
@@ -282,7 +329,10 @@ async fn a_rule_that_is_switched_off_or_deleted_ends_its_alarm() {
     plant.judge().await;
     let alarm = plant.alarms().await.remove(0);
     assert!(alarm["cleared_us"].is_i64(), "{alarm}");
-    assert_eq!(alarm["state"], "returned_unacknowledged", "it is still to be looked at");
+    assert_eq!(
+        alarm["state"], "returned_unacknowledged",
+        "it is still to be looked at"
+    );
 }
 
 #[tokio::test]
@@ -295,11 +345,25 @@ async fn a_statistical_rule_is_trained_judges_and_names_its_model() {
     let (_, rules) = plant.send(Method::GET, "/sensors/alerts?code=warm", None).await;
     let id = rules["items"][0]["id"].as_str().unwrap();
     let window = json!({ "from_us": plant.from_us, "to_us": plant.from_us + 2_400 * SECOND });
-    let (status, model) = plant.send(Method::POST, &format!("/sensors/alerts/{id}/train"), Some(window.clone())).await;
-    assert_eq!((status, &model["n"], &model["version"]), (201, &json!(40), &json!(1)), "{model}");
+    let (status, model) = plant
+        .send(
+            Method::POST,
+            &format!("/sensors/alerts/{id}/train"),
+            Some(window.clone()),
+        )
+        .await;
+    assert_eq!(
+        (status, &model["n"], &model["version"]),
+        (201, &json!(40), &json!(1)),
+        "{model}"
+    );
     plant
         .hub
-        .execute(&akron(), "UPDATE alarm_model SET valid_from = now() - interval '1 hour'", &[])
+        .execute(
+            &akron(),
+            "UPDATE alarm_model SET valid_from = now() - interval '1 hour'",
+            &[],
+        )
         .await;
     let strange: Vec<(i64, f64)> = (240..280).map(|n| (n * 10, 7.0)).collect();
     plant.put(1, &strange).await;
@@ -309,16 +373,29 @@ async fn a_statistical_rule_is_trained_judges_and_names_its_model() {
     let (_, found) = plant.send(Method::GET, "/sensors/anomalies", None).await;
     assert_eq!(found["items"][0]["id"], alarm["id"]);
 
-    let tag: i64 = plant.hub.count(&akron(), "SELECT id::int8 FROM tag WHERE name = 'TT-403'").await;
+    let tag: i64 = plant
+        .hub
+        .count(&akron(), "SELECT id::int8 FROM tag WHERE name = 'TT-403'")
+        .await;
     let ask = json!({ "method": "zscore", "tag_ids": [tag], "from_us": plant.from_us,
         "to_us": plant.from_us + 2_900 * SECOND, "train_from_us": plant.from_us,
         "train_to_us": plant.from_us + 2_400 * SECOND });
-    let (status, detected) = plant.send(Method::POST, "/sensors/anomalies/detect", Some(ask)).await;
+    let (status, detected) = plant
+        .send(Method::POST, "/sensors/anomalies/detect", Some(ask))
+        .await;
     assert_eq!(status, 200, "{detected}");
     assert_eq!(detected["anomalies"].as_array().unwrap().len(), 1);
-    let kpis = format!("/sensors/alarms/kpis?from_us={}&to_us={}", plant.from_us, Clock::system().now_us());
+    let kpis = format!(
+        "/sensors/alarms/kpis?from_us={}&to_us={}",
+        plant.from_us,
+        Clock::system().now_us()
+    );
     let (_, measured) = plant.send(Method::GET, &kpis, None).await;
-    assert_eq!((&measured["alarms"], &measured["standing"]), (&json!(1), &json!(1)), "{measured}");
+    assert_eq!(
+        (&measured["alarms"], &measured["standing"]),
+        (&json!(1), &json!(1)),
+        "{measured}"
+    );
 }
 
 #[tokio::test]
@@ -328,14 +405,28 @@ async fn a_proposed_delay_is_tried_on_history() {
     rule["off_delay_s"] = json!(0);
     let plant = Plant::start(rule).await;
     let values: Vec<(i64, f64)> = (0..600)
-        .map(|n| (n * 2, if n % 10 == 0 || (400..500).contains(&n) { 6.0 } else { 4.0 }))
+        .map(|n| {
+            (
+                n * 2,
+                if n % 10 == 0 || (400..500).contains(&n) {
+                    6.0
+                } else {
+                    4.0
+                },
+            )
+        })
         .collect();
     plant.put(0, &values).await;
     let (_, rules) = plant.send(Method::GET, "/sensors/alerts?code=warm", None).await;
     let id = rules["items"][0]["id"].as_str().unwrap();
     let ask = json!({ "from_us": plant.from_us, "to_us": plant.from_us + 1_300 * SECOND });
-    let (status, made) = plant.send(Method::POST, &format!("/sensors/alerts/{id}/simulate"), Some(ask)).await;
+    let (status, made) = plant
+        .send(Method::POST, &format!("/sensors/alerts/{id}/simulate"), Some(ask))
+        .await;
     assert_eq!(status, 200, "{made}");
-    assert_eq!((&made["true_alarms"], &made["remaining"], &made["lost"]), (&json!(1), &json!(1), &json!([])));
+    assert_eq!(
+        (&made["true_alarms"], &made["remaining"], &made["lost"]),
+        (&json!(1), &json!(1), &json!([]))
+    );
     assert!(made["alarms"].as_i64().unwrap() > 40, "{made}");
 }

@@ -135,14 +135,16 @@ async fn a_day(test: &TestDatabase) -> (Intake, FrameMaker, i64) {
     for (seq, start) in (0..).zip((0..86_400).step_by(9_000)) {
         let seconds = start..(start + 9_000).min(86_400);
         let silent = 30_000..30_600;
-        let readings = seconds.filter(|second| !silent.contains(second)).map(|second: i64| {
-            let at = from + second * 1_000_000;
-            match second {
-                50_000 => Reading::new(Alias(0), at, 60.0, Quality::GOOD),
-                70_000..70_060 => Reading::bad(Alias(0), at, Quality::BAD_TIMEOUT),
-                _ => Reading::new(Alias(0), at, 72.0 + (second % 11) as f64 / 10.0, Quality::GOOD),
-            }
-        });
+        let readings = seconds
+            .filter(|second| !silent.contains(second))
+            .map(|second: i64| {
+                let at = from + second * 1_000_000;
+                match second {
+                    50_000 => Reading::new(Alias(0), at, 60.0, Quality::GOOD),
+                    70_000..70_060 => Reading::bad(Alias(0), at, Quality::BAD_TIMEOUT),
+                    _ => Reading::new(Alias(0), at, 72.0 + (second % 11) as f64 / 10.0, Quality::GOOD),
+                }
+            });
         let frame = maker.frame(Lane::Backfill, seq, readings.collect(), vec![]);
         intake.frame(&maker, &frame).await;
     }
@@ -191,9 +193,16 @@ async fn rollups_and_readings_tell_the_same_of_a_day_and_late_readings_correct_b
         let all = trend.buckets.iter().filter_map(|bucket| bucket.min);
         all.min_by(|a, b| a.value.total_cmp(&b.value)).unwrap()
     };
-    assert_eq!((least(&rolled).value, least(&rolled).time_us), (60.0, from + 50_000 * 1_000_000));
+    assert_eq!(
+        (least(&rolled).value, least(&rolled).time_us),
+        (60.0, from + 50_000 * 1_000_000)
+    );
     assert!(rolled.buckets.len() * 4 <= 400 && rolled.resolution_us > 60_000_000);
-    let silent = rolled.gaps.iter().find(|gap| gap.kind == query::GapKind::Silent).unwrap();
+    let silent = rolled
+        .gaps
+        .iter()
+        .find(|gap| gap.kind == query::GapKind::Silent)
+        .unwrap();
     assert_eq!(
         (silent.from_us, silent.to_us),
         (from + 29_999 * 1_000_000, from + 30_600 * 1_000_000)
@@ -201,21 +210,40 @@ async fn rollups_and_readings_tell_the_same_of_a_day_and_late_readings_correct_b
     // The same from the readings alone.
     let raw = query::trend(&mut tx, &ask(tags, 10_000)).await.unwrap().remove(0);
     assert_eq!((raw.n, raw.n_good), (rolled.n, rolled.n_good));
-    assert!((raw.mean.unwrap() - rolled.mean.unwrap()).abs() < 1e-9, "{:?} {:?}", raw.mean, rolled.mean);
+    assert!(
+        (raw.mean.unwrap() - rolled.mean.unwrap()).abs() < 1e-9,
+        "{:?} {:?}",
+        raw.mean,
+        rolled.mean
+    );
     assert!((raw.seconds - rolled.seconds).abs() < 1e-6);
-    assert!(raw.gaps.iter().any(|gap| gap.kind == query::GapKind::Bad), "{:?}", raw.gaps);
+    assert!(
+        raw.gaps.iter().any(|gap| gap.kind == query::GapKind::Bad),
+        "{:?}",
+        raw.gaps
+    );
     drop(tx);
 
-    let late = (30_000..30_600).map(|second: i64| Reading::new(Alias(0), from + second * 1_000_000, 50.0, Quality::GOOD));
+    let late = (30_000..30_600)
+        .map(|second: i64| Reading::new(Alias(0), from + second * 1_000_000, 50.0, Quality::GOOD));
     intake
         .frame(&maker, &maker.frame(Lane::Backfill, 99, late.collect(), vec![]))
         .await;
     let mut tx = test.db.begin(&akron()).await.unwrap();
     let corrected = query::trend(&mut tx, &ask(tags, 400)).await.unwrap().remove(0);
     assert_eq!((corrected.n, least(&corrected).value), (86_400, 50.0));
-    assert!(corrected.gaps.iter().all(|gap| gap.kind != query::GapKind::Silent));
-    let then = query::as_of(&mut tx, &[tag], from + 50_000 * 1_000_000 + 1, 1_000_000).await.unwrap();
+    assert!(
+        corrected
+            .gaps
+            .iter()
+            .all(|gap| gap.kind != query::GapKind::Silent)
+    );
+    let then = query::as_of(&mut tx, &[tag], from + 50_000 * 1_000_000 + 1, 1_000_000)
+        .await
+        .unwrap();
     assert_eq!(then[0].1.value, Some(60.0));
-    let before = query::as_of(&mut tx, &[tag], from - 1, 86_400_000_000).await.unwrap();
+    let before = query::as_of(&mut tx, &[tag], from - 1, 86_400_000_000)
+        .await
+        .unwrap();
     assert!(before.is_empty());
 }
