@@ -53,7 +53,7 @@ COMMENT ON COLUMN alarm_rule.is_running_only IS 'judged only while the line''s r
 COMMENT ON COLUMN alarm_rule.tag_names IS 'further tags of the asset, for isolation_forest';
 COMMENT ON COLUMN alarm_rule.response IS 'what to do, for who sees the alarm';
 CREATE INDEX alarm_rule_name ON alarm_rule (name, id);
-CREATE INDEX alarm_rule_tag ON alarm_rule (tag_name) WHERE is_enabled;
+CREATE INDEX alarm_rule_by_tag ON alarm_rule (tag_name) WHERE is_enabled;
 
 CREATE TABLE alarm_rule_version (
     rule_id uuid NOT NULL,

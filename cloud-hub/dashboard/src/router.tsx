@@ -130,6 +130,30 @@ const line = createRoute({
   component: lazyRouteComponent(() => import("./pages/plant_ops/line"), "LinePage"),
 });
 
+interface TrendsSearch {
+  tags?: string;
+  hours?: number;
+}
+
+const trends = createRoute({
+  getParentRoute: () => plant,
+  path: "/trends",
+  validateSearch: (search: Record<string, unknown>): TrendsSearch => {
+    const { tags, hours } = search;
+    return {
+      ...(typeof tags === "string" || typeof tags === "number" ? { tags: String(tags) } : {}),
+      ...(typeof hours === "number" ? { hours } : {}),
+    };
+  },
+  component: lazyRouteComponent(() => import("./pages/plant_ops/trends"), "TrendsPage"),
+});
+
+const alarms = createRoute({
+  getParentRoute: () => plant,
+  path: "/alarms",
+  component: lazyRouteComponent(() => import("./pages/plant_ops/alarms"), "AlarmsPage"),
+});
+
 const ccp = createRoute({ getParentRoute: () => plant, path: "/ccp", component: CcpBoardPage });
 const holds = createRoute({ getParentRoute: () => plant, path: "/holds", component: HoldsPage });
 
@@ -165,7 +189,7 @@ const tree = root.addChildren([
   login,
   recover,
   verifyEmail,
-  plant.addChildren([plantHome, now, lines, line, ccp, holds, vision, record]),
+  plant.addChildren([plantHome, now, lines, line, trends, alarms, ccp, holds, vision, record]),
 ]);
 
 export function makeRouter(client: QueryClient) {

@@ -83,7 +83,9 @@ fn whole(timeline: &Timeline, events: &[Event], now_us: Micros) -> (Judge, Vec<O
         span: Span::Head,
     };
     let mut replay = Replay::from(timeline, start);
-    events.iter().for_each(|event| replay.take(event));
+    for event in events {
+        replay.take(event);
+    }
     let (_, judge, found) = replay.finish(now_us);
     (judge, found.occurrences)
 }

@@ -108,7 +108,10 @@ pub struct Alarm {
     pub response: Option<String>,
 }
 
-const SELECT: &str = "
+/// The columns of [`Alarm`], where two statements need them as one literal.
+macro_rules! alarm_select {
+    () => {
+        "
 SELECT a.id, a.version, e.name AS edge, a.rule_id, r.kind, a.line_id, a.code, a.subject, a.message, a.priority,
     coalesce(a.state, CASE WHEN a.cleared_at IS NULL THEN 'unacknowledged' ELSE 'normal' END) AS state,
     coalesce(a.is_active, a.cleared_at IS NULL) AS is_active,
@@ -120,7 +123,14 @@ SELECT a.id, a.version, e.name AS edge, a.rule_id, r.kind, a.line_id, a.code, a.
     (extract(epoch FROM a.acked_at) * 1000000)::bigint AS acked_us,
     a.acked_by, a.value, a.score, t.unit, r.response
 FROM alarm a LEFT JOIN edge e ON e.id = a.edge_id LEFT JOIN alarm_rule r ON r.id = a.rule_id
-LEFT JOIN tag t ON t.name = a.subject";
+LEFT JOIN tag t ON t.name = a.subject"
+    };
+}
+
+const SELECT: &str = alarm_select!();
+
+/// One alarm as live pages are told of it.
+pub(crate) const JSON: &str = concat!("SELECT to_jsonb(x) FROM (", alarm_select!(), " WHERE a.id = $1) x");
 
 /// One alarm, if there is one.
 ///

@@ -33,9 +33,9 @@ fn reading(second: i64, value: f64) -> Input {
 fn turns(spec: &Spec, model: Option<&Model>, inputs: &[Input]) -> Vec<(i64, bool)> {
     let (mut watch, mut turns) = (Watch::default(), Vec::new());
     watch.begin(0);
-    inputs
-        .iter()
-        .for_each(|input| watch.take(spec, model, input, &mut turns));
+    for input in inputs {
+        watch.take(spec, model, input, &mut turns);
+    }
     turns
         .iter()
         .map(|turn| (turn.at_us / SECOND, turn.is_active))
@@ -190,12 +190,12 @@ fn the_tags_of_an_asset_are_strange_together_though_each_is_normal() {
     let model = Model::learn(Kind::IsolationForest, false, &blocks, 5).unwrap();
     let forest = Spec {
         tags: vec![1, 2],
-        score_max: 0.55,
+        score_max: 0.58,
         ..spec(Kind::IsolationForest)
     };
     let normal = model.forest().unwrap().score(&pair(21)).unwrap();
     let strange = model.forest().unwrap().score(&[71.0, 7.8]).unwrap();
-    assert!(normal < 0.5 && strange > 0.55, "{normal} {strange}");
+    assert!(normal < 0.55 && strange > 0.6, "{normal} {strange}");
     let block = |minute: i64, [a, b]: [f64; 2]| {
         [
             reading(minute * 60, a),

@@ -3,7 +3,7 @@
 //! An event that names something unknown here (a control point that nobody set up) is kept as a dead letter of
 //! its own and never takes its frame's other events with it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use protocol::{
     envelope::payload_crc,
@@ -19,6 +19,7 @@ use super::{
     frame::Resolved,
 };
 use crate::{
+    alarm::list,
     fsq::workflow::deviation::{self, ControlPoint},
     kernel::{
         bulk::{BulkError, BulkTx},
@@ -182,6 +183,7 @@ async fn file(
             let line_id = plant.line(alarm.line.as_ref());
             store_alarm(tx, from.edge_id, line_id, alarm).await?;
             live.extend(line_id.map(|id| LiveKind::Line { id }));
+            live.extend(notice(tx, line_id, alarm.id).await?);
         }
         Event::Inspection(inspection) => {
             let line_id = plant.line(inspection.line.as_ref());
@@ -195,7 +197,9 @@ async fn file(
         Event::AlarmChange(change) => {
             let line_id = plant.line(change.line.as_ref());
             live.extend(line_id.map(|id| LiveKind::Line { id }));
-            return fleet::store_change(tx, place, line_id, change).await;
+            let outcome = fleet::store_change(tx, place, line_id, change).await?;
+            live.extend(notice(tx, line_id, change.id).await?);
+            return Ok(outcome);
         }
         Event::ManualEntry(entry) => return fleet::store_entry(tx, place, entry).await,
         Event::ClockStep(step) => return fleet::store_step(tx, place, step).await,
@@ -258,6 +262,19 @@ async fn store_check(
     Ok(())
 }
 
+/// The whole alarm, for live pages.
+async fn notice(
+    tx: &mut BulkTx<'_>,
+    line_id: Option<Uuid>,
+    id: Uuid,
+) -> Result<Option<LiveKind>, BulkError> {
+    let rows = tx.query(list::JSON, &[&id]).await?;
+    Ok(rows.first().map(|row| LiveKind::Alarm {
+        line_id,
+        alarm: Arc::new(row.get(0)),
+    }))
+}
+
 async fn store_alarm(
     tx: &mut BulkTx<'_>,
     edge_id: Uuid,
@@ -271,7 +288,7 @@ async fn store_alarm(
            CASE WHEN NOT $8 THEN $7::timestamptz END) \
          ON CONFLICT (id) DO UPDATE SET message = excluded.message, \
            raised_at = coalesce(a.raised_at, excluded.raised_at), \
-           cleared_at = coalesce(excluded.cleared_at, a.cleared_at)",
+           cleared_at = coalesce(excluded.cleared_at, a.cleared_at), version = a.version + 1",
         &[
             &alarm.id,
             &edge_id,

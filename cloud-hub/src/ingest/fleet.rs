@@ -146,7 +146,7 @@ VALUES ($1, $2, $3, $4, $5, '', CASE WHEN $9 THEN $7::timestamptz END, CASE WHEN
 ON CONFLICT (id) DO UPDATE SET state = excluded.state, state_at = excluded.state_at,
     state_boot = excluded.state_boot, state_seq = excluded.state_seq, is_active = excluded.is_active,
     priority = excluded.priority,
-    cleared_at = coalesce(a.cleared_at, excluded.cleared_at)
+    cleared_at = coalesce(a.cleared_at, excluded.cleared_at), version = a.version + 1
 WHERE a.edge_id = excluded.edge_id
     AND (a.state_boot IS DISTINCT FROM excluded.state_boot OR a.state_seq <= excluded.state_seq)";
 

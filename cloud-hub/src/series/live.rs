@@ -1,6 +1,7 @@
 //! What does a live page hear? One stream of server-sent events a browser: samples at most once a second with
 //! the newest value of each tag, deviations and holds never dropped, a heartbeat every five seconds.
-//! A stream that broke resumes by its last event id within ten minutes; otherwise it is told to start over.
+//! A stream that broke resumes by its last event id within ten minutes; otherwise it is told to start over. So is
+//! a reader that is too slow: its stream ends with an id from which nothing that matters is missing.
 //! Who works on some lines hears of those only, and who is no longer let in hears nothing more.
 
 use std::{
@@ -45,6 +46,8 @@ use crate::{
 /// Events that the socket has not taken yet, and those that wait behind them before we give up.
 const QUEUE_EVENTS: usize = 8;
 const WAITING_MAX: usize = 64;
+/// Missed events that a stream is told when it resumes; more, and it starts over.
+const REPLAY_MAX: usize = 1_000;
 const SAMPLES_EVERY: Duration = Duration::from_secs(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 /// How soon an open stream notices that its caller was suspended, or works on other lines now.
@@ -165,8 +168,9 @@ pub async fn open_live(
         .map(str::to_owned);
     let (sender, receiver) = mpsc::channel(QUEUE_EVENTS);
     let bus = app.live.subscribe();
+    let app_cursor = app.live.cursor().saturating_sub(1);
     let mut listener = Listener {
-        cursor: app.live.cursor().saturating_sub(1),
+        cursor: app_cursor,
         app,
         feed,
         caller,
@@ -175,6 +179,9 @@ pub async fn open_live(
         wanted,
         replayed: HashSet::new(),
         waiting: VecDeque::new(),
+        given: app_cursor,
+        replaying: 0,
+        seq: 0,
         samples: BTreeMap::new(),
         _permit: permit,
     };
@@ -257,8 +264,14 @@ struct Listener {
     cursor: u64,
     /// Events told by the replay that the bus may tell again.
     replayed: HashSet<u64>,
-    /// What must not be lost, in order.
-    waiting: VecDeque<Event>,
+    /// What must not be lost, in order, each with its cursor.
+    waiting: VecDeque<(u64, Event)>,
+    /// The cursor of the last event that the socket was given: who is closed for being slow resumes after it.
+    given: u64,
+    /// Events of the replay that the socket has still to take: they do not count as waiting.
+    replaying: usize,
+    /// Counts what samples were sent.
+    seq: u64,
     /// The newest value of each tag since samples were last sent.
     samples: BTreeMap<i32, (Sample, u8)>,
     _permit: OwnedSemaphorePermit,
@@ -274,7 +287,7 @@ impl Listener {
 
     fn tell(&mut self, name: &str, data: &Value) {
         let event = self.event(name, data);
-        self.waiting.push_back(event);
+        self.waiting.push_back((self.cursor, event));
     }
 
     /// Says hello, then what was missed since `last_id` or that it cannot be said.
@@ -291,7 +304,8 @@ impl Listener {
         self.tell("hello", &hello);
         match missed {
             None => {}
-            Some(Some(events)) if events.len() < WAITING_MAX => {
+            Some(Some(events)) if events.len() <= REPLAY_MAX => {
+                self.replaying = events.len();
                 for event in events {
                     self.replayed.insert(event.cursor);
                     self.take(&event).await;
@@ -365,13 +379,15 @@ impl Listener {
         self.tell("heartbeat", &first);
         let valid_us = (self.caller.expires_us - self.app.clock.now_us()).max(0);
         let expires = Instant::now() + Duration::from_micros(valid_us as u64);
-        while self.waiting.len() < WAITING_MAX {
+        while self.waiting.len() < WAITING_MAX + self.replaying {
             tokio::select! {
                 () = sender.closed() => return,
                 () = self.feed.stop().cancelled() => return,
                 () = sleep_until(expires) => return,
                 permit = sender.reserve(), if !self.waiting.is_empty() => {
-                    let (Ok(permit), Some(event)) = (permit, self.waiting.pop_front()) else { return };
+                    let (Ok(permit), Some((cursor, event))) = (permit, self.waiting.pop_front()) else { return };
+                    self.given = cursor;
+                    self.replaying = self.replaying.saturating_sub(1);
                     permit.send(event);
                 }
                 event = bus.recv() => match event {
@@ -390,7 +406,12 @@ impl Listener {
                 _ = look_due.tick() => if !self.look_again().await { return },
             }
         }
-        let slow = self.event("resync", &json!({ "reason": "you read too slowly" }));
+        // What waited was not lost: who comes back with this id is told it.
+        self.cursor = self.given;
+        let slow = self.event(
+            "resync",
+            &json!({ "reason": "you read too slowly", "resume": self.feed.id(self.given) }),
+        );
         if !matches!(timeout(GOODBYE_TIMEOUT, sender.send(slow)).await, Ok(Ok(()))) {
             tracing::debug!("a live stream was closed before its reader caught up");
         }
@@ -407,9 +428,10 @@ impl Listener {
         let values: Vec<_> = self.samples.values().map(row).collect();
         let event = self.event(
             "samples",
-            &json!({ "t_hub_us": self.app.clock.now_us(), "v": values }),
+            &json!({ "seq": self.seq, "t_hub_us": self.app.clock.now_us(), "v": values }),
         );
         if sender.try_send(event).is_ok() {
+            (self.given, self.seq) = (self.cursor, self.seq + 1);
             self.samples.clear();
         }
     }
@@ -424,7 +446,9 @@ impl Listener {
             return;
         }
         let said = self.heartbeat().await;
-        if sender.try_send(self.event("heartbeat", &said)).is_err() {
+        if sender.try_send(self.event("heartbeat", &said)).is_ok() {
+            self.given = self.cursor;
+        } else {
             tracing::debug!("a live stream has no room for a heartbeat");
         }
     }

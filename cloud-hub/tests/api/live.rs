@@ -259,3 +259,114 @@ async fn a_heartbeat_says_how_the_edges_are() {
     assert!(beat.data["server_now_us"].is_i64());
     assert!(beat.data["edges"]["e1"]["state"].is_string(), "{beat:?}");
 }
+
+/// A reader of its own socket, which takes bytes when it is told to.
+struct SlowSocket(tokio::net::TcpStream);
+
+impl SlowSocket {
+    async fn open(hub: &TestHub, token: &str, last_id: Option<&str>) -> Self {
+        use tokio::io::AsyncWriteExt as _;
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut stream = socket.connect(hub.hub.http).await.unwrap();
+        let last_id = last_id.map_or_else(String::new, |id| format!("last-event-id: {id}\r\n"));
+        let request = format!(
+            "GET /api/v1/live HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {token}\r\n{last_id}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        Self(stream)
+    }
+
+    /// Everything up to an event of that name, whose id it gives too.
+    async fn until(&mut self, name: &str) -> (String, String) {
+        use tokio::io::AsyncReadExt as _;
+        let (mut text, mut bytes) = (String::new(), [0; 2_048]);
+        loop {
+            let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
+            let mut events = whole.split("\n\n");
+            if let Some(event) = events.find(|event| event.contains(&format!("event: {name}\n"))) {
+                let id = event
+                    .lines()
+                    .find_map(|line| line.trim().strip_prefix("id: "))
+                    .unwrap();
+                return (text.clone(), id.to_owned());
+            }
+            let read = timeout(Duration::from_secs(30), self.0.read(&mut bytes))
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(read > 0, "the stream ended before {name}: {text}");
+            text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    }
+}
+
+fn alarm(number: u128) -> LiveKind {
+    LiveKind::Alarm {
+        line_id: None,
+        alarm: std::sync::Arc::new(
+            json!({ "id": Uuid::from_u128(number), "version": 1, "text": "x".repeat(2_000) }),
+        ),
+    }
+}
+
+#[tokio::test]
+async fn a_slow_socket_loses_samples_and_never_an_alarm_and_resumes_after_the_last_it_was_given() {
+    let hub = TestHub::start().await;
+    let token = hub.token(Role::Supervisor).await;
+    let live = hub.hub.app.live.clone();
+    let mut socket = SlowSocket::open(&hub, &token, None).await;
+    socket.until("hello").await;
+    // It takes nothing while thousands of samples and hundreds of alarms go by.
+    for number in 0..600_u128 {
+        live.publish(&akron(), 1, alarm(number));
+        let samples = (0..50).map(|tag| sample(tag, number as i64, 1.0)).collect();
+        live.publish(
+            &akron(),
+            1,
+            LiveKind::Samples {
+                lane: Lane::Live,
+                samples,
+            },
+        );
+        if number % 20 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let (first, resume) = socket.until("resync").await;
+    let mut told: Vec<u128> = ids(&first);
+    assert!(told.len() < 600, "the bound was hit: {}", told.len());
+    assert!(first.contains(&format!("\"resume\":\"{resume}\"")), "{resume}");
+    drop(socket);
+    let mut resumed = resume;
+    // However often it takes: what it was not given is told in order, none twice.
+    while told.len() < 600 {
+        let mut socket = SlowSocket::open(&hub, &token, Some(&resumed)).await;
+        let (text, id) = socket.until("heartbeat").await;
+        let more = ids(&text);
+        assert!(!text.contains("event: resync"), "the ring still has them");
+        assert!(!more.is_empty());
+        told.extend(more);
+        resumed = id;
+    }
+    assert_eq!(told, (0..600).collect::<Vec<u128>>());
+    assert!(
+        first.matches("event: samples").count() < 100,
+        "samples were coalesced"
+    );
+}
+
+/// The alarms of a stream's text, in order.
+fn ids(text: &str) -> Vec<u128> {
+    text.split("\n\n")
+        .filter(|event| event.contains("event: alarm\n"))
+        .map(|event| {
+            let data = event
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("data: "))
+                .unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            data["id"].as_str().unwrap().parse::<Uuid>().unwrap().as_u128()
+        })
+        .collect()
+}

@@ -2,6 +2,8 @@
 import { keepPreviousData, queryOptions, infiniteQueryOptions } from "@tanstack/react-query";
 import { CURSOR, get, getAll, getBlob } from "./client";
 import type {
+  Alarm,
+  AlarmKpis,
   AuditEntry,
   Batch,
   Ccp,
@@ -12,6 +14,7 @@ import type {
   Me,
   Page,
   Readings,
+  Series,
   Tag,
   VisionResult,
 } from "./types";
@@ -130,10 +133,32 @@ export const readingsQuery = (tag_id: number, from_us: number, to_us: number, po
     gcTime: 30_000,
   });
 
+/** Everything that stands or is owed something. */
+export const standingAlarmsQuery = queryOptions({
+  queryKey: ["alarms", "standing"],
+  queryFn: ({ signal }) => getAll<Alarm>("sensors/alarms", { standing: true }, signal),
+  refetchInterval: REFRESH_MS,
+});
+
+export const alarmKpisQuery = (from_us: number, to_us: number) =>
+  queryOptions({
+    queryKey: ["alarm-kpis", from_us, to_us],
+    queryFn: ({ signal }) => get<AlarmKpis>("sensors/alarms/kpis", { from_us, to_us }, signal),
+  });
+
+export const seriesQuery = (tags: readonly number[], from_us: number, to_us: number, points: number) =>
+  queryOptions({
+    queryKey: ["series", tags.join(","), from_us, to_us, points],
+    queryFn: ({ signal }) =>
+      get<Series>("plant-ops/series", { tags: tags.join(","), from_us, to_us, points, events: true }, signal),
+    placeholderData: keepPreviousData,
+  });
+
 /** Cache keys that each live event makes stale. */
 export const STALE_AFTER: Record<string, readonly (readonly string[])[]> = {
   deviation: [["deviations"], ["ccps"], ["lines"]],
   hold: [["holds"], ["deviations"], ["lines"]],
+  alarm: [["alarms"]],
   defect: [["vision"]],
   edge: [["edges"], ["tags"]],
   line: [["lines"], ["batches"]],

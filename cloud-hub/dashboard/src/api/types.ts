@@ -292,3 +292,125 @@ export interface SamplesEvent {
 
 export const FLAG_LATE = 1;
 export const FLAG_SIMULATED = 2;
+
+export type AlarmStateName =
+  | "normal"
+  | "unacknowledged"
+  | "acknowledged"
+  | "returned_unacknowledged"
+  | "latched"
+  | "shelved"
+  | "suppressed"
+  | "out_of_service";
+
+/** One occurrence of an alarm, of an edge or of the hub. */
+export interface Alarm {
+  id: string;
+  version: number;
+  /** Null: the hub's own, which can be acted on here. */
+  edge: string | null;
+  rule_id: string | null;
+  line_id: string | null;
+  code: string;
+  subject: string;
+  message: string;
+  priority: number | null;
+  state: AlarmStateName;
+  is_active: boolean;
+  raised_us: number | null;
+  cleared_us: number | null;
+  found_us: number | null;
+  withdrawn_us: number | null;
+  shelved_until_us: number | null;
+  acked_us: number | null;
+  acked_by: string | null;
+  value: number | null;
+  unit: string | null;
+  response: string | null;
+}
+
+export interface AlarmActor {
+  code: string;
+  subject: string;
+  count: number;
+  share: number;
+}
+
+export interface AlarmFlood {
+  from_us: number;
+  to_us: number;
+  alarms: number;
+  first_code: string;
+  first_subject: string;
+}
+
+export interface AlarmKpis {
+  from_us: number;
+  to_us: number;
+  operators: number;
+  alarms: number;
+  per_operator_10_min: number;
+  peak_10_min: number;
+  floods: AlarmFlood[];
+  flood_share: number;
+  chattering: AlarmActor[];
+  stale: AlarmActor[];
+  standing: number;
+  top: AlarmActor[];
+  priority_mix: [number, number, number];
+}
+
+/** Time and value. */
+export type SeriesValue = [number, number];
+
+export interface SeriesBucket {
+  from_us: number;
+  n: number;
+  n_good: number;
+  first: SeriesValue | null;
+  min: SeriesValue | null;
+  max: SeriesValue | null;
+  last: SeriesValue | null;
+  mean: number | null;
+  quality: number;
+}
+
+export interface SeriesGap {
+  from_us: number;
+  to_us: number;
+  kind: "silent" | "bad" | "not_read" | "lost";
+  reason: string | null;
+}
+
+export interface TagSeries {
+  tag_id: number;
+  name: string;
+  unit: string;
+  period_ms: number;
+  resolution_us: number;
+  points: [number, number | null, number][] | null;
+  buckets: SeriesBucket[];
+  gaps: SeriesGap[];
+  gaps_left_out: number;
+  n: number;
+  good_share: number | null;
+  mean: number | null;
+  good_s: number;
+}
+
+export interface SeriesEvent {
+  kind: "deviation" | "alarm" | "hold";
+  id: string;
+  code: string;
+  subject: string;
+  from_us: number;
+  to_us: number | null;
+  priority: number | null;
+}
+
+export interface Series {
+  from_us: number;
+  to_us: number;
+  tags: TagSeries[];
+  events: SeriesEvent[];
+}
