@@ -75,6 +75,8 @@ function pagesOf(expect) {
   return [
     { name: "now", path: "now", wait: has("lines", ".card"), ink: expect.has("lines") ? ".sparkline" : null },
     { name: "lines", path: "lines", wait: has("lines", ".card") },
+    { name: "trends", path: "trends", wait: has("lines", ".trend-plot canvas"), ink: expect.has("lines") ? ".trend-plot canvas" : null },
+    { name: "alarms", path: "alarms", wait: "#measures" },
     { name: "ccp", path: "ccp", wait: has("ccps", "tbody tr") },
     { name: "holds", path: "holds", wait: has("holds", "section.panel tbody tr") },
     { name: "record", path: "record", wait: has("record", "tbody tr") },

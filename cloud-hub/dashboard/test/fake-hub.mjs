@@ -102,7 +102,7 @@ function restOf(state) {
   return {
     "auth/me": () => ({ user: { id: id(2), email: LOGIN.email, display_name: "Sam Reyes", role: "supervisor" },
       tenant: { slug: "akron", name: "Lakeshore Kitchens" }, plant: { code: plant.code, name: plant.name, zone: plant.zone },
-      can: ["deviation.acknowledge", "hold.read", "audit.read"] }),
+      can: ["deviation.acknowledge", "hold.read", "audit.read", "alarm.read", "alarm.act"] }),
     "audit/verify": () => ({ rows: 3, first_broken: null }),
     audit: () => page([3, 2, 1].map((seq) => ({ seq, at_us: nowUs() - seq * 60_000_000, action: seq === 3 ? "denied" : "update",
       actor: { kind: "user", id: id(1), name: "Sam Reyes" }, entity: "supplier", entity_id: id(9), correlation_id: "c-1",
@@ -119,6 +119,40 @@ function restOf(state) {
       const [from_us, to_us] = [Number(query.get("from_us")), Number(query.get("to_us"))];
       return { tag_id: tag.id, from_us, to_us, ...series(world, tag, from_us, to_us, Number(query.get("points") ?? 600)) };
     },
+    "plant-ops/series": (query) => {
+      const [from_us, to_us] = [Number(query.get("from_us")), Number(query.get("to_us"))];
+      const tags = query.get("tags").split(",").map((number) => {
+        const tag = world.tags.find((each) => each.id === Number(number));
+        const { points } = series(world, tag, from_us, to_us, 600);
+        const gap_us = from_us + (to_us - from_us) / 3;
+        return { tag_id: tag.id, name: tag.name, unit: tag.unit, period_ms: tag.period_ms, resolution_us: 0,
+          points: points.filter(([time_us]) => time_us < gap_us || time_us > gap_us + 5 * MINUTE_US), buckets: [],
+          gaps: [{ from_us: gap_us, to_us: gap_us + 5 * MINUTE_US, kind: "not_read", reason: "no answer from the PLC" }],
+          gaps_left_out: 0, n: points.length, good_share: 0.987, mean: tag.normal, good_s: 3600 };
+      });
+      const dip_us = to_us - 40 * MINUTE_US;
+      return { from_us, to_us, tags, events: [{ kind: "deviation", id: id(40), code: "CCP-1", subject: "TT-101",
+        from_us: dip_us, to_us: dip_us + 3 * MINUTE_US, priority: null }] };
+    },
+    "sensors/alarms": () => page(state.is_quiet ? [] : [
+      { id: id(80), version: 2, edge: null, rule_id: id(90), kind: "threshold", line_id: id(10), code: "chill.warm", subject: "TT-403",
+        message: "Chiller too warm", priority: 2, state: "unacknowledged", is_active: true, raised_us: world.started_us - 12 * MINUTE_US,
+        cleared_us: null, found_us: world.started_us - 2 * MINUTE_US, withdrawn_us: null, shelved_until_us: null, acked_us: null,
+        acked_by: null, value: 6.4, score: null, unit: "degC", response: "Check the door, then the evaporator." },
+      { id: id(81), version: 1, edge: "akron-1", rule_id: null, kind: null, line_id: null, code: "source.down", subject: "plc-2",
+        message: "", priority: 3, state: "returned_unacknowledged", is_active: false, raised_us: world.started_us - 40 * MINUTE_US,
+        cleared_us: world.started_us - 31 * MINUTE_US, found_us: null, withdrawn_us: null, shelved_until_us: null, acked_us: null,
+        acked_by: null, value: null, score: null, unit: null, response: null },
+      { id: id(82), version: 4, edge: null, rule_id: id(91), kind: "no_data", line_id: id(12), code: "oven.silent", subject: "TT-310",
+        message: "Oven sensor silent", priority: 3, state: "shelved", is_active: true, raised_us: world.started_us - 90 * MINUTE_US,
+        cleared_us: null, found_us: world.started_us - 90 * MINUTE_US, withdrawn_us: null,
+        shelved_until_us: world.started_us + 60 * MINUTE_US, acked_us: world.started_us, acked_by: "Sam Reyes", value: 188.2,
+        score: null, unit: "degC", response: null }]),
+    "sensors/alarms/kpis": (query) => ({ from_us: Number(query.get("from_us")), to_us: Number(query.get("to_us")), operators: 1,
+      alarms: 131, per_operator_10_min: 0.91, peak_10_min: 14, floods: [], flood_share: 0.004, standing: 3,
+      chattering: [{ code: "level.high", subject: "LT-201", count: 7, share: 0.31 }], stale: [],
+      top: [{ code: "level.high", subject: "LT-201", count: 41, share: 0.31 }, { code: "chill.warm", subject: "TT-403", count: 12, share: 0.09 }],
+      priority_mix: [0.04, 0.17, 0.79] }),
     "fsq/ccps": () => page(ccps()),
     "fsq/deviations": (query) => page(open(deviations, query).filter((each) =>
       !query.get("acknowledged") || String(each.acknowledged_us !== null) === query.get("acknowledged"))),

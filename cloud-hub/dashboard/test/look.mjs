@@ -22,7 +22,7 @@ try {
     await page.waitForTimeout(4000);
     await shot("now");
     const base = new URL(page.url()).pathname.replace(/\/now$/, "");
-    for (const path of ["lines/0190a000-0000-7000-8000-000000000010", "ccp", "holds", "vision"]) {
+    for (const path of ["lines/0190a000-0000-7000-8000-000000000010", "trends", "alarms", "ccp", "holds", "vision"]) {
       await page.goto(`${hub.url}${base}/${path}`);
       await page.waitForTimeout(3000);
       await shot(path.split("/")[0]);

@@ -17,7 +17,7 @@ use super::{
     evaluate::{lock, publish},
     judge::{Deed as AlarmDeed, Judge},
     list::{Alarm, find},
-    load::alarm as behaviour,
+    load::{alarm as behaviour, deeds},
     rule::AlarmRule,
     state,
 };
@@ -204,7 +204,7 @@ async fn act(app: App, caller: Caller, id: Uuid, asked: AlarmActionAsked) -> Res
             verb: asked.verb.with(asked.until_us)?,
         },
     };
-    let judge = newest(&mut tx, rule_id, now_us).await?;
+    let judge = newest(&mut tx, &rule, now_us).await?;
     let to = outcome(&alarm, &judge, &rule, &deed, asked.verb)?;
     note(&mut tx, rule_id, &deed, asked.verb, asked.until_us).await?;
     show(&mut tx, &alarm, &deed, (asked.verb, asked.until_us), to).await?;
@@ -240,18 +240,22 @@ fn hubs_own(alarm: &Alarm) -> Result<Uuid> {
         .ok_or_else(|| Error::Conflict("no rule of this alarm is known".to_owned()))
 }
 
-/// Where the rule stands now.
-async fn newest(tx: &mut TenantTx, rule_id: Uuid, now_us: Micros) -> Result<Judge> {
-    let state: Option<Vec<u8>> = sqlx::query_scalar(
-        "SELECT state FROM alarm_state WHERE rule_id = $1 AND at <= $2 ORDER BY at DESC LIMIT 1",
+/// Where the rule stands now, with what was done since it was judged last.
+async fn newest(tx: &mut TenantTx, rule: &AlarmRule, now_us: Micros) -> Result<Judge> {
+    let row: Option<(DateTime<Utc>, Vec<u8>)> = sqlx::query_as(
+        "SELECT at, state FROM alarm_state WHERE rule_id = $1 AND at <= $2 ORDER BY at DESC LIMIT 1",
     )
-    .bind(rule_id)
+    .bind(rule.id)
     .bind(time_from_us(now_us + 60_000_000))
     .fetch_optional(tx.conn())
     .await?;
-    state
-        .and_then(|state| postcard::from_bytes(&state).ok())
-        .ok_or_else(|| Error::Conflict("the rule of this alarm was not judged yet; try again".to_owned()))
+    let known = row.and_then(|(at, state)| Some((at.timestamp_micros(), postcard::from_bytes(&state).ok()?)));
+    let (at_us, mut judge): (Micros, Judge) = known
+        .ok_or_else(|| Error::Conflict("the rule of this alarm was not judged yet; try again".to_owned()))?;
+    for deed in deeds(tx, rule, at_us).await? {
+        judge.follow_deed(&behaviour(rule), &deed);
+    }
+    Ok(judge)
 }
 
 /// The state after the action.

@@ -95,11 +95,20 @@ async fn tenants(app: &App) -> Vec<TenantSlug> {
     }
 }
 
+/// What one look at a tenant came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Alarms that changed.
+    pub changed: usize,
+    /// Rules that another hub was judging at that moment.
+    pub elsewhere: usize,
+}
+
 /// Judges what is due in one tenant. A rule that cannot be judged holds up no other.
 ///
 /// # Errors
 /// [`TenancyError`] when not even the list of rules can be read.
-pub async fn judge(app: &App, tenant: &TenantSlug, with_time: bool) -> Result<usize, TenancyError> {
+pub async fn judge(app: &App, tenant: &TenantSlug, with_time: bool) -> Result<Judged, TenancyError> {
     let mut tx = app.db.begin(tenant).await?;
     let mut rules: BTreeSet<Uuid> = sqlx::query_scalar(NEWS)
         .fetch_all(tx.conn())
@@ -111,10 +120,11 @@ pub async fn judge(app: &App, tenant: &TenantSlug, with_time: bool) -> Result<us
         rules.extend(timed);
     }
     drop(tx);
-    let mut changed = 0;
+    let mut judged = Judged::default();
     for rule in rules {
         match evaluate(app, tenant, rule).await {
-            Ok(count) => changed += count,
+            Ok(Some(count)) => judged.changed += count,
+            Ok(None) => judged.elsewhere += 1,
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%tenant, %rule, %error, cause, "an alarm rule could not be judged");
@@ -122,5 +132,5 @@ pub async fn judge(app: &App, tenant: &TenantSlug, with_time: bool) -> Result<us
             }
         }
     }
-    Ok(changed)
+    Ok(judged)
 }

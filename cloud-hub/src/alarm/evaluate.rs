@@ -36,18 +36,22 @@ const MINUTES_KEPT_US: Micros = 15 * 60_000_000;
 const HOURS_KEPT_US: Micros = 3 * 86_400_000_000;
 const DAYS_KEPT_US: Micros = 35 * 86_400_000_000;
 
-/// Judges one rule, unless another hub is at it; says how many alarms changed.
+/// Judges one rule and says how many alarms changed; none when another hub is at it.
 ///
 /// # Errors
 /// [`TenancyError`].
-pub(super) async fn evaluate(app: &App, tenant: &TenantSlug, rule_id: Uuid) -> Result<usize, TenancyError> {
+pub(super) async fn evaluate(
+    app: &App,
+    tenant: &TenantSlug,
+    rule_id: Uuid,
+) -> Result<Option<usize>, TenancyError> {
     let mut tx = app.db.begin_as(tenant, Actor::Hub { duty: "alarms" }).await?;
     if !try_lock(&mut tx, rule_id).await? {
-        return Ok(0);
+        return Ok(None);
     }
     let now_us = app.clock.now_us();
     let Some(loaded) = load(&mut tx, rule_id, now_us).await? else {
-        return Ok(0);
+        return Ok(Some(0));
     };
     let due = due(&mut tx, rule_id, now_us).await?;
     let mark = mark_before(&mut tx, &loaded, due.from_us).await?;
@@ -78,7 +82,7 @@ pub(super) async fn evaluate(app: &App, tenant: &TenantSlug, rule_id: Uuid) -> R
     for (alarm, _) in said {
         publish(app, tenant, &alarm);
     }
-    Ok(changes.len())
+    Ok(Some(changes.len()))
 }
 
 /// Tells live pages of an alarm.
@@ -165,7 +169,7 @@ async fn replay(
     now_us: Micros,
 ) -> Result<(Vec<Mark>, Judge, Vec<Occurrence>), TenancyError> {
     let after_us = mark.at_us;
-    let mut deeds = deeds(tx, loaded, after_us).await?.into_iter().peekable();
+    let mut deeds = deeds(tx, &loaded.rule, after_us).await?.into_iter().peekable();
     let mut replay = Replay::from(&loaded.timeline, mark);
     let mut rows = sqlx::query_as::<_, ReadingRow>(
         "SELECT tag_id, time, value, quality FROM reading WHERE tag_id = ANY($1) AND time > $2 AND time <= $3 \

@@ -245,6 +245,11 @@ impl Judge {
         refused.map_or_else(|| Ok(tried.state()), Err)
     }
 
+    /// Takes in what was done since, without readings.
+    pub fn follow_deed(&mut self, rule: &AlarmRule, deed: &Deed) {
+        drop(self.act(rule, deed));
+    }
+
     fn model<'t>(&mut self, timeline: &'t Timeline, at_us: Micros) -> Option<&'t Model> {
         let at_us = self.watch.block_us().unwrap_or(at_us);
         let (number, _, model) = timeline.model_at(at_us)?;

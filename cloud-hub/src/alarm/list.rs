@@ -130,7 +130,11 @@ LEFT JOIN tag t ON t.name = a.subject"
 const SELECT: &str = alarm_select!();
 
 /// One alarm as live pages are told of it.
-pub(crate) const JSON: &str = concat!("SELECT to_jsonb(x) FROM (", alarm_select!(), " WHERE a.id = $1) x");
+pub(crate) const JSON: &str = concat!(
+    "SELECT to_jsonb(x) FROM (",
+    alarm_select!(),
+    " WHERE a.id = $1) x"
+);
 
 /// One alarm, if there is one.
 ///

@@ -250,14 +250,14 @@ impl ActionRow {
 /// What people did about a rule's alarms after `after_us`, in order of time.
 pub(super) async fn deeds(
     tx: &mut TenantTx,
-    of: &Loaded,
+    rule: &AlarmRule,
     after_us: Micros,
 ) -> Result<Vec<Deed>, TenancyError> {
     let rows: Vec<ActionRow> = sqlx::query_as(
         "SELECT id, alarm_id, at, verb, until_at, actor, reason FROM alarm_action \
          WHERE rule_id = $1 AND at > $2 ORDER BY at, id",
     )
-    .bind(of.timeline.rule_id)
+    .bind(rule.id)
     .bind(time_from_us(after_us))
     .fetch_all(tx.conn())
     .await?;
@@ -267,8 +267,8 @@ pub(super) async fn deeds(
             action: AlarmAction {
                 verb: row.verb()?,
                 id: row.id,
-                code: of.rule.code.clone(),
-                subject: of.rule.tag_name.clone(),
+                code: rule.code.clone(),
+                subject: rule.tag_name.clone(),
                 at_us: row.at.timestamp_micros(),
                 by: row.actor,
                 second: None,

@@ -263,11 +263,7 @@ async fn store_check(
 }
 
 /// The whole alarm, for live pages.
-async fn notice(
-    tx: &mut BulkTx<'_>,
-    line_id: Option<Uuid>,
-    id: Uuid,
-) -> Result<Option<LiveKind>, BulkError> {
+async fn notice(tx: &mut BulkTx<'_>, line_id: Option<Uuid>, id: Uuid) -> Result<Option<LiveKind>, BulkError> {
     let rows = tx.query(list::JSON, &[&id]).await?;
     Ok(rows.first().map(|row| LiveKind::Alarm {
         line_id,

@@ -165,3 +165,111 @@ async fn a_list_is_walked_by_its_cursor_without_losing_or_repeating_a_row() {
         assert_eq!(walked, whole, "{list}");
     }
 }
+
+#[tokio::test]
+async fn a_series_shows_its_gaps_its_share_of_good_readings_and_what_else_happened() {
+    let hub = TestHub::start().await;
+    let caller = Caller::with_role(&hub, Role::Supervisor).await;
+    let mut edge = hub.edge("e1").await;
+    let maker = FrameMaker::new("e1", &["TT-101", "TT-102"]);
+    edge.send(Channel::Dictionary, maker.dictionary.encode()).await;
+    edge.acknowledged().await;
+    let from_us = hub.hub.app.clock.now_us() - 600_000_000;
+    let mut frame = maker.live(0, from_us, 100);
+    frame.readings.drain(40..60);
+    for reading in &mut frame.readings[70..] {
+        *reading = protocol::Reading::bad(reading.tag, reading.time_us, protocol::Quality::BAD_TIMEOUT);
+    }
+    edge.send(Channel::Up(Lane::Live), frame.encode().unwrap()).await;
+    edge.acknowledged().await;
+
+    let tags = caller.items("/plant-ops/tags").await;
+    let ids: Vec<String> = ["TT-101", "TT-102"]
+        .iter()
+        .map(|name| named(&tags, "name", name)["id"].to_string())
+        .collect();
+    let path = |points: usize| {
+        format!(
+            "/plant-ops/series?tags={}&from_us={from_us}&to_us={}&points={points}&events=true",
+            ids.join(","),
+            from_us + 100_000_000
+        )
+    };
+    let raw = caller.get(&path(600)).await.ok();
+    let series = &raw["tags"][0];
+    assert_eq!((&series["n"], &series["good_share"]), (&json!(80), &json!(0.875)));
+    assert_eq!(
+        (
+            &series["resolution_us"],
+            series["points"].as_array().unwrap().len()
+        ),
+        (&json!(0), 80)
+    );
+    let kinds: Vec<&str> = series["gaps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|gap| gap["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["silent", "bad"]);
+    assert!(
+        (series["mean"].as_f64().unwrap() - 73.2).abs() < 1e-9,
+        "bad readings are in no mean"
+    );
+    assert_eq!(
+        (&raw["tags"][1]["n"], &raw["tags"][1]["good_share"]),
+        (&json!(0), &Value::Null)
+    );
+    assert!(raw["events"].is_array());
+    let few = caller.get(&path(40)).await.ok();
+    let series = &few["tags"][0];
+    assert!(series["points"].is_null() && series["buckets"].as_array().unwrap().len() <= 10);
+
+    let last = caller
+        .get(&format!("/plant-ops/series/last?tags={}", ids.join(",")))
+        .await
+        .ok();
+    assert_eq!(
+        last["values"],
+        json!([{ "tag_id": last["values"][0]["tag_id"], "time_us": from_us + 99_000_000,
+        "value": null, "quality": 0x800A }])
+    );
+    let then = caller
+        .get(&format!(
+            "/plant-ops/series/as-of?tags={}&at_us={}",
+            ids[0],
+            from_us + 50_500_000
+        ))
+        .await
+        .ok();
+    assert_eq!(then["values"][0]["time_us"], from_us + 39_000_000);
+    let file = caller
+        .request(
+            reqwest::Method::GET,
+            &format!(
+                "/plant-ops/series/export?tags={}&from_us={from_us}&to_us={}",
+                ids[0],
+                from_us + 100_000_000
+            ),
+        )
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(file.headers()["content-type"], "application/vnd.apache.parquet");
+    let bytes = file.bytes().await.unwrap();
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    for (wrong, status) in [
+        ("tags=&from_us=0&to_us=1", 400),
+        ("tags=x&from_us=0&to_us=1", 400),
+        ("tags=1&from_us=1&to_us=1", 400),
+        ("tags=1&from_us=0&to_us=1&points=3", 400),
+        ("tags=99999&from_us=0&to_us=1", 404),
+        (
+            "tags=1&from_us=-9223372036854775808&to_us=9223372036854775807",
+            200,
+        ),
+    ] {
+        let answer = caller.get(&format!("/plant-ops/series?{wrong}")).await;
+        assert_eq!(answer.status, status, "{wrong}: {answer:?}");
+    }
+}

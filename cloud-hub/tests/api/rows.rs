@@ -15,8 +15,14 @@ use crate::{
 };
 
 /// Tables that nobody fills by hand: the chain and the event store are written by deeds, the others by the fleet's
-/// migration and by the clock.
-const BY_DEEDS: &[&str] = &["audit_event", "audit_root", "domain_event", "schema_migration"];
+/// migration, by the clock and by retention.
+const BY_DEEDS: &[&str] = &[
+    "audit_event",
+    "audit_root",
+    "domain_event",
+    "schema_migration",
+    "storage_horizon",
+];
 
 /// Columns whose values must have a form that the database's description does not tell.
 const FORMS: &[(&str, &str)] = &[
@@ -34,6 +40,7 @@ const FORMS: &[(&str, &str)] = &[
     ("label_use.entity", "plant"),
     ("attachment.entity", "plant"),
     ("frame.lane", "1"),
+    ("alarm_state.span", "0"),
     ("alarm_rule.kind", "no_data"),
     ("alarm_rule.season", "none"),
     ("role_permission.permission", "plant.read"),

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use protocol::{Quality, Reading, lane::Lane, reading::Alias};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use uuid::Uuid;
 
 use crate::{
@@ -52,15 +53,23 @@ impl Plant {
         plant.judge().await;
         // As if it had been made an hour ago.
         plant
-            .hub
-            .execute(
-                &akron(),
-                "UPDATE alarm_rule_version SET from_at = now() - interval '1 hour'",
-                &[],
+            .as_owner(
+                "UPDATE alarm_rule_version SET from_at = now() - interval '1 hour'; DELETE FROM alarm_state",
             )
             .await;
-        plant.hub.execute(&akron(), "DELETE FROM alarm_state", &[]).await;
         plant
+    }
+
+    /// What no tenant's role may do.
+    async fn as_owner(&self, sql: &str) {
+        let owner = self.hub.hub.app.owner.as_ref().unwrap();
+        let mut owner = owner.requests.connect().await.unwrap();
+        let sql = format!("SET search_path TO t_akron, public; {sql}");
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut owner)
+            .await
+            .unwrap();
+        owner.close().await.unwrap();
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -86,7 +95,14 @@ impl Plant {
     }
 
     async fn judge(&self) -> usize {
-        duty::judge(&self.hub.hub.app, &akron(), true).await.unwrap()
+        loop {
+            let judged = duty::judge(&self.hub.hub.app, &akron(), true).await.unwrap();
+            // The hub's own duty may be at it.
+            if judged.elsewhere == 0 {
+                return judged.changed;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn alarms(&self) -> Vec<Value> {
@@ -136,7 +152,7 @@ async fn a_late_reading_withdraws_the_alarm_that_it_disproves_and_the_journal_sa
     assert_eq!(alarm["state"], "returned_unacknowledged");
     assert_eq!(plant.judge().await, 0, "judged again, nothing changes");
 
-    plant.put(2, &[(13, 4.0), (18, 4.0)]).await;
+    plant.put(2, &[(13, 4.0), (18, 4.0), (23, 4.0)]).await;
     plant.judge().await;
     let alarm = plant.alarms().await.remove(0);
     assert!(
@@ -183,7 +199,7 @@ async fn the_same_readings_in_another_order_and_twice_over_give_the_same_alarms(
     };
     let shuffled = shown(plant.alarms().await);
     let entries = plant.hub.count(&akron(), ENTRIES).await;
-    assert_eq!(shuffled.len(), 20);
+    assert_eq!(shuffled.len(), 19);
     // From the beginning, in order, as a hub would that had just been handed the database.
     plant.hub.execute(&akron(), "DELETE FROM alarm_state", &[]).await;
     plant
@@ -211,9 +227,10 @@ async fn two_hubs_at_once_raise_an_alarm_once() {
     let tenant = akron();
     let turns = (0..8).map(|_| duty::judge(app, &tenant, true));
     let done = futures_util::future::join_all(turns).await;
-    let changed: usize = done.into_iter().map(Result::unwrap).sum();
+    let changed: usize = done.into_iter().map(|judged| judged.unwrap().changed).sum();
     // The hub's own duty may have come first.
     assert!(changed <= 1, "{changed}");
+    plant.judge().await;
     assert_eq!(plant.alarms().await.len(), 1);
     let raised = plant
         .hub
@@ -297,6 +314,7 @@ async fn silence_is_noticed_by_time_alone_and_ends_with_the_next_reading() {
     let plant = Plant::start(rule).await;
     plant.put(0, &[(0, 4.0), (30, 4.0)]).await;
     plant.judge().await;
+    // Another silence was before the first reading.
     let alarm = plant.alarms().await.remove(0);
     assert_eq!(alarm["raised_us"], plant.from_us + 90 * SECOND);
     assert_eq!(alarm["state"], "unacknowledged");
@@ -304,9 +322,8 @@ async fn silence_is_noticed_by_time_alone_and_ends_with_the_next_reading() {
     plant.put(1, &[(now_s, 4.0)]).await;
     plant.judge().await;
     let alarms = plant.alarms().await;
-    let [alarm] = &alarms[..] else {
-        panic!("{alarms:?}")
-    };
+    assert_eq!(alarms.len(), 2, "{alarms:?}");
+    let alarm = &alarms[0];
     assert_eq!(alarm["cleared_us"], plant.from_us + now_s * SECOND);
     // What the edge had meanwhile comes from its spool: it was never silent.
     let kept: Vec<(i64, f64)> = (2..now_s / 30).map(|n| (n * 30, 4.0)).collect();
@@ -358,12 +375,7 @@ async fn a_statistical_rule_is_trained_judges_and_names_its_model() {
         "{model}"
     );
     plant
-        .hub
-        .execute(
-            &akron(),
-            "UPDATE alarm_model SET valid_from = now() - interval '1 hour'",
-            &[],
-        )
+        .as_owner("UPDATE alarm_model SET valid_from = now() - interval '1 hour'")
         .await;
     let strange: Vec<(i64, f64)> = (240..280).map(|n| (n * 10, 7.0)).collect();
     plant.put(1, &strange).await;

@@ -116,7 +116,7 @@ function Trend({ series, found }: { series: TagSeries; found: Series }) {
       <SeriesChart series={series} events={found.events} from_us={found.from_us} to_us={found.to_us} />
       {series.gaps.length > 0 && (
         <details>
-          <summary>{series.gaps.length + series.gaps_left_out} gaps</summary>
+          <summary>Gaps: {series.gaps.length + series.gaps_left_out}</summary>
           <ul>
             {series.gaps.slice(0, GAPS_SHOWN).map((gap) => (
               <li key={`${gap.from_us} ${gap.kind}`}>
