@@ -1,6 +1,11 @@
 //! Do others' devices, gateways and programs get their values in, and hear what is wrong where something is? A real hub
 //! with a real PostgreSQL, spoken to over MQTT and HTTP.
-#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a test fails where it stands, and says what it measured"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -14,5 +19,7 @@ mod bad_input;
 mod brokers;
 mod clients;
 mod device;
+mod explain;
 mod http;
+mod outage;
 mod sparkplug;
