@@ -131,10 +131,10 @@ $$;
 -- === bringing rollups up to date ===
 
 CREATE TABLE storage_horizon (
-    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    raw_from timestamptz NOT NULL
+    raw_from timestamptz PRIMARY KEY
 );
-COMMENT ON TABLE storage_horizon IS 'readings before raw_from were dropped by retention: their rollups are all that is left and are not made anew';
+COMMENT ON TABLE storage_horizon IS
+    'readings before the latest of these were dropped by retention: their rollups are all that is left and are not made anew';
 
 CREATE FUNCTION refresh_rollups(until timestamptz, marks_max int) RETURNS int LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -144,7 +144,7 @@ DECLARE
     lows timestamptz[];
     highs timestamptz[];
     hours timestamptz[];
-    raw_since timestamptz := (SELECT raw_from FROM storage_horizon);
+    raw_since timestamptz := (SELECT max(raw_from) FROM storage_horizon);
 BEGIN
     -- Two at a time could write an older result over a newer one.
     IF NOT pg_try_advisory_xact_lock(hashtextextended('rollups ' || 'rollup_1m'::regclass::oid, 0)) THEN
@@ -329,15 +329,16 @@ END $$;
 CREATE FUNCTION drop_before(before timestamptz) RETURNS int LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '2s' AS $$
 DECLARE
-    -- Never beyond what the rollups hold: a reading goes only after it is counted.
-    safe timestamptz := least(before, (SELECT min(from_time) FROM rollup_dirty));
+    -- Never beyond what the rollups hold: a reading goes only after it is counted. Never what is a week old or less,
+    -- whoever asks: readings are otherwise only added to.
+    safe timestamptz := least(before, now() - interval '7 days', (SELECT min(from_time) FROM rollup_dirty));
     day date := (safe AT TIME ZONE 'UTC')::date;
     cut timestamptz := day::timestamp AT TIME ZONE 'UTC';
     child text;
     dropped int := 0;
 BEGIN
-    INSERT INTO storage_horizon AS h (raw_from) VALUES (cut)
-    ON CONFLICT (only_row) DO UPDATE SET raw_from = greatest(h.raw_from, excluded.raw_from);
+    INSERT INTO storage_horizon (raw_from) VALUES (cut) ON CONFLICT DO NOTHING;
+    DELETE FROM storage_horizon WHERE raw_from < cut;
     IF (SELECT relkind FROM pg_class WHERE oid = 'reading'::regclass) <> 'p' THEN
         SELECT count(*) INTO dropped FROM drop_chunks('reading'::regclass, older_than => cut);
         RETURN dropped;
@@ -359,7 +360,7 @@ CREATE FUNCTION drop_minutes_before(before timestamptz) RETURNS int LANGUAGE plp
 SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '2s' AS $$
 DECLARE
     -- Minutes outlive the readings they are made of.
-    safe timestamptz := least(before, (SELECT raw_from FROM storage_horizon));
+    safe timestamptz := least(before, (SELECT max(raw_from) FROM storage_horizon));
     month date := date_trunc('month', safe AT TIME ZONE 'UTC')::date;
     child text;
     dropped int := 0;
@@ -391,11 +392,9 @@ BEGIN
     END IF;
     -- Status bit 8: rows came after it was compressed.
     FOR chunk IN
-        SELECT format('%I.%I', c.schema_name, c.table_name)::regclass
-        FROM timescaledb_information.chunks i
-        JOIN _timescaledb_catalog.chunk c ON c.schema_name = i.chunk_schema AND c.table_name = i.chunk_name
-        WHERE i.hypertable_schema = current_schema() AND i.hypertable_name = 'reading' AND i.range_end <= before
-            AND (c.status & 1 = 0 OR c.status & 8 = 8) ORDER BY i.range_end LIMIT chunks_max
+        SELECT c FROM show_chunks('reading'::regclass, older_than => before) c
+        CROSS JOIN LATERAL _timescaledb_functions.chunk_status(c) status
+        WHERE status & 1 = 0 OR status & 8 = 8 LIMIT chunks_max
     LOOP
         PERFORM compress_chunk(chunk, true);
         done := done + 1;
@@ -448,7 +447,7 @@ BEGIN
         'rollup_lag_s', (SELECT round(extract(epoch FROM at - min(greatest(to_time, marked_at))))::bigint FROM rollup_dirty
             WHERE to_time <= at AND tag_ids IS NOT NULL),
         'rollup_hours_to_make', (SELECT count(*) FROM rollup_dirty WHERE to_time <= at AND tag_ids IS NULL),
-        'raw_from', (SELECT raw_from FROM storage_horizon));
+        'raw_from', (SELECT max(raw_from) FROM storage_horizon));
 END $$;
 COMMENT ON FUNCTION storage_report IS 'what `foodflow-hub doctor` says of a tenant''s storage';
 

@@ -344,11 +344,27 @@ impl Drop for Hold {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use bytes::Bytes;
+    use futures_util::future::BoxFuture;
     use proptest::prelude::*;
+    use rumqttc::v5::{
+        AsyncClient, Event, MqttOptions,
+        mqttbytes::{QoS, v5::Packet},
+    };
 
     use super::*;
-    use crate::broker::Device;
+    use crate::broker::{Authenticate, BrokerConfig, Device, Limits, Settled, start};
+
+    struct AnyEdge;
+
+    impl Authenticate for AnyEdge {
+        fn authenticate(&self, name: String, _: Vec<u8>) -> BoxFuture<'static, Option<Device>> {
+            let tenant = "a".to_owned();
+            Box::pin(std::future::ready(Some(Device { tenant, name })))
+        }
+    }
 
     fn message(tenant: &str, lane: &str, bytes: usize) -> Uplink {
         Uplink {
@@ -421,6 +437,57 @@ mod tests {
         drop(taken);
         assert!(receiver.watch().waiting().is_empty());
         assert!(sender.offer(message("flood", "live", 1_000)).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_not_acknowledged_keeps_its_messages_and_the_hub_holds_few() {
+        const COUNT: usize = 500;
+        let (sender, mut receiver) = channel(20_000);
+        let config = BrokerConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            tls: None,
+            limits: Limits::default(),
+        };
+        let broker = start(config, Arc::new(AnyEdge), sender).await.unwrap();
+        let mut options = MqttOptions::new("e1", "127.0.0.1", broker.local_addr.port());
+        options
+            .set_credentials("e1", "any")
+            .set_outgoing_inflight_upper_limit(COUNT as u16);
+        let (client, mut events) = AsyncClient::new(options, COUNT);
+        for _ in 0..COUNT {
+            let payload = vec![0; 1_000];
+            client
+                .try_publish("ff/v1/a/e1/up/live", QoS::AtLeastOnce, false, payload)
+                .unwrap();
+        }
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        let counted = acknowledged.clone();
+        let edge = tokio::spawn(async move {
+            while counted.load(Ordering::SeqCst) < COUNT {
+                if let Event::Incoming(Packet::PubAck(_)) = events.poll().await.unwrap() {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        // Nobody commits: no more than the room is taken, whatever the edge has to send.
+        let mut kept = vec![receiver.recv().await.unwrap()];
+        while kept.len() < 5 {
+            kept.push(receiver.recv().await.unwrap());
+        }
+        let held = receiver.watch().waiting();
+        assert!(held[0].bytes <= 20_000 + 2 * 1_300, "{held:?}");
+        assert_eq!(acknowledged.load(Ordering::SeqCst), 0);
+        for _ in 0..COUNT - kept.len() {
+            for taken in kept.drain(..) {
+                taken.uplink.settled.send(Settled::Stored).unwrap();
+            }
+            kept.push(receiver.recv().await.unwrap());
+        }
+        for taken in kept {
+            taken.uplink.settled.send(Settled::Stored).unwrap();
+        }
+        edge.await.unwrap();
+        broker.shutdown().await;
     }
 
     #[tokio::test]

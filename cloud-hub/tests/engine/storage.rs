@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::Command};
 use chrono::{DateTime, Utc};
 use cloud_hub::{
     broker::Settled,
+    embedded::OWNER_ROLE,
     kernel::clock::{Clock, time_from_us},
     series::{
         convert::{ConvertError, convert},
@@ -19,7 +20,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use protocol::{Quality, Reading, lane::Lane, reading::Alias, topic::Channel};
-use sqlx::Connection as _;
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::{
     ingest::Intake,
@@ -533,6 +534,57 @@ async fn on_timescaledb_retention_drops_chunks_and_keeps_rollups() {
     cluster.stop().await;
 }
 
+const IS_PLAIN: &str = "SELECT (storage_form() = 'plain')::int8";
+
+/// Polls a future some times and then drops it, as a process that is stopped does.
+async fn stop_after<F: Future>(polls: usize, future: F) {
+    let (mut future, mut left) = (std::pin::pin!(future), polls);
+    std::future::poll_fn(|context| {
+        left -= 1;
+        if left == 0 || future.as_mut().poll(context).is_ready() {
+            return std::task::Poll::Ready(());
+        }
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn on_timescaledbs_apache_licence_all_but_compression_does_the_same() {
+    if !has_timescale() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = start_cluster_with(dir.path(), Some("timescaledb")).await;
+    let mut owner = cluster
+        .address()
+        .options("postgres", OWNER_ROLE)
+        .connect()
+        .await
+        .unwrap();
+    sqlx::raw_sql("ALTER SYSTEM SET timescaledb.license = 'apache'")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    owner.close().await.unwrap();
+    cluster.stop().await;
+    let cluster = start_cluster_with(dir.path(), Some("timescaledb")).await;
+    let test = TestDatabase::create_on(&cluster).await;
+    let report = report::of_tenant(&test.db, &akron(), Clock::system().now())
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.form.as_str(), report.lacks().len()),
+        ("timescaledb-apache", 1)
+    );
+    retention_drops_readings_and_keeps_what_they_were(&test).await;
+    assert_eq!(
+        upkeep::compress(&test.db, &akron(), far_future()).await.unwrap(),
+        0
+    );
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn a_database_that_gains_timescaledb_is_converted_without_losing_a_reading() {
     if !has_timescale() {
@@ -556,19 +608,32 @@ async fn a_database_that_gains_timescaledb_is_converted_without_losing_a_reading
 
     let cluster = start_cluster_with(dir.path(), Some("timescaledb")).await;
     let test = TestDatabase::reopen_on(&cluster);
+    // Stopped at any point, with readings that come meanwhile, it goes on where it was.
+    let intake = Intake::start(&test);
+    let mut expected = 10_000;
+    for (seq, polls) in (10..).zip([5, 15, 30, 45, 60]) {
+        let mut owner = test.owner().await;
+        stop_after(polls, convert(&mut owner, &akron())).await;
+        if test.count(&akron(), IS_PLAIN).await == 1 {
+            put_day(&intake, &maker, seq, today_us - 5 * DAY_US + seq as i64).await;
+            expected += 2_000;
+        }
+    }
+    assert!(expected > 10_000, "it was stopped half way");
+    drop(intake);
     let mut owner = test.owner().await;
     let done = convert(&mut owner, &akron()).await.unwrap();
-    assert_eq!((done.was_done, done.readings), (false, 10_000));
+    assert!(done.was_done || done.readings == expected, "{done:?}");
     assert!(convert(&mut owner, &akron()).await.unwrap().was_done);
     owner.close().await.unwrap();
-    assert_eq!(test.count(&akron(), READINGS).await, 10_000);
+    assert_eq!(test.count(&akron(), READINGS).await, expected);
     let intake = Intake::start(&test);
     intake.dictionary(&maker).await;
     put_day(&intake, &maker, 5, today_us - 3 * DAY_US).await;
     refresh(&test, far_future()).await;
     assert_eq!(
         test.count(&akron(), "SELECT sum(n)::int8 FROM reading_1d").await,
-        12_000
+        expected + 2_000
     );
     assert!(
         upkeep::compress(&test.db, &akron(), Clock::system().now())
@@ -576,6 +641,6 @@ async fn a_database_that_gains_timescaledb_is_converted_without_losing_a_reading
             .unwrap()
             >= 4
     );
-    assert_eq!(test.count(&akron(), READINGS).await, 12_000);
+    assert_eq!(test.count(&akron(), READINGS).await, expected + 2_000);
     cluster.stop().await;
 }
