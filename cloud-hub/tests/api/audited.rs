@@ -34,11 +34,24 @@ const DONE_ELSEWHERE: &[(&str, &str)] = &[
         "retry_event_dead_letter",
         "an event that a projection refused: `events`",
     ),
+    ("acknowledge_alarm", ACTS),
+    ("act_on_alarm", ACTS),
+    ("reset_alarm", ACTS),
+    ("shelve_alarm", ACTS),
+    (
+        "train_alarm_rule",
+        "a history to learn from: the engine's `alarms`, which finds the entry",
+    ),
+    ("simulate_alarm_rule", QUESTION),
+    ("detect_anomalies", QUESTION),
     (
         "ingest_message",
         "readings are records of their own and have no entry, whichever way they come: the tests of integrators",
     ),
 ];
+
+const ACTS: &str = "an alarm that was raised: the engine's `alarms`, which finds the entries";
+const QUESTION: &str = "changes nothing: a question about history, too long for an address";
 
 /// Changes that leave no entry, each with its reason.
 const UNAUDITED: &[(&str, &str)] = &[];

@@ -374,6 +374,8 @@ async fn a_statistical_rule_is_trained_judges_and_names_its_model() {
         (201, &json!(40), &json!(1)),
         "{model}"
     );
+    let entries = "SELECT count(*) FROM audit_event WHERE entity = 'alarm_rule' AND action = 'train'";
+    assert_eq!(plant.hub.count(&akron(), entries).await, 1);
     plant
         .as_owner("UPDATE alarm_model SET valid_from = now() - interval '1 hour'")
         .await;
