@@ -52,6 +52,11 @@ const MOVED_BY_THE_HUB: &[&str] = &[
     "hold",
     "hold_lot",
     "lot",
+    // Rollups are made from the readings by a duty of the hub.
+    "rollup_dirty",
+    "rollup_1m",
+    "rollup_1h",
+    "rollup_1d",
 ];
 
 struct Tenant {
