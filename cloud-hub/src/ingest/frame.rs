@@ -204,7 +204,10 @@ pub(super) async fn store_readings(
 }
 
 /// Alarm rules of these tags are judged from here on, whether that is late or not.
-async fn note_earliest(tx: &mut BulkTx<'_>, earliest: &BTreeMap<i32, Micros>) -> Result<(), BulkError> {
+pub(super) async fn note_earliest(
+    tx: &mut BulkTx<'_>,
+    earliest: &BTreeMap<i32, Micros>,
+) -> Result<(), BulkError> {
     let (tags, times): (Vec<i32>, Vec<DateTime<Utc>>) = earliest
         .iter()
         .map(|(tag, time_us)| (*tag, time_from_us(*time_us)))

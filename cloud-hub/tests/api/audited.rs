@@ -21,7 +21,7 @@ fn is_tenants(operation: &Operation) -> bool {
 }
 
 /// Changes that need something no description of the database tells (a token from a letter, a browser at a foreign
-/// sign-in page, a working receiver), with the test that does them.
+/// sign-in page, a working receiver, an alarm), with the test that does them.
 const DONE_ELSEWHERE: &[(&str, &str)] = &[
     ("confirm_password_reset", "the token of a letter: `registration`"),
     ("reset_password", "the token of a letter: `registration`"),
@@ -34,6 +34,28 @@ const DONE_ELSEWHERE: &[(&str, &str)] = &[
         "retry_event_dead_letter",
         "an event that a projection refused: `events`",
     ),
+    (
+        "act_on_alarm",
+        "an alarm that a rule raised: `alarms`, which counts the entries",
+    ),
+    (
+        "acknowledge_alarm",
+        "an alarm that a rule raised: `alarms`, which counts the entries",
+    ),
+    (
+        "reset_alarm",
+        "an alarm that a rule raised: `alarms`, which counts the entries",
+    ),
+    (
+        "shelve_alarm",
+        "an alarm that a rule raised: `alarms`, which counts the entries",
+    ),
+    (
+        "train_alarm_rule",
+        "readings to learn from: `alarms`, which finds the entry",
+    ),
+    ("simulate_alarm_rule", "it changes nothing: `alarms` asks it"),
+    ("detect_anomalies", "it changes nothing: `alarms` asks it"),
 ];
 
 /// Changes that leave no entry, each with its reason.
