@@ -62,7 +62,11 @@ async fn fill(database: &TestDatabase, now_us: i64) {
     let mut owner = database.owner().await;
     for sql in [
         "SET search_path TO t_akron, public".to_owned(),
-        format!("SELECT mark_rollups(now() - interval '{DAYS} days 1 hour', now())"),
+        format!(
+            "INSERT INTO rollup_dirty (tag_ids, from_time, to_time) \
+             SELECT ARRAY[(SELECT id FROM tag WHERE name = 'B-1')], h, h + interval '1 hour' \
+             FROM generate_series(date_trunc('hour', now() - interval '{DAYS} days'), now(), interval '1 hour') h"
+        ),
     ] {
         sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&mut owner)

@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Result},
     kernel::{
         audit::Deed, caller::Caller, clock::time_from_us, event::NewEvent, permission::Permission,
-        reply::Reply, resource, tenancy::TenantTx,
+        reply::Reply, tenancy::TenantTx,
     },
     request::{Json, Path},
 };
@@ -187,9 +187,7 @@ async fn act(app: App, caller: Caller, id: Uuid, asked: AlarmActionAsked) -> Res
         .ok_or(Error::NotFound { entity: "alarm" })?;
     let rule_id = hubs_own(&alarm)?;
     lock(&mut tx, rule_id).await?;
-    let rule: AlarmRule = resource::read(&mut tx, rule_id).await.map_err(|_| {
-        Error::Conflict("the rule of this alarm was deleted; the alarm ends by itself".to_owned())
-    })?;
+    let rule = present_or_last(&mut tx, rule_id).await?;
     let now_us = app.clock.now_us();
     let deed = AlarmDeed {
         alarm_id: id,
@@ -221,6 +219,20 @@ async fn act(app: App, caller: Caller, id: Uuid, asked: AlarmActionAsked) -> Res
     let reply = tx.finish(StatusCode::OK, &shown).await?;
     publish(&app, &caller.tenant, &shown);
     Ok(reply)
+}
+
+/// The rule as it is, or as it last was: what a deleted rule left is still to be looked at.
+async fn present_or_last(tx: &mut TenantTx, rule_id: Uuid) -> Result<AlarmRule> {
+    let known: Option<serde_json::Value> = sqlx::query_scalar(
+        "SELECT coalesce((SELECT to_jsonb(r) FROM alarm_rule r WHERE r.id = $1), (SELECT v.rule FROM alarm_rule_version v \
+           WHERE v.rule_id = $1 AND v.rule IS NOT NULL ORDER BY v.version DESC LIMIT 1))",
+    )
+    .bind(rule_id)
+    .fetch_one(tx.conn())
+    .await?;
+    known
+        .and_then(|rule| serde_json::from_value(rule).ok())
+        .ok_or_else(|| Error::Conflict("no rule of this alarm is known".to_owned()))
 }
 
 /// The rule of an alarm that can be acted on here.

@@ -60,7 +60,7 @@ pub(super) async fn evaluate(
         open: mark.judge.open().map(|open| open.id),
     };
     let (marks, judge, found) = replay(&mut tx, &loaded, mark, now_us).await?;
-    keep(&mut tx, rule_id, &marks).await?;
+    keep(&mut tx, rule_id, reach.after_us, &marks).await?;
     let stored = stored(&mut tx, rule_id, reach).await?;
     let acks = acks(&mut tx, rule_id).await?;
     let changes = settle(&stored, &found, reach, &judge, &acks, now_us);
@@ -209,9 +209,14 @@ async fn replay(
     Ok((marks, judge, found.occurrences))
 }
 
-/// Keeps marks and forgets those that are judged anew or too old.
-async fn keep(tx: &mut TenantTx, rule_id: Uuid, marks: &[Mark]) -> Result<(), TenancyError> {
-    let Some((first, head)) = marks.first().zip(marks.last()) else {
+/// Keeps marks and forgets those after `after_us`, which are made anew, and those that are too old.
+async fn keep(
+    tx: &mut TenantTx,
+    rule_id: Uuid,
+    after_us: Micros,
+    marks: &[Mark],
+) -> Result<(), TenancyError> {
+    let Some(head) = marks.last() else {
         return Ok(());
     };
     sqlx::query(
@@ -219,7 +224,7 @@ async fn keep(tx: &mut TenantTx, rule_id: Uuid, marks: &[Mark]) -> Result<(), Te
            OR (span = 2 AND at < $4) OR at < $5)",
     )
     .bind(rule_id)
-    .bind(time_from_us(first.at_us))
+    .bind(time_from_us(after_us))
     .bind(time_from_us(head.at_us - MINUTES_KEPT_US))
     .bind(time_from_us(head.at_us - HOURS_KEPT_US))
     .bind(time_from_us(head.at_us - DAYS_KEPT_US))

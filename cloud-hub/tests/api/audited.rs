@@ -21,7 +21,7 @@ fn is_tenants(operation: &Operation) -> bool {
 }
 
 /// Changes that need something no description of the database tells (a token from a letter, a browser at a foreign
-/// sign-in page, a working receiver), with the test that does them.
+/// sign-in page, a working receiver, an alarm), with the test that does them.
 const DONE_ELSEWHERE: &[(&str, &str)] = &[
     ("confirm_password_reset", "the token of a letter: `registration`"),
     ("reset_password", "the token of a letter: `registration`"),

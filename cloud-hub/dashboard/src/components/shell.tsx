@@ -17,10 +17,10 @@ import { BehindBand, TrustText } from "./trust";
 const PAGES = [
   { to: "/t/$tenant/p/$plant/now", word: "Now" },
   { to: "/t/$tenant/p/$plant/lines", word: "Lines" },
-  { to: "/t/$tenant/p/$plant/trends", word: "Trends" },
-  { to: "/t/$tenant/p/$plant/alarms", word: "Alarms", needs: "alarm.read" },
   { to: "/t/$tenant/p/$plant/ccp", word: "CCPs" },
   { to: "/t/$tenant/p/$plant/holds", word: "Holds" },
+  { to: "/t/$tenant/p/$plant/alarms", word: "Alarms", needs: "alarm.read" },
+  { to: "/t/$tenant/p/$plant/trends", word: "Trends" },
   { to: "/t/$tenant/p/$plant/vision", word: "Vision" },
   { to: "/t/$tenant/p/$plant/record", word: "Record", needs: "audit.read" },
 ] as const;
