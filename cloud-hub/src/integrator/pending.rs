@@ -193,6 +193,18 @@ async fn find(tx: &mut TenantTx, id: Uuid) -> Result<Found> {
     found.ok_or(missing)
 }
 
+/// The body, which may be absent. A map and not the record itself: a record whose fields are all optional may also be
+/// written as a list, and that is nothing a person means.
+fn asked(body: Option<Json<serde_json::Map<String, serde_json::Value>>>) -> Result<AdoptTag> {
+    let Some(Json(members)) = body else {
+        return Ok(AdoptTag::default());
+    };
+    serde_json::from_value(members.into()).map_err(|error| Error::Unreadable {
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        detail: error.to_string(),
+    })
+}
+
 fn checked(asked: AdoptTag, found: &Found) -> Result<(String, String, String, Option<Uuid>, i32)> {
     let name = asked.name.or_else(|| found.proposed_name.clone());
     let name = name.unwrap_or_else(|| format!("{}/{}", found.device, found.name));
@@ -228,11 +240,11 @@ pub async fn adopt_pending_tag(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<Uuid>,
-    body: Option<Json<AdoptTag>>,
+    body: Option<Json<serde_json::Map<String, serde_json::Value>>>,
 ) -> Result<Reply> {
     let mut tx = caller.begin(&app, Permission::TagAdopt).await?;
     let found = find(&mut tx, id).await?;
-    let asked = body.map(|Json(asked)| asked).unwrap_or_default();
+    let asked = asked(body)?;
     let (name, unit, description, line_id, period_ms) = checked(asked, &found)?;
     let tag_id: i32 = sqlx::query_scalar(
         "INSERT INTO tag (name, edge_id, line_id, unit, description, period_ms) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",

@@ -157,6 +157,19 @@ async fn a_dismissed_value_is_counted_and_never_held_and_two_sources_never_share
                 .await
         }
     };
+    let path = format!("{}/adopt", of("press-7"));
+    supervisor
+        .send(Method::POST, &path, Some(json!([null, null])))
+        .await
+        .problem(422);
+    supervisor
+        .send(Method::POST, &path, Some(json!({ "colour": 1 })))
+        .await
+        .problem(422);
+    supervisor
+        .send(Method::POST, &path, Some(json!({ "period_ms": -1 })))
+        .await
+        .problem(400);
     adopt("press-7", json!("TT-1")).await.ok();
     adopt("press-8", json!("TT-1")).await.problem(409);
     for impossible in [json!(""), json!("  "), json!("a\u{7}"), json!("x".repeat(201))] {
