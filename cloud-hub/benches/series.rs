@@ -92,7 +92,11 @@ impl Bench {
     async fn start() -> Self {
         // An error says that one is installed already.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let (database, now_us) = (TestDatabase::create().await, Clock::system().now_us());
+        let now_us = Clock::system().now_us();
+        let (database, now_us) = (
+            TestDatabase::create().await,
+            now_us - now_us.rem_euclid(1_000_000),
+        );
         fill(&database, now_us).await;
         let hub = TestHub::start_configured(database, |config| {
             let many = std::num::NonZeroU32::new(100_000).expect("not 0");
