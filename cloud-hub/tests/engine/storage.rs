@@ -317,6 +317,7 @@ async fn rollups_are_what_the_readings_say_in_any_order_of_arrival() {
 
 // === partitions, retention, compression ===
 
+/// Stores 2,000 readings; as an edge does, again and again until they are stored.
 async fn put_day(intake: &Intake, maker: &FrameMaker, seq: u64, from_us: i64) {
     let readings = (0..2_000).map(|second| {
         Reading::new(
@@ -327,7 +328,15 @@ async fn put_day(intake: &Intake, maker: &FrameMaker, seq: u64, from_us: i64) {
         )
     });
     let frame = maker.frame(Lane::Backfill, seq, readings.collect(), vec![]);
-    assert_eq!(intake.frame(maker, &frame).await, Settled::Stored);
+    let channel = Channel::Up(Lane::Backfill);
+    loop {
+        let settled = intake.put(maker, channel, frame.encode().unwrap()).await;
+        match settled.await {
+            Ok(settled) => return assert_eq!(settled, Settled::Stored),
+            // Given back: somebody holds a lock.
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+        }
+    }
 }
 
 const READINGS: &str = "SELECT count(*) FROM reading";
