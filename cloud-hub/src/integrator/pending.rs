@@ -282,6 +282,13 @@ pub async fn adopt_pending_tag(
     tx.finish(StatusCode::CREATED, &made).await
 }
 
+/// What `ingest` notes of readings that it stores: minutes whose rollups are to be made, and from when alarm rules judge.
+const MARK_ROLLUPS: &str = "INSERT INTO rollup_dirty (tag_ids, from_time, to_time) \
+    SELECT ARRAY[$2::int], date_trunc('minute', min(time)), date_trunc('minute', max(time)) + interval '1 minute' \
+    FROM pending_reading WHERE pending_id = $1 GROUP BY date_bin('1 hour', time, '2000-01-01Z')";
+const NOTE_ALARMS: &str = "SELECT note_alarm_due(ARRAY[$2::int], ARRAY[min(time)]) FROM pending_reading \
+    WHERE pending_id = $1 HAVING min(time) IS NOT NULL";
+
 /// Held readings become the tag's.
 async fn store_held(tx: &mut TenantTx, id: Uuid, tag_id: i32) -> Result<i64> {
     let stored = sqlx::query(
@@ -293,13 +300,20 @@ async fn store_held(tx: &mut TenantTx, id: Uuid, tag_id: i32) -> Result<i64> {
     .execute(tx.conn())
     .await?;
     sqlx::query(
-        "INSERT INTO tag_last (tag_id, time, value, quality) \
-         SELECT $2, time, value, quality FROM pending_reading WHERE pending_id = $1 ORDER BY time DESC LIMIT 1",
+        "INSERT INTO tag_last (tag_id, time, value, quality, received_at) \
+         SELECT $2, time, value, quality, now() FROM pending_reading WHERE pending_id = $1 ORDER BY time DESC LIMIT 1",
     )
     .bind(id)
     .bind(tag_id)
     .execute(tx.conn())
     .await?;
+    for follows in [MARK_ROLLUPS, NOTE_ALARMS] {
+        sqlx::query(follows)
+            .bind(id)
+            .bind(tag_id)
+            .execute(tx.conn())
+            .await?;
+    }
     Ok(i64::try_from(stored.rows_affected()).unwrap_or(i64::MAX))
 }
 

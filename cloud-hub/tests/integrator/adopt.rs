@@ -73,6 +73,12 @@ async fn what_is_no_tag_yet_is_held_adopted_with_one_click_and_stored_from_then_
     );
     supervisor.send(Method::POST, &path, None).await.problem(404);
     assert_eq!(readings(&hub).await, 5);
+    let rolled_up = "SELECT count(*) FROM (SELECT unnest(tag_ids) AS id FROM rollup_dirty \
+        UNION ALL SELECT tag_id FROM reading_1m) r JOIN tag t USING (id) WHERE t.name = 'oven/zone1'";
+    assert!(
+        hub.count(&akron(), rolled_up).await > 0,
+        "its rollups are made, or noted to be made"
+    );
     assert!(supervisor.items(PENDING).await.is_empty());
 
     let next = format!("{{\"value\":30,\"ts\":{}}}", now_us + 9_000_000);

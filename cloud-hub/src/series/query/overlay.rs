@@ -56,8 +56,8 @@ SELECT kind, id, code, subject, (extract(epoch FROM began) * 1000000)::bigint AS
     (extract(epoch FROM ended) * 1000000)::bigint AS to_us, priority
 FROM e WHERE kind = ANY($5) ORDER BY began DESC, id LIMIT $4";
 
-/// What of `kinds` (`deviation`, `alarm`, `hold`) touches a range on the tags' lines, newest first, at most
-/// [`EVENTS_MAX`].
+/// What of `kinds` (`deviation`, `alarm`, `hold`) touches a range on the tags' lines, newest first, a bounded
+/// number.
 ///
 /// # Errors
 /// [`TenancyError`].
