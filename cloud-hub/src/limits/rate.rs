@@ -39,7 +39,8 @@ impl Rate {
         let bucket = self.places.hash_one(caller) % BUCKETS;
         self.buckets.check_key(&bucket).map_err(|refusal| {
             let wait = refusal.wait_time_from(self.clock.now());
-            wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+            // The time may have come between the refusal and the look at the clock; "at once" would invite a loop.
+            (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
         })
     }
 }
