@@ -40,6 +40,10 @@ const WORKERS: usize = 8;
 /// projections take that in, and its webhooks move on. That nobody else did is said by the audit chain, below.
 const MOVED_BY_THE_HUB: &[&str] = &[
     "alarm_rule_version",
+    // Rules are judged by a duty of the hub, by time alone too.
+    "alarm_state",
+    "alarm_due",
+    "alarm_entry",
     "projection",
     "activity_day",
     "search_entry",
