@@ -45,7 +45,13 @@ fn the_same_history_and_seed_give_the_same_forest() {
 #[test]
 fn the_feature_that_is_strange_is_named() {
     // A history with a few starts from warm: a forest cuts only where it saw values.
-    let cold = |n: u32| if n % 100 == 99 { 8.0 } else { 3.0 + f64::from(n % 7) / 10.0 };
+    let cold = |n: u32| {
+        if n % 100 == 99 {
+            8.0
+        } else {
+            3.0 + f64::from(n % 7) / 10.0
+        }
+    };
     let points: Vec<Vec<f64>> = (0..400)
         .map(|n| vec![70.0 + f64::from(n % 13) / 10.0, cold(n)])
         .collect();
