@@ -55,6 +55,7 @@ bench: build setup-bench  ## every benchmark, as ratios; writes target/bench/sum
 soak: setup-test dashboard  ## the heavy suites in full
 	cargo build --workspace --bins
 	PATH="$$(scripts/node-path.sh):$$PATH" FOODFLOW_SOAK=1 NEXTEST_PROFILE=soak cargo $(NEXTEST) --workspace
+	cargo $(NEXTEST) -p edge-agent --features rtu --test agent serial::
 
 fmt:  ## format everything
 	cargo fmt --all

@@ -17,8 +17,8 @@ use crate::support::{acquisition::Acquisition, edge::head};
 /// A pseudo-terminal: what the agent opens, and the end at which the devices are.
 struct Wire {
     path: String,
-    /// Kept open, so that the devices' end does not see the line go.
-    _ours: SerialStream,
+    /// Kept open, so that the devices' end does not see the line go; a plain file, which locks the port for nobody.
+    _ours: std::fs::File,
     /// How late the next reply is, in milliseconds.
     delay_ms: Arc<AtomicU64>,
 }
@@ -27,11 +27,17 @@ impl Wire {
     fn start() -> Self {
         let (theirs, mut ours) = SerialStream::pair().unwrap();
         ours.set_exclusive(false).unwrap();
+        let path = ours.name().unwrap();
+        let plain = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
         let delay_ms = Arc::new(AtomicU64::new(0));
         tokio::spawn(serve(theirs, delay_ms.clone()));
         Self {
-            path: ours.name().unwrap(),
-            _ours: ours,
+            path,
+            _ours: plain,
             delay_ms,
         }
     }
