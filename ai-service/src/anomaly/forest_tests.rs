@@ -1,3 +1,5 @@
+//! Does the forest score as scikit-learn's does, always the same, and does it name the feature that is strange?
+
 use proptest::prelude::*;
 
 use super::*;

@@ -110,6 +110,16 @@ pub struct AlarmReason {
     reason: String,
 }
 
+impl AlarmReason {
+    fn asking(self, verb: AlarmVerbAsked) -> AlarmActionAsked {
+        AlarmActionAsked {
+            verb,
+            until_us: None,
+            reason: self.reason,
+        }
+    }
+}
+
 /// Acknowledges an alarm of the hub: it is seen, and being dealt with. That never ends it.
 #[utoipa::path(post, path = "/sensors/alarms/{id}/acknowledge", operation_id = "acknowledge_alarm", tag = TAG, security(("bearer" = ["alarm.act"])),
     params(("id" = Uuid, Path, description = "Alarm")), request_body = AlarmReason,
@@ -120,12 +130,7 @@ pub async fn acknowledge_alarm(
     Path(id): Path<Uuid>,
     Json(said): Json<AlarmReason>,
 ) -> Result<Reply> {
-    let asked = AlarmActionAsked {
-        verb: AlarmVerbAsked::Acknowledge,
-        until_us: None,
-        reason: said.reason,
-    };
-    act(app, caller, id, asked).await
+    act(app, caller, id, said.asking(AlarmVerbAsked::Acknowledge)).await
 }
 
 /// Resets a latched alarm of the hub.
@@ -138,12 +143,7 @@ pub async fn reset_alarm(
     Path(id): Path<Uuid>,
     Json(said): Json<AlarmReason>,
 ) -> Result<Reply> {
-    let asked = AlarmActionAsked {
-        verb: AlarmVerbAsked::Reset,
-        until_us: None,
-        reason: said.reason,
-    };
-    act(app, caller, id, asked).await
+    act(app, caller, id, said.asking(AlarmVerbAsked::Reset)).await
 }
 
 /// Until when an alarm is hidden, and why.

@@ -1,3 +1,5 @@
+//! Does a rule come to the same alarms in whatever order its readings arrive?
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

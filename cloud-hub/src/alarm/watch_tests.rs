@@ -1,3 +1,5 @@
+//! What does each kind of rule find in a stream of readings, and what does it leave alone?
+
 use super::*;
 use crate::alarm::model::BlockMeans;
 

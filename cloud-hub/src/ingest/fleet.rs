@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use protocol::{
-    alarm::{AlarmCause, AlarmChange, AlarmState},
+    alarm::{AlarmCause, AlarmChange},
     command::{CommandOutcome, CommandResult, Order},
     event::{CertificateRequest, ClockStep, ManualEntry},
 };
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::frame::Resolved;
 use crate::{
+    alarm::state,
     edges::{authority::DeviceAuthority, command::NewCommand},
     kernel::{
         audit::{Actor, Deed},
@@ -117,20 +118,6 @@ pub(super) async fn store_result(tx: &mut BulkTx<'_>, place: Place<'_>, result: 
 
 // === alarm states ===
 
-/// The state's name in SQL.
-const fn state_name(state: AlarmState) -> &'static str {
-    match state {
-        AlarmState::Normal => "normal",
-        AlarmState::Unacknowledged => "unacknowledged",
-        AlarmState::Acknowledged => "acknowledged",
-        AlarmState::ReturnedUnacknowledged => "returned_unacknowledged",
-        AlarmState::Latched => "latched",
-        AlarmState::Shelved => "shelved",
-        AlarmState::Suppressed => "suppressed",
-        AlarmState::OutOfService => "out_of_service",
-    }
-}
-
 const JOURNAL: &str = "
 INSERT INTO alarm_change (edge_id, boot, lane, seq, place, alarm_id, line_id, code, subject, at, from_state, to_state,
     cause, actor, is_active, priority, value, limit_version)
@@ -178,8 +165,8 @@ pub(super) async fn store_change(
             &change.code,
             &change.subject,
             &at,
-            &state_name(change.from),
-            &state_name(change.to),
+            &state::name(change.from),
+            &state::name(change.to),
             &cause,
             &action.map(|action| &action.by),
             &change.is_active,
@@ -197,7 +184,7 @@ pub(super) async fn store_change(
             &line_id,
             &change.code,
             &change.subject,
-            &state_name(change.to),
+            &state::name(change.to),
             &at,
             &place.boot(),
             &change.is_active,

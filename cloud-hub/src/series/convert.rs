@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::kernel::tenancy::TenantSlug;
 
-/// Writers wait at most this long for the tables to change places before it is given up for now.
+/// Writers wait at most this long for the tables to change places; then the change is left for the next run of the command.
 const LOCK: &str = "SET LOCAL lock_timeout TO '10s'";
 
 /// Why nothing was converted.

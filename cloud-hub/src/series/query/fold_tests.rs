@@ -1,3 +1,5 @@
+//! Does folding keep extremes, gaps and the share of good readings, however coarse it is?
+
 use proptest::prelude::*;
 
 use super::*;
