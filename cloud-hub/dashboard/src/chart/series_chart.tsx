@@ -4,15 +4,12 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import type { SeriesEvent, TagSeries } from "../api/types";
 import { usePlant } from "../components/plant";
+import { chartAxes } from "./axes";
 import { inkOf, onThemeChange } from "./ink";
 import { valueRange } from "./range";
 import { toDrawn } from "./series_points";
-import { stepSeconds, tickLabel, timeTicks } from "./time_axis";
-import { axisValue } from "./trend_chart";
 
 const HEIGHT_PX = 220;
-const TICK_WIDTH_PX = 84;
-const FONT = '12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 
 interface Setup {
   zone: string;
@@ -47,13 +44,6 @@ function drawEvents(plot: uPlot, setup: Setup): void {
 
 function options(width: number, setup: Setup, element: HTMLElement): uPlot.Options {
   const ink = () => inkOf(element);
-  const axis = {
-    stroke: () => ink().text,
-    grid: { stroke: () => ink().grid, width: 1 },
-    ticks: { stroke: () => ink().grid, width: 1 },
-    font: FONT,
-  };
-  const most = (plot: uPlot) => Math.max(2, Math.floor(plot.width / TICK_WIDTH_PX));
   const span_s = (setup.to_us - setup.from_us) / 1e6;
   return {
     width,
@@ -64,17 +54,7 @@ function options(width: number, setup: Setup, element: HTMLElement): uPlot.Optio
       x: { time: false, range: () => [setup.from_us / 1e6, setup.to_us / 1e6] },
       y: { range: (plot) => valueRange(plot.data[1] ?? [], [...setup.limits]) },
     },
-    axes: [
-      {
-        ...axis,
-        splits: (plot, _axis, from_s, to_s) => timeTicks(setup.zone, from_s, to_s, most(plot)),
-        values: (plot, splits) => {
-          const step_s = stepSeconds(span_s, most(plot));
-          return splits.map((time_s) => tickLabel(setup.zone, time_s, step_s));
-        },
-      },
-      { ...axis, size: 56, values: (_plot, splits) => splits.map((value) => axisValue(value, splits)) },
-    ],
+    axes: chartAxes(setup.zone, ink, () => span_s),
     series: [{}, { stroke: () => ink().trend, width: 1.5, spanGaps: false, points: { show: false } }],
     hooks: { drawAxes: [(plot) => drawEvents(plot, setup)] },
   };

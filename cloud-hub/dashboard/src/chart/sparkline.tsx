@@ -2,6 +2,7 @@
 import { useEffect, useRef } from "react";
 import { scheduler, type Drawing } from "../live/scheduler";
 import { store } from "../live/store";
+import { FONT } from "./axes";
 import { decimate, gapUs, type Decimated } from "./decimate";
 import { inkOf } from "./ink";
 import { duration } from "../format";
@@ -12,7 +13,6 @@ const SPAN_US = 3_600_000_000;
 const HEIGHT_PX = 60;
 /** Below the line: how far back it goes. */
 const LABEL_PX = 16;
-const AXIS_FONT = '12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 
 export interface SparklineProps {
   tag_id: number;
@@ -63,7 +63,7 @@ function paint(canvas: HTMLCanvasElement, points: Decimated, { from_us, to_us, l
   });
   context.stroke();
   context.fillStyle = ink.text;
-  context.font = AXIS_FONT;
+  context.font = FONT;
   context.fillText(`−${duration(to_us - from_us)}`, 0, HEIGHT_PX - 2);
 }
 

@@ -10,16 +10,14 @@ import { useNowUs } from "../live/live";
 import { scheduler } from "../live/scheduler";
 import { isLate } from "../live/staleness";
 import { store } from "../live/store";
+import { FONT, chartAxes } from "./axes";
 import { decimate, gapUs, type Decimated } from "./decimate";
 import { inkOf, onThemeChange } from "./ink";
 import { valueRange, windowStart } from "./range";
-import { stepSeconds, tickLabel, timeTicks } from "./time_axis";
 import { useHistory } from "./use_history";
 
 const HEIGHT_PX = 200;
-const TICK_WIDTH_PX = 84;
 const LATE_POINTS_MAX = 500;
-const FONT = '12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 
 interface ChartSetup {
   zone: string;
@@ -69,13 +67,6 @@ function drawLate(plot: uPlot, { late }: ChartSetup): void {
 
 function options(width: number, setup: ChartSetup, element: HTMLElement): uPlot.Options {
   const ink = () => inkOf(element);
-  const axis = {
-    stroke: () => ink().text,
-    grid: { stroke: () => ink().grid, width: 1 },
-    ticks: { stroke: () => ink().grid, width: 1 },
-    font: FONT,
-  };
-  const ticks_max = (plot: uPlot) => Math.max(2, Math.floor(plot.width / TICK_WIDTH_PX));
   return {
     width,
     height: HEIGHT_PX,
@@ -85,18 +76,10 @@ function options(width: number, setup: ChartSetup, element: HTMLElement): uPlot.
       x: { time: false, auto: false },
       y: { range: (plot) => valueRange(plot.data[1] ?? [], setup.limits.map((limit) => limit.value)) },
     },
-    axes: [
-      {
-        ...axis,
-        splits: (plot, _axis, from_s, to_s) => timeTicks(setup.zone, from_s, to_s, ticks_max(plot)),
-        values: (plot, splits) => {
-          const { min = 0, max = 0 } = plot.scales["x"] ?? {};
-          const step_s = stepSeconds((max ?? 0) - (min ?? 0), ticks_max(plot));
-          return splits.map((time_s) => tickLabel(setup.zone, time_s, step_s));
-        },
-      },
-      { ...axis, size: 56, values: (_plot, splits) => splits.map((value) => axisValue(value, splits)) },
-    ],
+    axes: chartAxes(setup.zone, ink, (plot) => {
+      const { min = 0, max = 0 } = plot.scales["x"] ?? {};
+      return (max ?? 0) - (min ?? 0);
+    }),
     series: [
       {},
       { stroke: () => ink().trend, width: 1.5, spanGaps: false, points: { show: false } },
@@ -113,13 +96,6 @@ function options(width: number, setup: ChartSetup, element: HTMLElement): uPlot.
       ],
     },
   };
-}
-
-/** As many decimals as tell neighbouring ticks apart. */
-export function axisValue(value: number, splits: readonly number[]): string {
-  const step = splits.length > 1 ? Math.abs((splits[1] as number) - (splits[0] as number)) : 1;
-  const digits = step >= 1 ? 0 : Math.min(4, Math.ceil(-Math.log10(step)));
-  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
 }
 
 function latePoints(tag_id: number): { x: number; y: number }[] {
