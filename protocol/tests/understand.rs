@@ -181,3 +181,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn versions_of_a_value_are_told_by_their_number_and_a_flat_object_has_none() {
+    assert_eq!(one("{\"value\":1,\"ts\":1795168800,\"rev\":2}").rev, Some(2));
+    assert_eq!(one("{\"value\":1,\"ts\":1795168800,\"rev\":null}").rev, None);
+    let batch = facts(
+        "v1/akron/l1/oven/telemetry",
+        "{\"ts\":1795168800,\"values\":{\"t\":1},\"rev\":3}",
+    );
+    assert_eq!((batch.len(), batch[0].rev), (1, Some(3)));
+    let flat = facts("v1/akron/l1/oven/telemetry", "{\"t\":1,\"rev\":3}");
+    let names: Vec<&str> = flat.iter().map(|fact| fact.name.as_str()).collect();
+    assert_eq!(names, ["rev", "t"], "nothing in a message is passed over");
+    assert!(flat.iter().all(|fact| fact.rev.is_none()));
+    for wrong in ["-1", "1.5", "\"b\"", "true"] {
+        let payload = format!("{{\"value\":1,\"rev\":{wrong}}}");
+        let refused = understand(None, &received("v1/a/b/oven/t", payload.as_bytes())).unwrap_err();
+        assert_eq!(refused.code, Code::WrongType, "{wrong}");
+    }
+}
+
+#[test]
+fn two_versions_in_one_message_are_kept_and_a_contradiction_is_refused() {
+    let payload = r#"[{"ts":1795168800,"values":{"t":1}},{"ts":1795168800,"values":{"t":2},"rev":1},
+        {"ts":1795168800,"values":{"t":1}},{"ts":1795168800,"values":{"t":3}}]"#;
+    let understood = understand(None, &received("v1/a/b/oven/telemetry", payload.as_bytes())).unwrap();
+    let values: Vec<Option<f64>> = understood.facts.iter().map(|fact| fact.value).collect();
+    assert_eq!(values, [Some(1.0), Some(2.0)]);
+    assert_eq!(understood.refused.len(), 1);
+    let refused = &understood.refused[0];
+    assert_eq!(refused.code, Code::DifferentValue);
+    assert!(refused.hint.contains("\"rev\": 2"), "{}", refused.hint);
+}

@@ -46,6 +46,10 @@ pub struct MessageCounts {
     stored: u64,
     /// Stored before: the same tag, time and value.
     duplicate: u64,
+    /// Another version of a reading, which holds from now on.
+    revised: u64,
+    /// Another version of a reading, kept beside the newer one that holds.
+    superseded: u64,
     /// Held until somebody adopts their tags.
     held: u64,
     /// Of tags that were dismissed.
@@ -158,11 +162,13 @@ pub async fn ingest_message(
     let MessageCounts {
         stored,
         duplicate,
+        revised,
+        superseded,
         held,
         dismissed,
         refused,
     } = answer.counts;
-    if refused > 0 && stored + duplicate + held + dismissed == 0 {
+    if refused > 0 && stored + duplicate + revised + superseded + held + dismissed == 0 {
         let first = answer.refused.first().cloned().unwrap_or_default();
         let text = |field: &str| first[field].as_str().unwrap_or_default().to_owned();
         let place = first["offset"]

@@ -289,11 +289,19 @@ const MARK_ROLLUPS: &str = "INSERT INTO rollup_dirty (tag_ids, from_time, to_tim
 const NOTE_ALARMS: &str = "SELECT note_alarm_due(ARRAY[$2::int], ARRAY[min(time)]) FROM pending_reading \
     WHERE pending_id = $1 HAVING min(time) IS NOT NULL";
 
+/// First versions that their source numbers, and then those after them, as if they came now.
+const NUMBER_FIRST: &str = "INSERT INTO reading_version (tag_id, time, number, rev, value, quality, edge_id) \
+    SELECT $2, r.time, 1, r.rev, r.value, r.quality, p.edge_id FROM pending_reading r JOIN pending_tag p ON p.id = r.pending_id \
+    WHERE r.pending_id = $1 AND r.number = 1 AND r.rev IS NOT NULL";
+const REVISE: &str = "SELECT revise_reading($2, r.time, r.value, r.quality, r.rev, r.edge_id) FROM (\
+    SELECT r.*, p.edge_id FROM pending_reading r JOIN pending_tag p ON p.id = r.pending_id \
+    WHERE r.pending_id = $1 AND r.number > 1 ORDER BY r.time, r.number) r";
+
 /// Held readings become the tag's.
 async fn store_held(tx: &mut TenantTx, id: Uuid, tag_id: i32) -> Result<i64> {
     let stored = sqlx::query(
         "INSERT INTO reading (time, tag_id, value, quality) \
-         SELECT time, $2, value, quality FROM pending_reading WHERE pending_id = $1 ORDER BY time",
+         SELECT time, $2, value, quality FROM pending_reading WHERE pending_id = $1 AND number = 1 ORDER BY time",
     )
     .bind(id)
     .bind(tag_id)
@@ -301,13 +309,14 @@ async fn store_held(tx: &mut TenantTx, id: Uuid, tag_id: i32) -> Result<i64> {
     .await?;
     sqlx::query(
         "INSERT INTO tag_last (tag_id, time, value, quality, received_at) \
-         SELECT $2, time, value, quality, now() FROM pending_reading WHERE pending_id = $1 ORDER BY time DESC LIMIT 1",
+         SELECT $2, time, value, quality, now() FROM pending_reading WHERE pending_id = $1 AND number = 1 \
+         ORDER BY time DESC LIMIT 1",
     )
     .bind(id)
     .bind(tag_id)
     .execute(tx.conn())
     .await?;
-    for follows in [MARK_ROLLUPS, NOTE_ALARMS] {
+    for follows in [MARK_ROLLUPS, NOTE_ALARMS, NUMBER_FIRST, REVISE] {
         sqlx::query(follows)
             .bind(id)
             .bind(tag_id)

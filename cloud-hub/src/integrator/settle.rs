@@ -47,7 +47,8 @@ impl Verdict {
         let mut shown = echo(&said.topic, said.dialect, &facts, &self.refused);
         let count = |name: &str| self.states.iter().filter(|state| state.name() == name).count();
         shown["counts"] = json!({
-            "stored": count("stored"), "duplicate": count("duplicate"), "held": count("held"),
+            "stored": count("stored"), "duplicate": count("duplicate"), "revised": count("revised"),
+            "superseded": count("superseded"), "held": count("held"),
             "dismissed": count("dismissed"), "refused": self.refused.len(),
         });
         if !said.presence.is_empty() {

@@ -3,23 +3,22 @@
 
 mod devices;
 mod pending;
+mod versions;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use protocol::{
     Micros, Quality,
-    integrator::{Fact, Refused, different},
+    integrator::{Fact, Refused, Standing, Version, different, standing},
 };
 use uuid::Uuid;
 
+use self::versions::Later;
 use super::read::Said;
 use crate::{
     ingest::{bury, store_samples},
-    kernel::{
-        bulk::{BulkError, BulkTx},
-        clock::time_from_us,
-    },
+    kernel::bulk::{BulkError, BulkTx},
     series::bus::Sample,
 };
 
@@ -30,6 +29,10 @@ pub(super) enum State {
     Stored(i32),
     /// Stored before.
     Duplicate(i32),
+    /// Another version of a reading, which holds from now on.
+    Revised(i32),
+    /// Another version of a reading, kept beside the one that holds.
+    Superseded(i32),
     /// Held until its tag is adopted.
     Held,
     /// Its tag was dismissed: counted, and nothing else.
@@ -43,6 +46,8 @@ impl State {
         match self {
             Self::Stored(_) => "stored",
             Self::Duplicate(_) => "duplicate",
+            Self::Revised(_) => "revised",
+            Self::Superseded(_) => "superseded",
             Self::Held => "held",
             Self::Dismissed => "dismissed",
             Self::Refused => "refused",
@@ -51,7 +56,7 @@ impl State {
 
     pub(super) fn tag_id(self) -> Option<i32> {
         match self {
-            Self::Stored(id) | Self::Duplicate(id) => Some(id),
+            Self::Stored(id) | Self::Duplicate(id) | Self::Revised(id) | Self::Superseded(id) => Some(id),
             _ => None,
         }
     }
@@ -98,7 +103,7 @@ pub(super) async fn store(
     for (index, said) in said.iter().enumerate() {
         by_client.entry(&said.client).or_default().push(index);
     }
-    let mut samples = Vec::new();
+    let (mut samples, mut later) = (Vec::new(), Vec::new());
     for (client, messages) in &by_client {
         let edge_id = edge_id(tx, client, now).await?;
         tx.query(
@@ -111,6 +116,7 @@ pub(super) async fn store(
             said,
             outcomes: &mut outcomes,
             samples: &mut samples,
+            later: &mut later,
         };
         work.values(tx, messages).await?;
         work.announcements(tx, messages).await?;
@@ -126,7 +132,8 @@ pub(super) async fn store(
             bury(tx, client, topic, payload, &reason).await?;
         }
     }
-    let newest = store_samples(tx, &samples, now).await?;
+    let mut newest = store_samples(tx, &samples, now).await?;
+    newest.extend(versions::store(tx, &later).await?);
     Ok(Stored {
         outcomes,
         newest,
@@ -152,6 +159,7 @@ struct Work<'a> {
     said: &'a [Said],
     outcomes: &'a mut Vec<Outcome>,
     samples: &'a mut Vec<Sample>,
+    later: &'a mut Vec<Later>,
 }
 
 impl<'a> Work<'a> {
@@ -184,7 +192,7 @@ impl<'a> Work<'a> {
         self.unknown(tx, &unknown).await
     }
 
-    /// Values of tags: stored, unless the tag has a value of that time.
+    /// Values of tags: stored, as versions where the tag has a value of that time.
     async fn known(
         &mut self,
         tx: &mut BulkTx<'_>,
@@ -213,29 +221,60 @@ impl<'a> Work<'a> {
                 .into_iter()
                 .map(|sample| (None, sample)),
         );
-        let mut have = existing(tx, samples.iter().map(|(_, sample)| sample)).await?;
+        let mut have = versions::known(tx, samples.iter().map(|(_, sample)| sample)).await?;
         for (place, sample) in samples {
-            let key = (sample.tag_id, sample.time_us);
-            let state = match have.get(&key) {
-                None => {
-                    have.insert(key, sample.value);
-                    self.samples.push(sample);
-                    State::Stored(sample.tag_id)
-                }
-                Some(first) if *first == sample.value => State::Duplicate(sample.tag_id),
-                Some(first) => {
-                    if let Some(place) = place {
-                        let refused = different(&self.fact(place).name, *first, sample.value);
-                        self.outcomes[place.0].refused.push(refused);
-                    }
-                    State::Refused
-                }
-            };
+            let known = have.entry((sample.tag_id, sample.time_us)).or_default();
+            let rev = place.and_then(|place| self.fact(place).rev);
+            let state = self.version(place, sample, rev, known);
             if let Some((message, number)) = place {
                 self.outcomes[message].states[number] = state;
             }
         }
         Ok(())
+    }
+
+    /// What becomes of one value beside what its tag has for that time.
+    fn version(
+        &mut self,
+        place: Option<Place>,
+        sample: Sample,
+        rev: Option<i64>,
+        known: &mut Vec<Version>,
+    ) -> State {
+        let tag_id = sample.tag_id;
+        let said = Version {
+            value: sample.value,
+            quality: Quality::from_i16(sample.quality.cast_signed()),
+            rev,
+        };
+        let standing = standing(known, &said);
+        let state = match standing {
+            Standing::Duplicate => return State::Duplicate(tag_id),
+            Standing::Contradiction => {
+                if let Some(place) = place {
+                    let refused = different(&self.fact(place).name, known, &said);
+                    self.outcomes[place.0].refused.push(refused);
+                }
+                return State::Refused;
+            }
+            Standing::Newer if known.is_empty() => State::Stored(tag_id),
+            Standing::Newer => State::Revised(tag_id),
+            Standing::Older => State::Superseded(tag_id),
+        };
+        let is_first = known.is_empty();
+        known.push(said);
+        if is_first {
+            self.samples.push(sample);
+        }
+        if !is_first || rev.is_some() {
+            self.later.push(Later {
+                edge_id: self.edge_id,
+                sample,
+                rev,
+                is_first,
+            });
+        }
+        state
     }
 
     /// What marks tags as stale: no value, later than any that they have, so that it is their newest even where the
@@ -307,31 +346,6 @@ async fn known_tags<'n>(
     let found = rows.iter().filter_map(|row| {
         let at = usize::try_from(row.get::<_, i64>(0) - 1).ok()?;
         Some(((*devices.get(at)?, *values.get(at)?), (row.get(1), row.get(2))))
-    });
-    Ok(found.collect())
-}
-
-/// The values that tags have at these times already.
-async fn existing(
-    tx: &mut BulkTx<'_>,
-    samples: impl Iterator<Item = &Sample> + Clone,
-) -> Result<HashMap<(i32, Micros), Option<f64>>, BulkError> {
-    let tags: Vec<i32> = samples.clone().map(|sample| sample.tag_id).collect();
-    let times: Vec<DateTime<Utc>> = samples.map(|sample| time_from_us(sample.time_us)).collect();
-    if tags.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = tx
-        .query(
-            "SELECT r.tag_id, r.time, r.value FROM unnest($1::int4[], $2::timestamptz[]) AS n (tag_id, time) \
-             JOIN LATERAL (SELECT x.tag_id, x.time, x.value FROM reading x WHERE x.tag_id = n.tag_id AND x.time = n.time \
-               LIMIT 1) r ON true",
-            &[&tags, &times],
-        )
-        .await?;
-    let found = rows.iter().map(|row| {
-        let time: DateTime<Utc> = row.get(1);
-        ((row.get(0), time.timestamp_micros()), row.get(2))
     });
     Ok(found.collect())
 }

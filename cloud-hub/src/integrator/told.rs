@@ -188,7 +188,7 @@ fn reading(fact: &Fact) -> Value {
     json!({
         "device": fact.device, "name": fact.name, "value": fact.value, "text": fact.text, "time_us": fact.time_us,
         "time": shown(fact.time_us), "time_form": fact.time_form, "time_note": fact.time_note,
-        "quality": fact.quality.name(),
+        "quality": fact.quality.name(), "rev": fact.rev,
     })
 }
 

@@ -9,6 +9,7 @@ pub mod reading;
 pub mod series;
 pub mod series_export;
 pub mod tag;
+pub mod version;
 mod zone;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -28,6 +29,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(export::export_readings))
         .routes(routes!(series::read_series))
         .routes(routes!(series::read_series_as_of))
+        .routes(routes!(version::list_reading_versions))
         .routes(routes!(series::read_last_values))
         .routes(routes!(series_export::export_series))
         .routes(routes!(export::export_batches))

@@ -243,6 +243,7 @@ async fn note(
 fn grants(schema: &str) -> String {
     const APPEND_ONLY: &[&str] = &[
         "reading",
+        "reading_version",
         "ccp_check",
         "not_read",
         "gap",

@@ -273,3 +273,134 @@ async fn births_and_wills_say_whether_a_device_is_there_and_a_discovery_lists_it
     }
     panic!("the will was not honoured");
 }
+
+/// A tag's newest value and its reading of that time, which are one.
+async fn newest(supervisor: &Caller, tag_id: i64, now_us: i64) -> Value {
+    let last = supervisor
+        .get(&format!("/plant-ops/series/last?tags={tag_id}"))
+        .await
+        .ok();
+    let (from_us, to_us) = (now_us - 1, now_us + 1);
+    let path = format!("/plant-ops/series?tags={tag_id}&from_us={from_us}&to_us={to_us}");
+    let series = supervisor.get(&path).await.ok();
+    let points = series["tags"][0]["points"].as_array().unwrap();
+    assert_eq!(points.len(), 1, "there is one reading of that time");
+    assert_eq!(points[0][1], last["values"][0]["value"]);
+    points[0][1].clone()
+}
+
+async fn versions(supervisor: &Caller, tag_id: i64, now_us: i64) -> Vec<(Value, Value, Value)> {
+    let path = format!(
+        "/plant-ops/series/versions?tag_id={tag_id}&from_us={}&to_us={}",
+        now_us - 1,
+        now_us + 1
+    );
+    let said = supervisor.get(&path).await.ok();
+    let row = |it: &Value| (it["rev"].clone(), it["value"].clone(), it["is_current"].clone());
+    said["versions"].as_array().unwrap().iter().map(row).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t29_a_numbered_correction_takes_effect_and_what_was_said_before_is_kept_beside_it() {
+    let hub = TestHub::start().await;
+    let supervisor = Caller::with_role(&hub, Role::Supervisor).await;
+    let mut device = Device::connect(&hub, "press-7").await;
+    let (topic, now_us) = ("v1/devices/me/telemetry", Clock::system().now_us());
+    let said = |value: f64, rev: Option<i64>| {
+        json!({ "ts": now_us, "values": { "t": value }, "rev": rev }).to_string()
+    };
+    // While it waits to be adopted, its versions are held.
+    assert_eq!(device.send(topic, said(71.2, None)).await.0, 0);
+    assert_eq!(device.send(topic, said(70.4, Some(1))).await.0, 0);
+    assert_eq!(
+        device.send(topic, said(66.6, None)).await.0,
+        0x99,
+        "a contradiction is told"
+    );
+    let id = supervisor.items(PENDING).await[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let name = Some(json!({ "name": "TT-900", "unit": "degC" }));
+    let adopted = supervisor
+        .send(Method::POST, &format!("{PENDING}/{id}/adopt"), name)
+        .await
+        .ok();
+    let tag_id = adopted["tag_id"].as_i64().unwrap();
+    assert_eq!(adopted["stored"], 1);
+    assert_eq!(newest(&supervisor, tag_id, now_us).await, json!(70.4));
+
+    for (value, rev, code) in [
+        (69.9, Some(3), 0),
+        (70.1, Some(2), 0),
+        (70.4, Some(1), 0),
+        (71.2, None, 0),
+        (5.0, Some(3), 0x99),
+    ] {
+        assert_eq!(
+            device.send(topic, said(value, rev)).await.0,
+            code,
+            "{value} {rev:?}"
+        );
+    }
+    assert_eq!(
+        newest(&supervisor, tag_id, now_us).await,
+        json!(69.9),
+        "the highest number holds"
+    );
+    let kept = versions(&supervisor, tag_id, now_us).await;
+    let expected = [
+        (json!(null), 71.2, false),
+        (json!(1), 70.4, false),
+        (json!(3), 69.9, true),
+        (json!(2), 70.1, false),
+    ];
+    let expected: Vec<_> = expected
+        .map(|(rev, value, is)| (rev, json!(value), json!(is)))
+        .into();
+    assert_eq!(kept, expected);
+    let theirs = Caller::of_tenant(&hub, &cuyahoga(), Role::Admin).await;
+    let path = format!("/plant-ops/series/versions?tag_id={tag_id}&from_us=0&to_us=1");
+    theirs.get(&path).await.problem(404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t29_a_reading_that_is_found_bad_afterwards_is_bad_and_rollups_follow() {
+    let hub = TestHub::start().await;
+    let supervisor = Caller::with_role(&hub, Role::Supervisor).await;
+    let mut device = Device::connect(&hub, "press-7").await;
+    let now_us = Clock::system().now_us() - 3_600_000_000;
+    let said = |value: Value, quality: &str| {
+        json!({ "ts": now_us, "values": { "t": value }, "q": quality }).to_string()
+    };
+    let topic = "v1/p/l/oven/telemetry";
+    device.send(topic, said(json!(71.2), "good")).await;
+    let id = supervisor.items(PENDING).await[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let name = Some(json!({ "name": "TT-900" }));
+    let adopted = supervisor
+        .send(Method::POST, &format!("{PENDING}/{id}/adopt"), name)
+        .await
+        .ok();
+    let tag_id = adopted["tag_id"].as_i64().unwrap();
+    let marked = "SELECT count(*) FROM rollup_dirty";
+    let before = hub.count(&akron(), marked).await;
+    assert_eq!(device.send(topic, said(Value::Null, "bad")).await.0, 0);
+    assert_eq!(
+        device.send(topic, said(json!(71.2), "good")).await.0,
+        0,
+        "the first one again changes nothing"
+    );
+    assert_eq!(newest(&supervisor, tag_id, now_us).await, Value::Null);
+    let kept = versions(&supervisor, tag_id, now_us).await;
+    assert_eq!(
+        kept,
+        [
+            (json!(null), json!(71.2), json!(false)),
+            (json!(null), json!(null), json!(true))
+        ]
+    );
+    assert!(hub.count(&akron(), marked).await >= before, "its minute is noted");
+}

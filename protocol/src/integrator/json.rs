@@ -136,6 +136,7 @@ pub(super) struct Context {
     pub(super) device: Option<String>,
     pub(super) time: Option<(Micros, TimeForm)>,
     pub(super) quality: Quality,
+    pub(super) rev: Option<i64>,
 }
 
 impl Context {
@@ -144,6 +145,7 @@ impl Context {
             device: device.filter(|name| !name.is_empty()).map(str::to_owned),
             time: None,
             quality: Quality::GOOD,
+            rev: None,
         }
     }
 
@@ -161,6 +163,7 @@ impl Context {
             } else {
                 self.quality
             },
+            rev: self.rev,
         }
     }
 
@@ -204,6 +207,17 @@ pub(super) fn time(object: &Object, names: &[&str]) -> Result<Option<(Micros, Ti
 pub(super) fn quality(object: &Object, names: &[&str]) -> Result<Quality, Refused> {
     let found = names.iter().find_map(|name| Some((*name, object.get(*name)?)));
     found.map_or(Ok(Quality::GOOD), |(name, json)| quality_of(name, json))
+}
+
+/// The member `rev`: which version of a value for its time this is.
+pub(super) fn rev(object: &Object) -> Result<Option<i64>, Refused> {
+    let Some(json) = object.get("rev").filter(|json| !json.is_null()) else {
+        return Ok(None);
+    };
+    let number = json.as_i64().filter(|number| *number >= 0);
+    number
+        .map(Some)
+        .ok_or_else(|| wrong("rev", "a whole number from 0", json))
 }
 
 /// Words, OPC UA status codes and the classic 192, 64, 0 as quality; 500 is Ignition's bad.

@@ -16,6 +16,7 @@ mod thingsboard;
 mod time;
 mod umh;
 mod understand;
+mod version;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ use serde::Serialize;
 pub use self::{
     time::{TimeForm, time_of_number, time_of_text},
     understand::{Fact, Received, TimeNote, Understood, announced, different, facts, understand},
+    version::{Standing, Version, in_force, standing},
 };
 use crate::{Micros, Quality};
 
@@ -125,6 +127,9 @@ pub struct Item {
     /// How far it may be trusted, as the source says.
     #[serde(serialize_with = "quality_name")]
     pub quality: Quality,
+    /// Which version of this value for this time it is, where the source numbers them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rev: Option<i64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]

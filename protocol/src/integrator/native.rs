@@ -1,5 +1,6 @@
 //! The plainest messages: `23.5`, `{"v": 23.5}`, `{"value": 23.5, "ts": …}`, `{"ts": …, "values": {…}, "q": …}`, a
-//! flat object of values, or an array of any of them. The topic names device and value.
+//! flat object of values, or an array of any of them; `rev` beside a value numbers its versions. The topic names device
+//! and value.
 
 use serde_json::Value as Json;
 
@@ -54,9 +55,19 @@ fn members(
 ) -> Result<(), Refused> {
     let time = json::time(object, &TIMES)?;
     let quality = json::quality(object, &QUALITIES)?;
+    let rev = if ["value", "v", "values"]
+        .iter()
+        .any(|name| object.contains_key(*name))
+    {
+        json::rev(object)?
+    } else {
+        // A flat object is all values, whatever they are called.
+        None
+    };
     let context = |device| Context {
         time,
         quality,
+        rev,
         ..Context::of(device)
     };
     if let Some(value) = object.get("value").or_else(|| object.get("v"))

@@ -43,6 +43,7 @@ fn telemetry(json: &Json, device: Option<&str>, items: &mut Vec<Item>) -> Result
     let mut context = Context::of(device);
     if let (Some(values), Some(_)) = (object.get("values"), object.get("ts")) {
         context.time = json::time(object, &["ts"])?;
+        context.rev = json::rev(object)?;
         context.items(json::object(values, "values")?, items);
     } else {
         context.items(object, items);

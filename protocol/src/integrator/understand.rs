@@ -1,9 +1,14 @@
 //! What will be stored of a message, and how is it known? Every value with its device, name, time and quality; the
 //! flags say where time and trust come from. Pure: the time of receipt is an argument.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
-use super::{Code, Dialect, Discovery, Item, Message, Refused, TimeForm, Value, detect, parse};
+use super::{
+    Code, Dialect, Discovery, Item, Message, Refused, Standing, TimeForm, Value, Version, detect, in_force,
+    parse, standing,
+};
 use crate::{Micros, Quality};
 
 /// A source may be this far ahead of the time of receipt before its time counts as doubtful.
@@ -66,6 +71,20 @@ pub struct Fact {
     /// How far the value may be trusted.
     #[serde(serialize_with = "super::quality_name")]
     pub quality: Quality,
+    /// Which version of this value for this time it is, where the source numbers them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rev: Option<i64>,
+}
+
+impl Fact {
+    /// As it stands beside what is known of its tag and time.
+    pub fn version(&self) -> Version {
+        Version {
+            value: self.value,
+            quality: self.quality,
+            rev: self.rev,
+        }
+    }
 }
 
 /// What a message says.
@@ -101,10 +120,10 @@ pub fn understand(dialect: Option<Dialect>, received: &Received<'_>) -> Result<U
     Ok(understood)
 }
 
-/// Items as they will be stored, and those that are not: impossible times, and two values for one name and time.
+/// Items as they will be stored, and those that are not: impossible times, and values that contradict each other.
 pub fn facts(items: Vec<Item>, received: &Received<'_>) -> (Vec<Fact>, Vec<Refused>) {
     let (mut facts, mut refused): (Vec<Fact>, Vec<Refused>) = (Vec::with_capacity(items.len()), Vec::new());
-    let mut seen = std::collections::HashMap::new();
+    let mut seen: HashMap<(String, String, Micros), Vec<Version>> = HashMap::new();
     for item in items {
         let fact = match fact(item, received) {
             Ok(fact) => fact,
@@ -114,25 +133,30 @@ pub fn facts(items: Vec<Item>, received: &Received<'_>) -> (Vec<Fact>, Vec<Refus
             }
         };
         let key = (fact.device.clone(), fact.name.clone(), fact.time_us);
-        match seen.get(&key).and_then(|at: &usize| facts.get(*at)) {
-            None => {
-                seen.insert(key, facts.len());
+        let known = seen.entry(key).or_default();
+        match standing(known, &fact.version()) {
+            Standing::Duplicate => {}
+            Standing::Contradiction => refused.push(different(&fact.name, known, &fact.version())),
+            Standing::Newer | Standing::Older => {
+                known.push(fact.version());
                 facts.push(fact);
             }
-            Some(first) if first.value == fact.value && first.quality == fact.quality => {}
-            Some(first) => refused.push(different(&fact.name, first.value, fact.value)),
         }
     }
     (facts, refused)
 }
 
-/// Why the second of two values for one tag and time is not taken.
-pub fn different(name: &str, first: Option<f64>, second: Option<f64>) -> Refused {
+/// Why a value is not taken for a tag and a time that have another one.
+pub fn different(name: &str, known: &[Version], said: &Version) -> Refused {
     let shown = |value: Option<f64>| value.map_or_else(|| "no value".to_owned(), |value| value.to_string());
+    let current = in_force(known);
+    let next = current
+        .and_then(|version| version.rev)
+        .map_or(1, |rev| rev.saturating_add(1));
     let hint = format!(
-        "`{name}` has {} for this time already and {} was sent: the first stays; send corrections under a time of their own",
-        shown(first),
-        shown(second)
+        "`{name}` has {} for this time already and {} was sent: the first stays; to correct it, send `\"rev\": {next}` with the value",
+        shown(current.and_then(|version| version.value)),
+        shown(said.value)
     );
     Refused::new(Code::DifferentValue, hint, name)
 }
@@ -160,6 +184,7 @@ fn fact(item: Item, received: &Received<'_>) -> Result<Fact, Refused> {
         time_form: item.time_form,
         time_note: note,
         quality: flagged(quality, note, received.is_retained),
+        rev: item.rev,
     })
 }
 

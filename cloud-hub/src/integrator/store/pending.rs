@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use protocol::{
-    Micros,
-    integrator::{Code, Fact, Refused},
+    Micros, Quality,
+    integrator::{Code, Fact, Refused, Standing, Version, different, standing},
 };
 use uuid::Uuid;
 
@@ -74,23 +74,37 @@ impl<'a> Work<'a> {
         self.hold(tx, &held).await
     }
 
-    async fn hold(&self, tx: &mut BulkTx<'_>, held: &[(Uuid, Place)]) -> Result<(), BulkError> {
+    /// Holds readings as versions of their times; the newest times are kept, as far as there is room.
+    async fn hold(&mut self, tx: &mut BulkTx<'_>, held: &[(Uuid, Place)]) -> Result<(), BulkError> {
         let ids: Vec<Uuid> = held.iter().map(|(id, _)| *id).collect();
-        let facts: Vec<&Fact> = held.iter().map(|(_, place)| self.fact(*place)).collect();
-        let times: Vec<DateTime<Utc>> = facts.iter().map(|fact| time_from_us(fact.time_us)).collect();
-        let values: Vec<Option<f64>> = facts.iter().map(|fact| fact.value).collect();
-        let qualities: Vec<i16> = facts.iter().map(|fact| fact.quality.to_i16()).collect();
+        let times: Vec<DateTime<Utc>> = held
+            .iter()
+            .map(|(_, place)| time_from_us(self.fact(*place).time_us))
+            .collect();
+        let mut known = held_versions(tx, &ids, &times).await?;
+        let mut rows: Vec<(Uuid, i32, &Fact)> = Vec::new();
+        for (id, place) in held {
+            let fact = self.fact(*place);
+            let versions = known.entry((*id, fact.time_us)).or_default();
+            match standing(versions, &fact.version()) {
+                Standing::Duplicate => {}
+                Standing::Contradiction => {
+                    let refused = different(&fact.name, versions, &fact.version());
+                    self.outcomes[place.0].refused.push(refused);
+                    self.outcomes[place.0].states[place.1] = State::Refused;
+                }
+                Standing::Newer | Standing::Older => {
+                    versions.push(fact.version());
+                    rows.push((*id, i32::try_from(versions.len()).unwrap_or(i32::MAX), fact));
+                }
+            }
+        }
+        insert_held(tx, &rows).await?;
         tx.execute(
-            "INSERT INTO pending_reading (pending_id, time, value, quality) \
-             SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::float8[], $4::int2[]) ON CONFLICT DO NOTHING",
-            &[&ids, &times, &values, &qualities],
-        )
-        .await?;
-        tx.execute(
-            "WITH ranked AS (SELECT pending_id, time, row_number() OVER (PARTITION BY pending_id ORDER BY time DESC) AS n \
+            "WITH ranked AS (SELECT pending_id, time, number, dense_rank() OVER (PARTITION BY pending_id ORDER BY time DESC) AS n \
                FROM pending_reading WHERE pending_id = ANY($1)), \
              gone AS (DELETE FROM pending_reading r USING ranked k WHERE k.pending_id = r.pending_id AND k.time = r.time \
-               AND k.n > $2 RETURNING r.pending_id), \
+               AND k.number = r.number AND k.n > $2 RETURNING r.pending_id), \
              counted AS (SELECT pending_id, count(*) AS n FROM gone GROUP BY pending_id) \
              UPDATE pending_tag p SET dropped = p.dropped + c.n FROM counted c WHERE p.id = c.pending_id",
             &[&ids, &HELD_READINGS_MAX],
@@ -142,6 +156,52 @@ impl<'a> Work<'a> {
             .collect();
         list(tx, self.edge_id, &new).await.map(drop)
     }
+}
+
+/// The versions that are held of these times already.
+async fn held_versions(
+    tx: &mut BulkTx<'_>,
+    ids: &[Uuid],
+    times: &[DateTime<Utc>],
+) -> Result<HashMap<(Uuid, Micros), Vec<Version>>, BulkError> {
+    let rows = tx
+        .query(
+            "SELECT p.pending_id, p.time, p.value, p.quality, p.rev FROM pending_reading p \
+             JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::timestamptz[]) AS n (id, time)) n \
+               ON p.pending_id = n.id AND p.time = n.time ORDER BY p.number",
+            &[&ids, &times],
+        )
+        .await?;
+    let mut known: HashMap<(Uuid, Micros), Vec<Version>> = HashMap::new();
+    for row in &rows {
+        let time: DateTime<Utc> = row.get(1);
+        let version = Version {
+            value: row.get(2),
+            quality: Quality::from_i16(row.get(3)),
+            rev: row.get(4),
+        };
+        known
+            .entry((row.get(0), time.timestamp_micros()))
+            .or_default()
+            .push(version);
+    }
+    Ok(known)
+}
+
+async fn insert_held(tx: &mut BulkTx<'_>, rows: &[(Uuid, i32, &Fact)]) -> Result<(), BulkError> {
+    let ids: Vec<Uuid> = rows.iter().map(|(id, ..)| *id).collect();
+    let numbers: Vec<i32> = rows.iter().map(|(_, number, _)| *number).collect();
+    let times: Vec<DateTime<Utc>> = rows.iter().map(|(.., fact)| time_from_us(fact.time_us)).collect();
+    let values: Vec<Option<f64>> = rows.iter().map(|(.., fact)| fact.value).collect();
+    let qualities: Vec<i16> = rows.iter().map(|(.., fact)| fact.quality.to_i16()).collect();
+    let revs: Vec<Option<i64>> = rows.iter().map(|(.., fact)| fact.rev).collect();
+    tx.execute(
+        "INSERT INTO pending_reading (pending_id, number, time, value, quality, rev) \
+         SELECT * FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::float8[], $5::int2[], $6::int8[])",
+        &[&ids, &numbers, &times, &values, &qualities, &revs],
+    )
+    .await?;
+    Ok(())
 }
 
 /// A name to be listed.

@@ -41,6 +41,7 @@ pub(super) fn item(
         } else {
             said
         },
+        rev: None,
     }
 }
 
