@@ -24,7 +24,7 @@ type Known = ([u8; 32], Device);
 #[derive(Debug, Clone)]
 pub struct EdgeDirectory {
     db: Db,
-    /// By user name, and by [`certificate_key`].
+    /// By user name, by [`certificate_key`], and by the digest of an access token.
     remembered: Arc<Mutex<HashMap<String, Known>>>,
 }
 
@@ -71,6 +71,23 @@ impl EdgeDirectory {
         known
     }
 
+    /// A user name without a password is an access token.
+    async fn look_up_token(self, token: String) -> Option<Device> {
+        let digest = secret::digest(&token);
+        let key = format!("token {}", hex(&digest));
+        match enrolment::authenticate_token(&self.db, &token).await {
+            Ok(found) => {
+                let device = found.map(|(tenant, name)| Device { tenant, name });
+                self.remember(key, digest, device.clone());
+                device
+            }
+            Err(error) => {
+                tracing::warn!(%error, "edge registry cannot be asked for a token; using what is remembered");
+                self.recall(&key, digest)
+            }
+        }
+    }
+
     async fn look_up(self, username: String, password: Vec<u8>) -> Option<Device> {
         let password = String::from_utf8(password).ok()?;
         let digest = secret::digest(&password);
@@ -108,10 +125,8 @@ impl EdgeDirectory {
 
     /// Forgets an edge whose credentials were taken away.
     pub fn forget(&self, device: &Device) {
-        let username = format!("{}/{}", device.tenant, device.name);
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.remove(&username);
-        remembered.remove(&certificate_key(device));
+        remembered.retain(|_, (_, known)| known != device);
     }
 
     fn recall(&self, username: &str, digest: [u8; 32]) -> Option<Device> {
@@ -130,7 +145,11 @@ fn certificate_key(device: &Device) -> String {
 
 impl Authenticate for EdgeDirectory {
     fn authenticate(&self, username: String, password: Vec<u8>) -> BoxFuture<'static, Option<Device>> {
-        self.clone().look_up(username, password).boxed()
+        if password.is_empty() && !username.contains('/') {
+            self.clone().look_up_token(username).boxed()
+        } else {
+            self.clone().look_up(username, password).boxed()
+        }
     }
 
     fn certify(&self, certified: Certified) -> BoxFuture<'static, Option<Device>> {

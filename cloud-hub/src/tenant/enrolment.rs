@@ -308,6 +308,23 @@ pub async fn revoke(tx: &mut TenantTx, edge: &str, now: DateTime<Utc>) -> Result
     Ok(true)
 }
 
+/// Whose secret this is, as an access token that stands for user name and password: tenant and edge of an active
+/// tenant. Devices made for ThingsBoard have nothing else to show.
+///
+/// # Errors
+/// [`TenancyError`]: the answer is not known now.
+pub async fn authenticate_token(db: &Db, token: &str) -> Result<Option<(String, String)>, TenancyError> {
+    let mut tx = db.platform().await?;
+    let found: Option<(String, String)> = sqlx::query_as(
+        "SELECT t.slug, e.name FROM platform.edge_registry e JOIN platform.tenant t ON t.id = e.tenant_id \
+         WHERE e.secret_sha256 = $1 AND e.revoked_at IS NULL AND t.status = 'active'",
+    )
+    .bind(&secret::digest(token)[..])
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found)
+}
+
 /// Whether `username` (`TENANT/EDGE`) and `password` are an enrolled edge of an active tenant; gives tenant and
 /// edge. The secret is 256 random bits, so its digest is looked up and compared in the database.
 ///

@@ -15,7 +15,7 @@ use crate::{client::Caller, device::credentials, support::TestHub};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache =
         given.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
@@ -60,7 +60,7 @@ async fn peer(hub: &TestHub, name: &str, mut command: Command) -> Vec<Value> {
         .collect()
 }
 
-fn node(name: &str) -> Command {
+pub(crate) fn node(name: &str) -> Command {
     installed(cache().join("peer-mqtt/node_modules/mqtt"));
     let mut command = Command::new("node");
     command.arg(script(name));
@@ -74,7 +74,7 @@ fn python(environment: &str, name: &str) -> Command {
 }
 
 /// What waits to be adopted of a client: device, name, newest value.
-async fn waiting(hub: &TestHub, client: &str) -> Vec<(String, String, String)> {
+pub(crate) async fn waiting(hub: &TestHub, client: &str) -> Vec<(String, String, String)> {
     let supervisor = Caller::with_role(hub, Role::Supervisor).await;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let all = supervisor.items("/integrator/pending-tags").await;
@@ -87,8 +87,44 @@ async fn waiting(hub: &TestHub, client: &str) -> Vec<(String, String, String)> {
     its
 }
 
-fn held(device: &str, name: &str, sample: &str) -> (String, String, String) {
+pub(crate) fn held(device: &str, name: &str, sample: &str) -> (String, String, String) {
     (device.to_owned(), name.to_owned(), sample.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_made_for_thingsboard_shows_its_access_token_alone() {
+    let hub = TestHub::start().await;
+    let (_, token) = credentials(&hub, "press-7").await;
+    let port = hub.hub.mqtt.port().to_string();
+    let publish = |token: String| {
+        // As ThingsBoard's own guide has it.
+        let mut command = Command::new("mosquitto_pub");
+        command.args([
+            "-d",
+            "-q",
+            "1",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-t",
+            "v1/devices/me/telemetry",
+        ]);
+        command
+            .args(["-u", &token, "-m", "{\"temperature\":25}"])
+            .output()
+    };
+    let installed = "mosquitto_pub is installed: scripts/setup.sh test";
+    assert!(publish(token.clone()).await.expect(installed).status.success());
+    assert_eq!(
+        waiting(&hub, "press-7").await,
+        [held("press-7", "temperature", "25")]
+    );
+    let mut wrong = token;
+    wrong.pop();
+    for stranger in [wrong, String::new()] {
+        assert!(!publish(stranger).await.expect(installed).status.success());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
