@@ -15,7 +15,7 @@ use figment::{
 use serde::Deserialize;
 
 use crate::{
-    broker::ClientAuth,
+    broker::{ClientAuth, Device},
     kernel::{duration, secret::Secret},
 };
 
@@ -171,6 +171,63 @@ pub struct ExternalMqtt {
     /// Name that hubs share their subscriptions by.
     #[serde(default = "ExternalMqtt::share_group")]
     pub share_group: String,
+    /// Integrators' messages that are read there.
+    #[serde(default)]
+    pub tap: Vec<TapSettings>,
+}
+
+/// What is read of a plant's own broker beside frames.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TapSettings {
+    /// Whose values they are.
+    pub tenant: String,
+    /// The client that they count as.
+    #[serde(default = "TapSettings::client")]
+    pub client: String,
+    /// What stands before every topic: empty, or with a `/` at its end.
+    #[serde(default)]
+    pub root: String,
+    /// Filters below the root.
+    pub topics: Vec<String>,
+}
+
+impl TapSettings {
+    fn client() -> String {
+        "plant-broker".to_owned()
+    }
+
+    /// Who its values come from.
+    pub fn device(&self) -> Device {
+        Device {
+            tenant: self.tenant.clone(),
+            name: self.client.clone(),
+        }
+    }
+
+    fn faults(&self, faults: &mut Vec<String>) {
+        let whose = format!("mqtt.external.tap ({}/{})", self.tenant, self.client);
+        if !self.device().is_addressable() {
+            faults.push(format!(
+                "{whose}: `tenant` and `client` are names of at most 64 characters without `/`, `+`, `#` and `$`"
+            ));
+        }
+        if !self.root.is_empty() && (!self.root.ends_with('/') || self.root.contains(['+', '#', '$'])) {
+            faults.push(format!(
+                "{whose}: `root` is empty or ends with `/`, and has no wildcard"
+            ));
+        }
+        if self.topics.is_empty() {
+            faults.push(format!(
+                "{whose}: `topics` names no filter; write `topics = [\"v1/#\"]`"
+            ));
+        }
+        for topic in &self.topics {
+            if !rumqttc::v5::mqttbytes::valid_filter(topic) || topic.starts_with('$') {
+                faults.push(format!("{whose}: `{topic}` is no topic filter"));
+            }
+        }
+    }
 }
 
 /// Where an external broker is.
@@ -243,6 +300,18 @@ impl ExternalMqtt {
         }
         if self.username.is_none() && self.password_file.is_some() {
             faults.push("mqtt.external: `password_file` needs `username`".to_owned());
+        }
+        for (place, tap) in self.tap.iter().enumerate() {
+            tap.faults(faults);
+            if self.tap[..place]
+                .iter()
+                .any(|other| other.device() == tap.device())
+            {
+                faults.push(format!(
+                    "mqtt.external.tap ({}/{}): is there twice; give each a `client` of its own",
+                    tap.tenant, tap.client
+                ));
+            }
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.share_group.is_empty() || !self.share_group.chars().all(is_plain) {
@@ -546,6 +615,7 @@ mod tests {
             password_file: None,
             ca_file: None,
             share_group: "foodflow".to_owned(),
+            tap: vec![],
         };
         let found = at("mqtt://broker.plant").address().unwrap();
         assert_eq!(
@@ -576,6 +646,47 @@ mod tests {
         let mut faults = Vec::new();
         at("mqtts://a").faults(&mut faults);
         assert_eq!(faults.len(), 1, "{faults:?}");
+    }
+
+    #[test]
+    fn every_fault_of_a_tap_is_told_with_its_name() {
+        let tap = |client: &str, root: &str, topics: &[&str]| TapSettings {
+            tenant: "akron".to_owned(),
+            client: client.to_owned(),
+            root: root.to_owned(),
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+        };
+        let faults = |tap: Vec<TapSettings>| {
+            let mut faults = Vec::new();
+            let external = ExternalMqtt {
+                url: "mqtt://a".to_owned(),
+                username: None,
+                password_file: None,
+                ca_file: None,
+                share_group: "foodflow".to_owned(),
+                tap,
+            };
+            external.faults(&mut faults);
+            faults
+        };
+        let good = || tap("plant", "akron/", &["v1/#", "spBv1.0/+/NDATA/+", "#"]);
+        assert!(faults(vec![good(), tap("other", "", &["x"])]).is_empty());
+        for wrong in [
+            tap("a/b", "", &["x"]),
+            tap("a", "akron", &["x"]),
+            tap("a", "+/", &["x"]),
+            tap("a", "", &[]),
+            tap("a", "", &["$share/g/x"]),
+            tap("a", "", &["a#"]),
+            tap("a", "", &[""]),
+        ] {
+            let told = faults(vec![wrong.clone()]);
+            assert!(
+                told.len() == 1 && told[0].contains("mqtt.external.tap (akron/"),
+                "{wrong:?}: {told:?}"
+            );
+        }
+        assert_eq!(faults(vec![good(), good()]).len(), 1, "a client is one tap");
     }
 
     #[test]

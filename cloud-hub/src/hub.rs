@@ -16,9 +16,10 @@ use crate::{
     alarm,
     app::App,
     broker::{
-        self, Broker, BrokerConfig, DeviceCertificates, Downlinks, External, ExternalConfig, TlsListener,
+        self, Broker, BrokerConfig, DeviceCertificates, Downlinks, External, ExternalConfig, Tap, TapConfig,
+        TlsListener,
     },
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, TapSettings},
     edges::{
         authority::{DeviceAuthority, NAME_PREFIX},
         clock as edge_clock,
@@ -248,8 +249,8 @@ impl Hub {
         let rules = broker_rules(&app, devices.clone())?;
         let (open, opened) = mpsc::channel(OPEN_MESSAGES);
         let mut broker =
-            broker::start_open(broker_config(&app), devices, uplinks.clone(), Some(open)).await?;
-        let far = external_broker(&app.config)?;
+            broker::start_open(broker_config(&app), devices, uplinks.clone(), Some(open.clone())).await?;
+        let (far, taps) = external_broker(&app.config, &app.clock)?;
         broker.sessions = broker.sessions.with(far.clone());
         let downlinks = Arc::new(Downlinks {
             near: broker.downlink.clone(),
@@ -272,10 +273,16 @@ impl Hub {
             target: databases.login.clone(),
             db: app.db.clone(),
             downlink: broker.downlink.clone(),
+            taps: taps.clone(),
             live: app.live.clone(),
             clock: app.clock.clone(),
             sparkplug_host: app.config.mqtt.sparkplug_host.clone(),
         };
+        for tap in taps {
+            let reading = tap.run(databases.login.bulk.clone(), open.clone(), stop.clone());
+            tasks.spawn(watched(&ended, reading));
+        }
+        drop(open);
         let taking = integrator::run(integrators, opened, asked, stop.clone());
         tasks.spawn(watched(&ended, taking));
         let ingest = tokio::spawn(watched(
@@ -424,10 +431,10 @@ fn broker_rules(app: &App, devices: Arc<EdgeDirectory>) -> anyhow::Result<integr
     Ok(integrator::broker_rules::Rules::new(devices, secret.as_deref()))
 }
 
-/// The client of the plant's own broker, where one is configured.
-fn external_broker(config: &Config) -> anyhow::Result<Option<External>> {
+/// The plant's own broker, where one is configured: the way of frames, and what integrators send there.
+fn external_broker(config: &Config, clock: &Clock) -> anyhow::Result<(Option<External>, Vec<Tap>)> {
     let Some(external) = &config.mqtt.external else {
-        return Ok(None);
+        return Ok((None, vec![]));
     };
     let address = external
         .address()
@@ -437,7 +444,7 @@ fn external_broker(config: &Config) -> anyhow::Result<Option<External>> {
             .with_context(|| format!("reading mqtt.external.password_file {}", file.display()))?,
         None => String::new(),
     };
-    let config = ExternalConfig {
+    let broker = ExternalConfig {
         host: address.host,
         port: address.port,
         is_tls: address.is_tls,
@@ -449,8 +456,18 @@ fn external_broker(config: &Config) -> anyhow::Result<Option<External>> {
         share_group: external.share_group.clone(),
         client_id: format!("foodflow-hub-{}", secret::random_text(6)),
     };
-    let far = External::new(&config).context("reading mqtt.external.ca_file")?;
-    Ok(Some(far))
+    let far = External::new(&broker).context("reading mqtt.external.ca_file")?;
+    let tap = |tap: &TapSettings| {
+        let config = TapConfig {
+            device: tap.device(),
+            root: tap.root.clone(),
+            topics: tap.topics.clone(),
+            sparkplug_host: config.mqtt.sparkplug_host.clone(),
+        };
+        Tap::new(&broker, config, clock.clone()).context("reading mqtt.external.ca_file")
+    };
+    let taps = external.tap.iter().map(tap).collect::<Result<_, _>>()?;
+    Ok((Some(far), taps))
 }
 
 /// One recorder serves the process, however many hubs a test starts.

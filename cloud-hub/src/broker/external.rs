@@ -36,7 +36,7 @@ use super::{BrokerError, Device, Downlink, Settled, Uplink, UplinkSender};
 use crate::kernel::secret::Secret;
 
 /// Uplink messages that the broker sends before the first of them is acknowledged.
-const RECEIVE_MAX: u16 = 256;
+pub(super) const RECEIVE_MAX: u16 = 256;
 const PACKET_BYTES_MAX: u32 = (1 << 20) + 1_024;
 const REQUESTS_MAX: usize = 1_024;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -76,6 +76,33 @@ impl fmt::Debug for ExternalConfig {
     }
 }
 
+impl ExternalConfig {
+    /// How one client of this broker connects; it acknowledges by hand.
+    pub(super) fn options(&self, client_id: &str) -> io::Result<MqttOptions> {
+        let mut options = MqttOptions::new(client_id, &self.host, self.port);
+        options
+            .set_keep_alive(KEEP_ALIVE)
+            .set_connection_timeout(CONNECT_WITHIN_S)
+            .set_receive_maximum(Some(RECEIVE_MAX))
+            .set_max_packet_size(Some(PACKET_BYTES_MAX))
+            .set_manual_acks(true);
+        if let Some((user, password)) = &self.login {
+            options.set_credentials(user, password.expose());
+        }
+        if self.is_tls {
+            // Fails when somebody installed one before, which is as good.
+            drop(rustls::crypto::ring::default_provider().install_default());
+            let ca = self.ca_file.as_ref().map(fs::read).transpose()?;
+            options.set_transport(Transport::tls(ca.unwrap_or_default(), None, None));
+        }
+        let mut network = options.network_options();
+        network.set_tcp_nodelay(true);
+        network.set_connection_timeout(CONNECT_WITHIN_S);
+        options.set_network_options(network);
+        Ok(options)
+    }
+}
+
 /// The hub's end of a plant's own broker. Cloning it gives another handle on the same.
 #[derive(Clone)]
 pub struct External(Arc<Inner>);
@@ -106,34 +133,9 @@ impl External {
     /// # Errors
     /// When the certificate file cannot be read.
     pub fn new(config: &ExternalConfig) -> io::Result<Self> {
-        let mut options = MqttOptions::new(&config.client_id, &config.host, config.port);
+        let mut options = config.options(&config.client_id)?;
         // No session outlives its connection: a broker would go on dealing messages to a hub that is gone.
-        options
-            .set_clean_start(true)
-            .set_session_expiry_interval(Some(0))
-            .set_keep_alive(KEEP_ALIVE)
-            .set_connection_timeout(CONNECT_WITHIN_S)
-            .set_receive_maximum(Some(RECEIVE_MAX))
-            .set_max_packet_size(Some(PACKET_BYTES_MAX))
-            .set_manual_acks(true);
-        if let Some((user, password)) = &config.login {
-            options.set_credentials(user, password.expose());
-        }
-        if config.is_tls {
-            // Fails when somebody installed one before, which is as good.
-            drop(rustls::crypto::ring::default_provider().install_default());
-            let ca = config
-                .ca_file
-                .as_ref()
-                .map(fs::read)
-                .transpose()?
-                .unwrap_or_default();
-            options.set_transport(Transport::tls(ca, None, None));
-        }
-        let mut network = options.network_options();
-        network.set_tcp_nodelay(true);
-        network.set_connection_timeout(CONNECT_WITHIN_S);
-        options.set_network_options(network);
+        options.set_clean_start(true).set_session_expiry_interval(Some(0));
         let filter = |channel: &str| format!("$share/{}/{ROOT}/+/+/{channel}", config.share_group);
         Ok(Self(Arc::new(Inner {
             options,
@@ -340,7 +342,7 @@ async fn acknowledge(client: AsyncClient, mut waiting: mpsc::Receiver<Waiting>) 
     }
 }
 
-async fn say_goodbye(client: &AsyncClient, events: &mut EventLoop) -> String {
+pub(super) async fn say_goodbye(client: &AsyncClient, events: &mut EventLoop) -> String {
     const WITHIN: Duration = Duration::from_millis(500);
     if client.try_disconnect().is_ok() {
         let left = async {

@@ -208,7 +208,7 @@ impl Frontend {
             Ok(device) => self.serve(io, inbox, request, (device, asked)).await,
             Err(answer) => {
                 metrics::counter!("foodflow_mqtt_refused_logins_total").increment(1);
-                info!(%peer, user = request.username, ?answer, "MQTT client refused");
+                info!(%peer, user = shown(&request.username), ?answer, "MQTT client refused");
                 sleep(self.limits.refusal_delay).await;
                 self.refuse(io, request.version, answer).await;
             }
@@ -316,19 +316,14 @@ impl Frontend {
     /// queued before anything of the client's next session, which waits for it, so the wait is short.
     async fn deliver_will(&self, device: Device, will: Will) {
         let (settled, _nobody_waits) = oneshot::channel();
-        let Will {
-            topic,
-            payload,
-            is_retained,
-            ..
-        } = will;
+        let Will { topic, payload, .. } = will;
         let taken = match &self.open {
             Some(open) if is_open_topic(&topic) => {
                 let message = OpenMessage {
                     device,
                     topic,
                     payload,
-                    is_retained,
+                    is_retained: false,
                     settled,
                 };
                 let sent = timeout(WILL_TIMEOUT, open.send(Open::Message(message))).await;
@@ -359,6 +354,15 @@ impl Frontend {
         {
             debug!("nobody heard that an integrator's connection ended");
         }
+    }
+}
+
+/// A user name as it may be logged: one that is no `TENANT/DEVICE` may be an access token.
+fn shown(username: &str) -> &str {
+    if username.contains('/') {
+        username
+    } else {
+        "no TENANT/DEVICE"
     }
 }
 

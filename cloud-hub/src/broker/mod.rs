@@ -14,6 +14,7 @@ mod reply;
 mod router;
 mod rules;
 mod session;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -35,6 +36,7 @@ pub use limits::Limits;
 pub use open::{Open, OpenMessage, inside_device, inside_tenant, may_outside, without_tenant};
 pub use router::Downlink;
 pub use rules::Device;
+pub use tap::{Tap, TapConfig};
 pub use tls::{Certified, ClientAuth, DeviceCertificates};
 pub use uplinks::{
     Closed, Hold, Taken, UplinkReceiver, UplinkSender, UplinkWatch, Waiting, channel as uplinks,

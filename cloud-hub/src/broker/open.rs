@@ -33,7 +33,7 @@ pub struct OpenMessage {
     pub topic: String,
     /// The payload, unread.
     pub payload: Bytes,
-    /// Whether it was sent to be kept.
+    /// Whether a broker had kept it: then it may be old.
     pub is_retained: bool,
     /// Where it is said what became of it; the PUBACK waits for that.
     pub settled: oneshot::Sender<Settled>,

@@ -232,7 +232,6 @@ impl Session {
                 payload,
                 qos,
                 pkid,
-                is_retained,
                 ..
             } => {
                 state.throttled_until = state.gate.take(Instant::now());
@@ -253,7 +252,8 @@ impl Session {
                         device,
                         topic,
                         payload,
-                        is_retained,
+                        // It was sent now, even when it is to be kept.
+                        is_retained: false,
                         settled,
                     };
                     return self.offer_open(state, Open::Message(message));

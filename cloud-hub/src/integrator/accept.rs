@@ -24,7 +24,7 @@ use super::{
     told::{Client, Told},
 };
 use crate::{
-    broker::{Downlink, Open, OpenMessage, Settled, inside_device, inside_tenant},
+    broker::{BrokerError, Downlink, Open, OpenMessage, Settled, Tap, inside_device, inside_tenant},
     kernel::{
         bulk::{BulkConnection, BulkError},
         clock::Clock,
@@ -54,6 +54,8 @@ pub struct Context {
     pub db: Db,
     /// The way to clients.
     pub downlink: Downlink,
+    /// Clients that are whole brokers.
+    pub taps: Vec<Tap>,
     /// Who is told after a commit.
     pub live: LiveBus,
     /// Now.
@@ -221,6 +223,12 @@ impl Worker {
         }
     }
 
+    /// The tap that a client is.
+    fn tap(&self, (tenant, name): &Client) -> Option<&Tap> {
+        let is_it = |tap: &&Tap| tap.device().tenant == *tenant && tap.device().name == *name;
+        self.context.taps.iter().find(is_it)
+    }
+
     /// The last words of the host.
     async fn leave(&self) {
         for (tenant, death) in self.hosts.deaths(self.now_us()) {
@@ -230,30 +238,36 @@ impl Worker {
 
     async fn publish(&self, tenant: &TenantSlug, outgoing: Outgoing, retain: bool) {
         let topic = inside_tenant(tenant.as_str(), &outgoing.topic);
-        if let Err(error) = self
-            .context
-            .downlink
-            .publish(&topic, outgoing.payload.into(), retain)
-            .await
-        {
-            tracing::warn!(%topic, %error, "a message of the Sparkplug host could not be published");
+        let payload = outgoing.payload.into();
+        told(
+            &topic,
+            self.context.downlink.publish(&topic, payload, retain).await,
+        );
+    }
+
+    /// Asks an edge node, where it speaks through.
+    async fn ask(&self, tenant: &TenantSlug, client: &Client, ask: Outgoing) {
+        match self.tap(client) {
+            Some(tap) => told(&ask.topic, tap.publish(&ask.topic, ask.payload.into(), false)),
+            None => self.publish(tenant, ask, false).await,
         }
     }
 
-    async fn tell(&self, (tenant, name): &Client, kind: &str, said: &Value) {
+    async fn tell(&self, client: &Client, kind: &str, said: &Value) {
+        let (tenant, name) = client;
+        let (topic, payload) = (format!("v1/{kind}/{name}"), Bytes::from(said.to_string()));
+        if let Some(tap) = self.tap(client) {
+            return told(&topic, tap.publish(&topic, payload, false));
+        }
         let device = crate::broker::Device {
             tenant: tenant.clone(),
             name: name.clone(),
         };
-        let topic = inside_device(&device, &format!("v1/{kind}/{name}"));
-        if let Err(error) = self
-            .context
-            .downlink
-            .publish(&topic, Bytes::from(said.to_string()), false)
-            .await
-        {
-            tracing::debug!(%topic, %error, "an integrator could not be told");
-        }
+        let topic = inside_device(&device, &topic);
+        told(
+            &topic,
+            self.context.downlink.publish(&topic, payload, false).await,
+        );
     }
 
     /// Stores messages of one tenant, however long the database is away. Those of a tenant that cannot be served now
@@ -350,7 +364,7 @@ impl Worker {
         for (mut said, outcome) in said.into_iter().zip(stored.outcomes) {
             let client = (tenant.as_str().to_owned(), said.client.clone());
             for ask in std::mem::take(&mut said.asks) {
-                self.publish(tenant, ask, false).await;
+                self.ask(tenant, &client, ask).await;
             }
             let verdict = verdict(&said, outcome);
             self.answer(&client, said, verdict, now_us).await;
@@ -375,6 +389,13 @@ impl Worker {
             // Nobody waits when the client has left.
             drop(settled.send(verdict.settled));
         }
+    }
+}
+
+/// What a client was to hear could not be said: it is told nothing else of it, so the log is.
+fn told(topic: &str, said: Result<(), BrokerError>) {
+    if let Err(error) = said {
+        tracing::warn!(topic, %error, "a client could not be told");
     }
 }
 

@@ -140,7 +140,7 @@ pub(super) fn read(
         topic,
         payload,
         settled,
-        ..
+        is_retained,
     } = message;
     let mut said = Said {
         topic: without_tenant(&topic, &device.tenant).to_owned(),
@@ -175,8 +175,7 @@ pub(super) fn read(
         client: &said.client,
         topic: &said.topic,
         payload: &said.payload,
-        // A client that asks for its message to be kept says it now; only what a broker had kept may be old.
-        is_retained: false,
+        is_retained,
         received_us,
     };
     match understand(dialect, &received) {

@@ -16,6 +16,7 @@ pub mod hex;
 pub mod idempotency;
 pub mod key_file;
 pub mod key_use;
+pub mod lead;
 pub mod page;
 pub mod password;
 pub mod permission;

@@ -1,12 +1,7 @@
 //! Do the same rules hold on a broker that is not ours? A real Mosquitto with the access control file that the hub
 //! writes, its clients known by the certificates that the hub signed; and the answers that EMQX and mosquitto-go-auth get.
 
-use std::{
-    net::TcpListener,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{path::Path, process::Command};
 
 use cloud_hub::{integrator::export, kernel::clock::Clock, tenant::enrolment};
 use serde_json::{Value, json};
@@ -14,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     client::http_client,
     device::credentials,
+    mosquitto::{Mosquitto, server_certificate},
     support::{TestHub, akron},
 };
 
@@ -131,58 +127,20 @@ async fn without_a_secret_no_broker_may_ask() {
     );
 }
 
-/// A Mosquitto on a port of its own; ends with the test.
-struct Mosquitto {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+/// What the rules are for: clients by their certificates.
+fn with_rules(dir: &Path) -> String {
+    let at = |name: &str| dir.join(name).display().to_string();
+    format!(
+        "allow_anonymous false\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
+         use_identity_as_username true\nacl_file {}\n",
+        at("device-ca.pem"),
+        at("server.pem"),
+        at("server.key"),
+        at("acl")
+    )
 }
 
 impl Mosquitto {
-    async fn start(dir: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let at = |name: &str| dir.join(name).display().to_string();
-        let config = format!(
-            "per_listener_settings false\nuser root\npersistence false\nlistener {port} 127.0.0.1\nallow_anonymous false\n\
-             cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nuse_identity_as_username true\nacl_file {}\n",
-            at("device-ca.pem"),
-            at("server.pem"),
-            at("server.key"),
-            at("acl")
-        );
-        std::fs::write(dir.join("mosquitto.conf"), config).unwrap();
-        let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"]
-            .into_iter()
-            .find(|it| Path::new(it).exists());
-        let child = Command::new(program.expect("mosquitto is installed: scripts/setup.sh test"))
-            .args(["-c", &at("mosquitto.conf")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(std::fs::File::create(dir.join("log")).unwrap()))
-            .spawn()
-            .unwrap();
-        let broker = Self { child, port };
-        for _ in 0..200 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return broker;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!(
-            "mosquitto does not listen: {}",
-            std::fs::read_to_string(dir.join("log")).unwrap()
-        );
-    }
-
     /// What mosquitto_pub says, or what it heard first.
     fn publish(&self, dir: &Path, device: &str, topic: &str) -> String {
         let at = |name: &str| dir.join(name).display().to_string();
@@ -247,16 +205,13 @@ async fn a_real_mosquitto_keeps_the_rules_that_the_hub_wrote() {
     let dir = dir.path();
     certified(&hub, dir, "press-7").await;
     certified(&hub, dir, "press-8").await;
-    let server = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(dir.join("server.pem"), server.cert.pem()).unwrap();
-    std::fs::write(dir.join("server-ca.pem"), server.cert.pem()).unwrap();
-    std::fs::write(dir.join("server.key"), server.signing_key.serialize_pem()).unwrap();
+    server_certificate(dir);
     std::fs::write(
         dir.join("acl"),
         export::mosquitto_acl(&hub.db, "foodflow-hub").await.unwrap(),
     )
     .unwrap();
-    let broker = Mosquitto::start(dir).await;
+    let broker = Mosquitto::start(dir, &with_rules(dir)).await;
     for own in [
         "ff/v1/akron/press-7/up/live",
         "ff/v1/akron/press-7/status",

@@ -21,5 +21,7 @@ mod clients;
 mod device;
 mod explain;
 mod http;
+mod mosquitto;
 mod outage;
 mod sparkplug;
+mod tap;

@@ -1,0 +1,63 @@
+//! Which of several hubs does what only one may do at a time? Whoever holds a lock in the database, for as long as the
+//! connection that took it lives: a hub that dies, hangs or loses its way to the database holds nothing.
+
+use std::{fmt, time::Duration};
+
+use tokio::{task::JoinHandle, time};
+use tokio_postgres::{Client, Config, NoTls};
+
+/// How often the holder makes sure of its connection.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// The server ends a holder's connection that says nothing for so long: its machine is gone.
+const SILENCE: &str = "SET idle_session_timeout = '20s'";
+
+/// The lock, held.
+pub struct Lead {
+    client: Client,
+    connection: JoinHandle<()>,
+}
+
+impl fmt::Debug for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lead")
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Lead {
+    /// Takes the lock of this name, unless another hub holds it.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn take(config: &Config, name: &str) -> Result<Option<Self>, tokio_postgres::Error> {
+        let (client, connection) = config.connect(NoTls).await?;
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        let lead = Self { client, connection };
+        lead.client.batch_execute(SILENCE).await?;
+        let row = lead
+            .client
+            .query_one(
+                "SELECT pg_try_advisory_lock(hashtextextended('lead ' || $1, 0))",
+                &[&name],
+            )
+            .await?;
+        Ok(row.get::<_, bool>(0).then_some(lead))
+    }
+
+    /// Ends when it cannot be shown any more that the lock is held.
+    pub async fn lost(&self) {
+        loop {
+            time::sleep(ASK_EVERY).await;
+            let asked = time::timeout(ANSWER_WITHIN, self.client.simple_query("SELECT 1")).await;
+            if !matches!(asked, Ok(Ok(_))) {
+                return;
+            }
+        }
+    }
+}
