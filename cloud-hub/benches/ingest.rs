@@ -5,19 +5,17 @@
 //! process of its private cluster.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::{
-    fs,
-    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use cloud_hub::{
     broker::{self, Authenticate, Broker, BrokerConfig, Device, Downlinks},
     edges::authority::DeviceAuthority,
@@ -26,13 +24,9 @@ use cloud_hub::{
     kernel::{bulk::BulkConnection, clock::Clock},
     series::{bus::LiveBus, report, upkeep},
 };
+use common::{cpu_us, join, publish, write};
 use futures_util::future::BoxFuture;
-use nix::sys::resource::{UsageWho, getrusage};
 use protocol::{Micros, Quality, Reading, frame::Frame, lane::Lane, reading::Alias, topic::Channel};
-use rumqttc::v5::{
-    AsyncClient, Event, MqttOptions,
-    mqttbytes::{QoS, v5::Packet},
-};
 use serde_json::{Value, json};
 use support::{FrameMaker, TestDatabase, akron, start_cluster_with};
 use tokio::task::JoinHandle;
@@ -67,7 +61,7 @@ async fn main() {
     } else {
         println!("TimescaleDB is not installed: its storage forms were not measured");
     }
-    write(&Value::Array(rows));
+    write(&Value::Array(rows), "hub.json");
 }
 
 // === where it runs ===
@@ -180,80 +174,6 @@ impl Intake {
     }
 }
 
-// === the edge ===
-
-/// Publishes from a thread of its own; gives the CPU time that the thread took in µs, and how long each message waited
-/// for its PUBACK, which comes after the commit. `pace`: one message each so long; else as fast as `inflight` allows.
-fn publish(
-    address: SocketAddr,
-    edge: &str,
-    messages: Vec<(String, Vec<u8>)>,
-    inflight: u16,
-    pace: Option<Duration>,
-) -> thread::JoinHandle<(f64, Vec<Duration>)> {
-    let mut options = MqttOptions::new(edge, address.ip().to_string(), address.port());
-    options
-        .set_credentials(edge, "any")
-        .set_outgoing_inflight_upper_limit(inflight)
-        .set_max_packet_size(Some(2 << 20));
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let before = thread_cpu_us();
-        let waited = runtime.block_on(deliver(options, messages, pace));
-        (thread_cpu_us() - before, waited)
-    })
-}
-
-async fn deliver(
-    options: MqttOptions,
-    messages: Vec<(String, Vec<u8>)>,
-    pace: Option<Duration>,
-) -> Vec<Duration> {
-    let (client, mut events) = AsyncClient::new(options, 16);
-    let count = messages.len();
-    let (told, mut sent_at) = tokio::sync::mpsc::unbounded_channel();
-    let feeding = async move {
-        for (topic, payload) in messages {
-            if let Some(pace) = pace {
-                tokio::time::sleep(pace).await;
-            }
-            let sent = Instant::now();
-            client
-                .publish(topic, QoS::AtLeastOnce, false, Bytes::from(payload))
-                .await
-                .expect("the connection lives");
-            told.send(sent).expect("somebody listens");
-        }
-        // The client stays until all is acknowledged.
-        std::future::pending::<()>().await;
-    };
-    let listening = async {
-        let mut waited = Vec::with_capacity(count);
-        while waited.len() < count {
-            if let Event::Incoming(Packet::PubAck(_)) = events.poll().await.expect("the connection lives") {
-                let sent: Instant = sent_at.recv().await.expect("it was sent");
-                waited.push(sent.elapsed());
-            }
-        }
-        waited
-    };
-    tokio::select! {
-        waited = listening => waited,
-        () = feeding => unreachable!("it waits for ever"),
-    }
-}
-
-async fn join<T: Send + 'static>(thread: thread::JoinHandle<T>) -> T {
-    let joined = tokio::task::spawn_blocking(move || thread.join());
-    joined
-        .await
-        .expect("it is joined")
-        .expect("the edge's thread ends well")
-}
-
 // === measuring ===
 
 fn maker(edge: &str) -> FrameMaker {
@@ -291,7 +211,7 @@ async fn introduce(intake: &Intake, maker: &FrameMaker) {
     let dictionary = vec![(maker.topic(Channel::Dictionary), maker.dictionary.encode())];
     join(publish(
         intake.broker.local_addr,
-        &maker.edge,
+        (&maker.edge, "any"),
         dictionary,
         1,
         None,
@@ -371,7 +291,13 @@ async fn measure_whole(test: &TestDatabase, maker: &FrameMaker, frames: &[Frame]
     introduce(&intake, maker).await;
     let messages = messages(maker, frames);
     let before = (cpu_us(), Instant::now());
-    let edge = publish(intake.broker.local_addr, &maker.edge, messages, 128, None);
+    let edge = publish(
+        intake.broker.local_addr,
+        (&maker.edge, "any"),
+        messages,
+        128,
+        None,
+    );
     let (edge_cpu_us, _) = join(edge).await;
     let cost = cost(before, edge_cpu_us);
     intake.stop().await;
@@ -395,12 +321,12 @@ async fn measure_live_lag(test: &TestDatabase) -> f64 {
     let of_now: Vec<Frame> = (0..2_000).map(|seq| live.live(seq, now_us, 1)).collect();
     let of_now = messages(&live, &of_now);
     let started = Instant::now();
-    let draining = publish(intake.broker.local_addr, "backlog", of_a_day, 64, None);
+    let draining = publish(intake.broker.local_addr, ("backlog", "any"), of_a_day, 64, None);
     let mut worst_s = 0.0_f64;
     for message in of_now {
         let one = publish(
             intake.broker.local_addr,
-            "live",
+            ("live", "any"),
             vec![message],
             1,
             Some(LIVE_EVERY),
@@ -442,50 +368,6 @@ fn cost((cpu_before, started): (f64, Instant), not_counted_us: f64) -> Cost {
     }
 }
 
-fn thread_cpu_us() -> f64 {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("Linux");
-    let us = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 * 1e6 + time.tv_usec() as f64;
-    us(usage.user_time()) + us(usage.system_time())
-}
-
-/// User and system time of this process and all its descendants so far, living and waited for.
-fn cpu_us() -> f64 {
-    const TICK_US: f64 = 10_000.0;
-    let stats: Vec<Vec<u64>> = fs::read_dir("/proc")
-        .expect("Linux")
-        .flatten()
-        .filter_map(|entry| {
-            let text = fs::read_to_string(entry.path().join("stat")).ok()?;
-            let pid = text.split(' ').next()?.parse().ok()?;
-            // After the name in parentheses: state, parent, …; times are fields 14 to 17 of the whole line.
-            let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-            let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-            Some(vec![
-                pid,
-                number(1)?,
-                number(11)? + number(12)? + number(13)? + number(14)?,
-            ])
-        })
-        .collect();
-    let mut family = vec![u64::from(std::process::id())];
-    loop {
-        let known = family.len();
-        for stat in &stats {
-            if family.contains(&stat[1]) && !family.contains(&stat[0]) {
-                family.push(stat[0]);
-            }
-        }
-        if family.len() == known {
-            break;
-        }
-    }
-    stats
-        .iter()
-        .filter(|stat| family.contains(&stat[0]))
-        .map(|stat| stat[2] as f64 * TICK_US)
-        .sum()
-}
-
 // === reporting ===
 
 fn report_rows(form: &str, bare: Cost, whole: Cost, lag_s: f64, bytes: f64) -> Vec<Value> {
@@ -510,13 +392,4 @@ fn report_rows(form: &str, bare: Cost, whole: Cost, lag_s: f64, bytes: f64) -> V
         json!({ "name": name("bytes_per_reading"), "value": bytes, "unit": "bytes", "reference": reference,
             "ratio": bytes / goal.or(reference).unwrap_or(bytes), "goal": goal, "pass": goal.map(|goal| bytes <= goal) }),
     ]
-}
-
-fn write(rows: &Value) {
-    let dir = std::env::var_os("FOODFLOW_BENCH_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bench"),
-        PathBuf::from,
-    );
-    fs::create_dir_all(&dir).expect("the directory can be made");
-    fs::write(dir.join("hub.json"), rows.to_string()).expect("the file can be written");
 }
