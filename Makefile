@@ -39,6 +39,7 @@ test: setup-test dashboard test-dashboard  ## every test
 
 test-dashboard: dashboard
 	cd cloud-hub/dashboard && PATH="$$(../../scripts/node-path.sh):$$PATH" npm test
+	cd cloud-hub/dashboard && PATH="$$(../../scripts/node-path.sh):$$PATH" OFFLINE=0 npm run e2e:fake
 	! grep -q '"resolved"' cloud-hub/dashboard/package-lock.json cloud-hub/tests/peers/*/package-lock.json
 
 check: setup-test dashboard  ## formatting, lints, documentation, dependencies, then every test

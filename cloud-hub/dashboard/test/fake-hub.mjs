@@ -100,7 +100,7 @@ function restOf(state) {
   ];
   const open = (items, query) => (state.is_quiet ? [] : items.filter((item) => !query.get("status") || item.status === query.get("status")));
   return {
-    "auth/me": () => ({ user: { id: id(2), email: LOGIN.email, display_name: "Sam Reyes", role: "supervisor" },
+    "auth/me": () => ({ user: { id: id(2), email: LOGIN.email, display_name: "Samantha Reyes-Whitfield", role: "supervisor" },
       tenant: { slug: "akron", name: "Lakeshore Kitchens" }, plant: { code: plant.code, name: plant.name, zone: plant.zone },
       can: ["deviation.acknowledge", "hold.read", "audit.read", "alarm.read", "alarm.act"] }),
     "audit/verify": () => ({ rows: 3, first_broken: null }),
@@ -159,7 +159,8 @@ function restOf(state) {
     "fsq/holds": (query) => page(open(holds, query)),
     edges: () => page([{ id: id(70), name: "akron-1", state: state.mode === "silent" ? "offline" : "online",
       last_seen_us: state.seen_us(), last_frame_us: nowUs(), lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0,
-      oldest_us: null, version: "0.1.0", boot: id(71) }]),
+      oldest_us: null, version: "0.1.0", boot: id(71), config_revision: 3, config_state: "applied", commands_open: 0,
+      certificate_until_us: nowUs() + 60 * 86_400_000_000 }]),
     "vision/results": (query) => {
       const matching = results.filter((each) => (!query.get("verdict") || each.verdict === query.get("verdict")) &&
         (!query.get("line_id") || each.line_id === query.get("line_id")));

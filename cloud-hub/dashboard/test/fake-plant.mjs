@@ -4,7 +4,7 @@
 export const MINUTE_US = 60_000_000;
 const id = (n) => `0190a000-0000-7000-8000-${String(n).padStart(12, "0")}`;
 
-export const plant = { id: id(1), code: "akron", name: "Akron", zone: "America/New_York" };
+export const plant = { id: id(1), code: "akron", name: "Lakeshore Kitchens, Akron", zone: "America/New_York" };
 
 // [name, description, unit, line, period_ms, low, high, normal, swing]
 const TAGS = [
