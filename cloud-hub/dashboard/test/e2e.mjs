@@ -134,18 +134,68 @@ async function checkRenewal(checks, page, base) {
   });
 }
 
+const focused = (page) => page.evaluate(() => document.activeElement?.textContent);
+
 async function checkKeyboard(checks, page, base) {
   await checks.check("keyboard: skip link first, then the pages; Enter opens one", async () => {
     await page.goto(`${base}/now`);
-    await page.waitForSelector(".pages a");
+    await page.waitForSelector(".main-pages a");
     await page.keyboard.press("Tab");
     const first = await page.evaluate(() => document.activeElement?.className);
     if (first !== "skip") return `focus starts on ${first}`;
-    for (let press = 0; press < 3; press += 1) await page.keyboard.press("Tab");
-    const word = await page.evaluate(() => document.activeElement?.textContent);
-    if (word !== "CCPs") return `after three more tabs the focus is on ${word}`;
+    for (let press = 0; press < 4; press += 1) await page.keyboard.press("Tab");
+    if ((await focused(page)) !== "Quality") return `after four more tabs the focus is on ${await focused(page)}`;
     await page.keyboard.press("Enter");
     await page.waitForURL("**/ccp");
+    return null;
+  });
+  await checks.check("keyboard: More unfolds, folds on Escape without losing the focus, and says which page is shown", async () => {
+    await page.goto(`${base}/now`);
+    const more = page.getByRole("button", { name: /^More/ });
+    await more.focus();
+    await page.keyboard.press("Enter");
+    if ((await more.getAttribute("aria-expanded")) !== "true") return "it did not unfold";
+    await page.keyboard.press("Tab");
+    if ((await focused(page)) !== "Trends") return `the first link below it is ${await focused(page)}`;
+    await page.keyboard.press("Escape");
+    if ((await more.getAttribute("aria-expanded")) !== "false") return "Escape did not fold it";
+    if (!(await focused(page)).startsWith("More")) return `Escape left the focus on ${await focused(page)}`;
+    await page.keyboard.press("Enter");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await page.waitForURL("**/trends*");
+    if ((await more.getAttribute("aria-expanded")) !== "false") return "it stayed unfolded on the page that it led to";
+    const word = await more.textContent();
+    return word === "More: Trends" ? null : `on Trends it says ${word}`;
+  });
+}
+
+/** Where each word of the header stands, and which pages can be reached from it. */
+async function checkHeader(checks, page, base) {
+  await checks.check("header: one row at 1440 px, on the page with the longest word too", async () => {
+    await page.goto(`${base}/trends`);
+    await page.waitForSelector(".header .user");
+    const height = await page.evaluate(() => document.querySelector(".header").getBoundingClientRect().height);
+    return height <= 60 ? null : `${height} px high`;
+  });
+  await checks.check("header: every page is a link below five words, on a phone too", async () => {
+    for (const size of [{ width: 1440, height: 900 }, { width: 390, height: 844 }]) {
+      await page.setViewportSize(size);
+      await page.goto(`${base}/ccp`);
+      const more = page.getByRole("button", { name: /^More/ });
+      await more.click();
+      const words = await page.evaluate(() => [...document.querySelectorAll("nav a")].filter((each) => each.checkVisibility()).map((each) => each.textContent));
+      for (const word of ["Now", "Lines", "Alarms", "Quality", "Holds", "Trends", "Vision", "Record"]) {
+        if (!words.includes(word)) return `${word} is not among ${words.join(", ")} at ${size.width} px`;
+      }
+      const low = await page.evaluate(() => [...document.querySelectorAll(".main-pages a, .more button")].filter((each) => each.getBoundingClientRect().height < 44).length);
+      if (low > 0) return `${low} words are lower than 44 px at ${size.width} px`;
+      const marks = await page.evaluate(() => [...document.querySelectorAll(".main-pages [aria-current]")].map((each) => each.textContent));
+      if (marks.join() !== "Quality") return `marked as current: ${marks.join()}`;
+      const fault = await axeFaults(page);
+      if (fault !== null) return fault;
+    }
+    await page.setViewportSize({ width: 1440, height: 900 });
     return null;
   });
 }
@@ -271,9 +321,10 @@ export async function run(wanted) {
     await checkPages(checks, page, base, target.expect, "dark");
     await checkLine(checks, page, base, target.expect);
     await page.emulateMedia({ colorScheme: "light" });
+    await checkHeader(checks, page, base);
     await checkKeyboard(checks, page, base);
     await checkRenewal(checks, page, base);
-  await checkSessionEnd(checks, page, base, target);
+    await checkSessionEnd(checks, page, base, target);
     await page.goto(`${base}/now`);
     await checkTrust(checks, page, base);
     await checkTabs(checks, context, page);

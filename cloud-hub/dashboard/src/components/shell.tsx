@@ -1,7 +1,7 @@
 // The frame around every page of a plant: header with data trust and plant clock, navigation, bands.
 // It loads who is signed in and the plant's master data, and holds the live stream open.
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { Link, Navigate, Outlet, useLocation, useNavigate, useParams } from "@tanstack/react-router";
+import { Navigate, Outlet, useLocation, useNavigate, useParams } from "@tanstack/react-router";
 import { useEffect, useMemo, useRef } from "react";
 import { ccpsQuery, edgesQuery, linesQuery, meQuery, tagsQuery } from "../api/queries";
 import type { Ccp, Line, Tag } from "../api/types";
@@ -9,21 +9,11 @@ import { clockTime } from "../format";
 import { useLiveStream, useNowUs } from "../live/live";
 import { store } from "../live/store";
 import { onSessionEnd, signOut } from "../session";
-import { may, PlantProvider, type Plant } from "./plant";
+import { Navigation } from "./navigation";
+import { PlantProvider, type Plant } from "./plant";
 import { setShortcuts, useShortcutsOn } from "./shortcuts";
 import { ProblemNote } from "./state";
 import { BehindBand, TrustText } from "./trust";
-
-const PAGES = [
-  { to: "/t/$tenant/p/$plant/now", word: "Now" },
-  { to: "/t/$tenant/p/$plant/lines", word: "Lines" },
-  { to: "/t/$tenant/p/$plant/ccp", word: "CCPs" },
-  { to: "/t/$tenant/p/$plant/holds", word: "Holds" },
-  { to: "/t/$tenant/p/$plant/alarms", word: "Alarms", needs: "alarm.read" },
-  { to: "/t/$tenant/p/$plant/trends", word: "Trends" },
-  { to: "/t/$tenant/p/$plant/vision", word: "Vision" },
-  { to: "/t/$tenant/p/$plant/record", word: "Record", needs: "audit.read" },
-] as const;
 
 /** Every tag that some page shows; the stream is asked for these and no more. */
 export function shownTags(lines: readonly Line[], ccps: readonly Ccp[]): number[] {
@@ -141,13 +131,7 @@ function Frame({ plant }: { plant: Plant }) {
         <p className="product">
           FoodFlow <span className="plant-name">{plant.me.plant.name}</span>
         </p>
-        <nav className="pages" aria-label="Pages">
-          {PAGES.filter((page) => !("needs" in page) || may(plant.me.can, page.needs)).map((page) => (
-            <Link key={page.to} to={page.to} params={plant.params} activeProps={{ "aria-current": "page" }}>
-              {page.word}
-            </Link>
-          ))}
-        </nav>
+        <Navigation />
         <TrustText plant={plant} />
         <PlantClock zone={plant.zone} />
         <UserMenu plant={plant} />
@@ -175,7 +159,7 @@ function UserMenu({ plant }: { plant: Plant }) {
   const has_shortcuts = useShortcutsOn();
   return (
     <details className="user">
-      <summary>{name}</summary>
+      <summary><span className="user-name">{name}</span></summary>
       <div className="user-panel">
         <p>{name}</p>
         <p className="quiet">

@@ -4,6 +4,7 @@ import { Link } from "@tanstack/react-router";
 import { ccpsQuery } from "../../api/queries";
 import type { Ccp } from "../../api/types";
 import { StateWord } from "../../components/marks";
+import { QualityTabs } from "../../components/navigation";
 import { lineOf, usePlant } from "../../components/plant";
 import { Loaded } from "../../components/state";
 import { useTitle } from "../../components/use_title";
@@ -19,6 +20,7 @@ export function CcpBoardPage() {
   const ccps = useQuery(ccpsQuery);
   return (
     <>
+      <QualityTabs />
       <h1>Critical control points</h1>
       <Loaded query={ccps} what="The CCPs">
         {(data) => (data.length === 0 ? <p className="quiet">No CCP is defined.</p> : <Board ccps={data} />)}

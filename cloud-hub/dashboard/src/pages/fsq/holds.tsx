@@ -5,6 +5,7 @@ import { useEffect, useRef } from "react";
 import { deviationQuery, openHoldsQuery } from "../../api/queries";
 import type { HeldLot, Hold } from "../../api/types";
 import { PriorityTag } from "../../components/marks";
+import { QualityTabs } from "../../components/navigation";
 import { lineOf, usePlant } from "../../components/plant";
 import { Loaded } from "../../components/state";
 import { useTitle } from "../../components/use_title";
@@ -28,6 +29,7 @@ export function HoldsPage() {
   const is_known = isAlarmStateKnown(store.delivery(), now_us);
   return (
     <>
+      <QualityTabs />
       <h1>Product on hold</h1>
       <Loaded query={holds} what="The holds">
         {(data) =>
