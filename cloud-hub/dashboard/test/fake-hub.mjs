@@ -91,7 +91,7 @@ function restOf(state) {
       limit_version: 1, state: ccp_state, last: seen, margin: seen === null ? null : seen.value - tag.limit_low,
       last_check: { from_us: to_us - MINUTE_US, to_us, verdict: "in_control", value_min: 73.01, value_max: 73.4,
         value_last: 73.2, good: 60, bad: 0, missing: 0 },
-      open_deviation_id: state.is_quiet ? null : n === 30 ? id(40) : id(41),
+      open_deviation_id: state.is_quiet ? null : n === 30 ? id(40) : id(41), challenge: null,
     };
   };
   const ccps = () => [
@@ -106,6 +106,9 @@ function restOf(state) {
     "audit/verify": () => ({ rows: 3, first_broken: null }),
     audit: () => page([3, 2, 1].map((seq) => ({ seq, at_us: nowUs() - seq * 60_000_000, action: seq === 3 ? "denied" : "update",
       actor: { kind: "user", id: id(1), name: "Sam Reyes" }, entity: "supplier", entity_id: id(9), correlation_id: "c-1",
+    { id: id(32), code: "CCP-5", name: "Metal detector challenge", line_id: id(13), tag_id: null, limit_low: null, limit_high: null,
+      unit: "", limit_version: 1, state: "unknown", last: null, margin: null, last_check: null, open_deviation_id: null,
+      challenge: { every_us: 60 * MINUTE_US, grace_us: 5 * MINUTE_US, due_us: world.started_us + 60 * MINUTE_US, is_missed: false } },
       before: { name: "Erie Spice", version: 1 }, after: { name: "Erie Spice Co", version: 2 }, why: seq === 2 ? "Renamed" : null }))),
     "plant-ops/lines": () => page(world.lines.map(line)),
     "plant-ops/tags": () => page(world.tags.map(shown)),

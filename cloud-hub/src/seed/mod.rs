@@ -87,6 +87,8 @@ struct Ccp {
     unit: String,
     limit_low: Option<f64>,
     limit_high: Option<f64>,
+    challenge_every_s: Option<i64>,
+    challenge_grace_s: Option<i64>,
 }
 
 /// A demonstration user.
@@ -292,8 +294,9 @@ async fn equipment(tx: &mut TenantTx, data: &Data, ids: &mut Ids) -> Result<(), 
 async fn control_points(tx: &mut TenantTx, data: &Data, ids: &Ids) -> Result<(), TenancyError> {
     for ccp in &data.ccps {
         sqlx::query(
-            "INSERT INTO ccp (id, code, name, line_id, equipment_id, tag_name, unit, limit_low, limit_high) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (code) DO NOTHING",
+            "INSERT INTO ccp (id, code, name, line_id, equipment_id, tag_name, unit, limit_low, limit_high, \
+               challenge_every_us, challenge_grace_us) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10 * 1000000, $11 * 1000000) ON CONFLICT (code) DO NOTHING",
         )
         .bind(Uuid::now_v7())
         .bind(&ccp.code)
@@ -304,6 +307,8 @@ async fn control_points(tx: &mut TenantTx, data: &Data, ids: &Ids) -> Result<(),
         .bind(&ccp.unit)
         .bind(ccp.limit_low)
         .bind(ccp.limit_high)
+        .bind(ccp.challenge_every_s)
+        .bind(ccp.challenge_grace_s)
         .execute(tx.conn())
         .await?;
     }

@@ -152,6 +152,16 @@ export interface Ccp {
     missing: number;
   } | null;
   open_deviation_id: Id | null;
+  /** Null when it is monitored all the time. */
+  challenge: CcpChallenge | null;
+}
+
+/** When a control point is challenged; between, it owes no reading. */
+export interface CcpChallenge {
+  every_us: Micros;
+  grace_us: Micros;
+  due_us: Micros | null;
+  is_missed: boolean;
 }
 
 export type DeviationKind =

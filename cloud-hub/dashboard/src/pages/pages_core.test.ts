@@ -25,7 +25,7 @@ const ccp = (change: Partial<Ccp> = {}): Ccp => ({
   id: "c1", code: "CCP-1", name: "HTST", line_id: "l1", tag_id: 1, limit_low: 72, limit_high: null, unit: "degC",
   limit_version: 1, state: "in_control", last: { time_us: NOW - S, value: 73.2, quality: 0 }, margin: 1.2,
   last_check: { from_us: 0, to_us: 1, verdict: "met", value_min: 73, value_max: 73, value_last: 73, good: 60, bad: 0, missing: 0 },
-  open_deviation_id: null, ...change,
+  open_deviation_id: null, challenge: null, ...change,
 });
 const tag = { id: 1, name: "TT-101", period_ms: 1000 } as Tag;
 const line = (change: Partial<Line> = {}): Line => ({
@@ -91,7 +91,7 @@ describe("a CCP on the board", () => {
 });
 
 describe("act now", () => {
-  const base = { deviations: [], holds: [], ccps: [], lines: [line()], now_us: NOW };
+  const base = { deviations: [], holds: [], ccps: [], lines: [line()] };
 
   it("is empty when nothing is open", () => {
     const calm = viewCcp(ccp(), tag, null, null, NOW, true);
@@ -148,6 +148,11 @@ describe("act now", () => {
     expect(actNow({ ...base, ccps: [unseen] }).map((row) => row.what)).toEqual(["CCP-1 not seen"]);
     const rows = actNow({ ...base, ccps: [unseen], deviations: [deviation({ kind: "monitoring_gap", value_extreme: null })] });
     expect(rows.map((row) => row.what)).toEqual(["CCP-1 monitoring gap"]);
+  });
+
+  it("says of a CCP that was never seen that it was never seen, and not since now", () => {
+    const never = viewCcp(ccp({ last: null }), tag, null, null, NOW, true);
+    expect(actNow({ ...base, ccps: [never] })).toMatchObject([{ measure: "no valid reading yet", since_us: null }]);
   });
 
   it("does not list a gap that is over, although its deviation is open", () => {

@@ -8,7 +8,10 @@ use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::TAG;
+use super::{
+    TAG,
+    challenge::{CcpChallenge, Challenges},
+};
 use crate::{
     app::App,
     error::{Error, Result},
@@ -49,6 +52,8 @@ pub enum CcpState {
 #[derive(Debug, Clone, Copy)]
 struct Evidence<'a> {
     open_kind: Option<&'a str>,
+    /// Of a point that is challenged at times and not monitored between.
+    challenges: Option<Challenges<'a>>,
     last: Option<(Micros, Quality)>,
     period_ms: i32,
     check: Option<(&'a str, Micros)>,
@@ -65,6 +70,9 @@ fn is_within(time_us: Micros, age_us: Micros, now_us: Micros) -> bool {
 /// The worst that is true wins; a stopped line excuses silence, an unknown one does not make it a gap. A point is
 /// in control only when somebody judged it lately: a tag that merely reports has not been held to its limit.
 fn ccp_state(evidence: Evidence<'_>, now_us: Micros) -> CcpState {
+    if let (None, Some(challenges)) = (evidence.open_kind, evidence.challenges) {
+        return challenges.state(evidence.line, now_us);
+    }
     let stale_us = STALE_US_MIN.max(i64::from(evidence.period_ms) * 5_000);
     let is_monitored = evidence.last.is_some_and(|(time_us, quality)| {
         is_within(time_us, stale_us, now_us) && quality.status() != Status::Bad
@@ -148,6 +156,8 @@ pub struct Ccp {
     pub margin: Option<f64>,
     /// Newest check.
     pub last_check: Option<LastCheck>,
+    /// When it is challenged; null when it is monitored all the time.
+    pub challenge: Option<CcpChallenge>,
     /// The open deviation.
     pub open_deviation_id: Option<Uuid>,
 }
@@ -182,6 +192,9 @@ struct Row {
     bad: Option<i32>,
     missing: Option<i32>,
     is_diverted: bool,
+    challenge_every_us: Option<i64>,
+    challenge_grace_us: Option<i64>,
+    watched_from: Option<DateTime<Utc>>,
 }
 
 const SELECT: &str = "
@@ -191,7 +204,9 @@ SELECT c.id, c.code, c.name, c.line_id, t.id AS tag_id, t.period_ms, c.limit_low
     d.id AS open_id, d.kind AS open_kind, k.from_time AS check_from, k.to_time AS check_to, k.verdict,
     k.value_min, k.value_max, k.value_last, k.good, k.bad, k.missing,
     EXISTS (SELECT FROM alarm a WHERE a.code = 'ccp.diverted' AND a.subject = c.code
-        AND a.raised_at IS NOT NULL AND a.cleared_at IS NULL) AS is_diverted
+        AND a.raised_at IS NOT NULL AND a.cleared_at IS NULL) AS is_diverted,
+    c.challenge_every_us, c.challenge_grace_us, CASE WHEN c.challenge_every_us IS NOT NULL AND k.to_time IS NULL
+        THEN (SELECT f.time FROM reading f WHERE f.tag_id = t.id ORDER BY f.time LIMIT 1) END AS watched_from
 FROM ccp c
 JOIN line l ON l.id = c.line_id
 LEFT JOIN tag t ON t.name = c.tag_name
@@ -211,15 +226,25 @@ fn present(row: Row, now_us: Micros) -> Ccp {
     };
     let rate =
         reading(row.rate_time, row.rate_quality).map(|(time_us, quality)| (time_us, row.rate_value, quality));
+    let check = row.verdict.as_deref().zip(row.check_to.map(micros));
+    let schedule = row.challenge_every_us.zip(row.challenge_grace_us);
+    let challenges = schedule.map(|(every_us, grace_us)| Challenges {
+        every_us,
+        grace_us,
+        newest: check,
+        watched_from_us: row.watched_from.map(micros),
+    });
     let evidence = Evidence {
         open_kind: row.open_kind.as_deref(),
+        challenges,
         last: reading(row.last_time, row.last_quality),
         period_ms: row.period_ms.unwrap_or(0),
-        check: row.verdict.as_deref().zip(row.check_to.map(micros)),
+        check,
         is_diverted: row.is_diverted,
         line: line_state(rate, now_us),
     };
     let state = ccp_state(evidence, now_us);
+    let challenge = challenges.map(|challenges| challenges.at(now_us));
     let window = row
         .check_from
         .map(micros)
@@ -242,6 +267,7 @@ fn present(row: Row, now_us: Micros) -> Ccp {
             bad: row.bad.unwrap_or(0),
             missing: row.missing.unwrap_or(0),
         }),
+        challenge,
         open_deviation_id: row.open_id,
         id: row.id,
         code: row.code,
@@ -304,6 +330,7 @@ mod tests {
     fn quiet() -> Evidence<'static> {
         Evidence {
             open_kind: None,
+            challenges: None,
             last: Some((NOW_US, Quality::GOOD)),
             period_ms: 1_000,
             check: Some(("met", NOW_US)),
@@ -419,6 +446,33 @@ mod tests {
             ..quiet()
         };
         assert_eq!(ccp_state(unjudged, NOW_US), CcpState::Unknown);
+    }
+
+    #[test]
+    fn a_point_that_is_challenged_owes_no_reading_between_and_its_open_deviation_still_outranks() {
+        let hour_us = 3_600_000_000;
+        let challenged = Evidence {
+            challenges: Some(Challenges {
+                every_us: hour_us,
+                grace_us: 0,
+                newest: Some(("met", NOW_US)),
+                watched_from_us: None,
+            }),
+            last: None,
+            check: Some(("met", NOW_US)),
+            ..quiet()
+        };
+        assert_eq!(ccp_state(challenged, NOW_US + hour_us / 2), CcpState::InControl);
+        for (kind, state) in [
+            ("missed_check", CcpState::MonitoringGap),
+            ("challenge", CcpState::Deviation),
+        ] {
+            let open = Evidence {
+                open_kind: Some(kind),
+                ..challenged
+            };
+            assert_eq!(ccp_state(open, NOW_US), state);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Read models of food safety: the CCP board, deviations, holds and lots, as pages show them.
 
 pub mod ccp;
+pub mod challenge;
 pub mod deviation;
 pub mod hold;
 pub mod limit;

@@ -9,7 +9,7 @@ import { lineOf, usePlant } from "../../components/plant";
 import { Loaded } from "../../components/state";
 import { useTitle } from "../../components/use_title";
 import { Value } from "../../components/value";
-import { ago, clockTime, formatLimits, formatSigned, unitWord, words } from "../../format";
+import { ago, clockTime, duration, formatLimits, formatSigned, unitWord, when, words } from "../../format";
 import { useNowUs } from "../../live/live";
 import { store } from "../../live/store";
 import type { CcpView } from "./ccp_state";
@@ -81,10 +81,11 @@ function Row({ view }: { view: CcpView }) {
         {ccp.open_deviation_id !== null && view.state !== "deviation" && (
           <span className="note">deviation still open</span>
         )}
+        {view.due_us !== null && <span className="note">{dueWords(view.due_us, now_us, plant.zone)}</span>}
       </td>
       <td data-label="Value">
-        <Value seen={view.seen} good={ccp.tag_id === null ? null : store.latestGood(ccp.tag_id)} fresh={view.fresh} unit={ccp.unit}
-          zone={plant.zone} now_us={now_us} />
+        {ccp.challenge !== null ? "challenged at times" : <Value seen={view.seen} good={ccp.tag_id === null ? null : store.latestGood(ccp.tag_id)} fresh={view.fresh} unit={ccp.unit}
+          zone={plant.zone} now_us={now_us} />}
       </td>
       <td data-label="Limit">
         {ccp.limit_low === null && ccp.limit_high === null
@@ -103,6 +104,13 @@ function Row({ view }: { view: CcpView }) {
       </td>
     </tr>
   );
+}
+
+/** "challenge due 14:05:00, in 12 min", or when it was due. */
+export function dueWords(due_us: number, now_us: number | null, zone: string): string {
+  const at = when(due_us, now_us, zone);
+  if (now_us === null) return `challenge due ${at}`;
+  return now_us < due_us ? `challenge due ${at}, in ${duration(due_us - now_us)}` : `challenge was due ${at}, ${ago(due_us, now_us)}`;
 }
 
 function LastCheck({ ccp, zone }: { ccp: Ccp; zone: string }) {

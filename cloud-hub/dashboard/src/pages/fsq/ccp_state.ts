@@ -1,6 +1,6 @@
 // What does the board say about one CCP, given the hub's judgement and what the live stream shows?
 // Pure. It never judges product: it only refuses to call something in control that is not seen.
-import type { Ccp, CcpState, Tag } from "../../api/types";
+import type { Ccp, CcpChallenge, CcpState, Tag } from "../../api/types";
 import { freshness, isBad, type Freshness, type Observed } from "../../live/staleness";
 
 export type Priority = 1 | 2 | 3;
@@ -17,6 +17,8 @@ export interface CcpView {
   /** Distance to the nearest limit, positive inside; null when there is no usable value. */
   margin: number | null;
   last_valid_us: number | null;
+  /** When its next challenge is due; null when it is monitored all the time, or nothing is known yet. */
+  due_us: number | null;
 }
 
 const WORDS: Record<CcpState, string> = {
@@ -68,6 +70,28 @@ function shownState(
   return { state: "in_control", word: WORDS.in_control };
 }
 
+/** Between its challenges a point owes no reading: only the hub's word counts, and only while it is heard. */
+function viewChallenged(ccp: Ccp, challenge: CcpChallenge, now_us: number | null, is_page_current: boolean): CcpView {
+  const is_missed = challenge.is_missed && ccp.state === "monitoring_gap";
+  const is_known = is_page_current || ccp.state !== "in_control";
+  const state = is_known ? ccp.state : "unknown";
+  const is_waiting = is_known && state === "unknown" && challenge.due_us !== null && !challenge.is_missed;
+  const check = ccp.last_check;
+  return {
+    ccp,
+    state,
+    priority: PRIORITIES[state],
+    word: is_missed ? "Challenge missed" : is_waiting ? "Not challenged yet" : WORDS[state],
+    fresh: "none",
+    is_unseen: is_missed,
+    seen: null,
+    margin: null,
+    last_valid_us: check !== null && check.verdict === "met" && (now_us === null || check.to_us <= now_us) ? check.to_us : null,
+    // A line that stands owes no challenge.
+    due_us: state === "not_running" ? null : challenge.due_us,
+  };
+}
+
 export function viewCcp(
   ccp: Ccp,
   tag: Tag | undefined,
@@ -76,6 +100,7 @@ export function viewCcp(
   now_us: number | null,
   is_page_current: boolean,
 ): CcpView {
+  if (ccp.challenge !== null) return viewChallenged(ccp, ccp.challenge, now_us, is_page_current);
   const seen = newest(live, ccp.last === null ? null : { ...ccp.last, flags: 0 });
   const fresh = freshness(seen, tag?.period_ms ?? 1000, now_us);
   const is_unseen = now_us !== null && (fresh === "stale" || fresh === "bad" || fresh === "none");
@@ -93,6 +118,7 @@ export function viewCcp(
     seen,
     margin,
     last_valid_us: good?.time_us ?? null,
+    due_us: null,
   };
 }
 

@@ -16,7 +16,8 @@ export interface ActRow {
   what: string;
   /** Value and limit with unit, or the reason. */
   measure: string;
-  since_us: number;
+  /** Null when it has never been otherwise. */
+  since_us: number | null;
   /** Lots and hold state. */
   product: string;
   line_code: string;
@@ -91,24 +92,28 @@ function holdRow(hold: Hold, line_code: string): ActRow {
   };
 }
 
-function ccpRow(view: CcpView, line_code: string, now_us: number): ActRow {
-  const limits = formatLimits(view.ccp.limit_low, view.ccp.limit_high, view.ccp.unit);
-  const is_diverted = view.state === "diverted";
-  return {
+function ccpRow(view: CcpView, line_code: string): ActRow {
+  const row = {
     key: `ccp ${view.ccp.id}`,
     priority: view.priority ?? 2,
     is_back_to_normal: false,
-    what: is_diverted ? `${view.ccp.code} flow diverted` : `${view.ccp.code} not seen`,
-    measure: is_diverted
-      ? `${formatWithUnit(view.seen?.value ?? null, view.ccp.unit)}, limit ${limits}`
-      : view.last_valid_us === null
-        ? "no valid reading yet"
-        : "no valid reading since",
-    since_us: view.last_valid_us !== null && !is_diverted ? view.last_valid_us : (view.seen?.time_us ?? now_us),
-    product: is_diverted ? "nothing goes forward" : "not judged by the hub meanwhile",
     line_code,
     target: { kind: "ccp", view },
-  };
+  } as const;
+  if (view.due_us !== null) {
+    const what = `${view.ccp.code} challenge missed`;
+    const measure = view.last_valid_us === null ? "never challenged" : "not challenged when it was due";
+    return { ...row, what, measure, since_us: view.due_us, product: "not judged by the hub meanwhile" };
+  }
+  if (view.state === "diverted") {
+    const limits = formatLimits(view.ccp.limit_low, view.ccp.limit_high, view.ccp.unit);
+    const measure = `${formatWithUnit(view.seen?.value ?? null, view.ccp.unit)}, limit ${limits}`;
+    const since_us = view.seen?.time_us ?? null;
+    return { ...row, what: `${view.ccp.code} flow diverted`, measure, since_us, product: "nothing goes forward" };
+  }
+  const measure = view.last_valid_us === null ? "no valid reading yet" : "no valid reading since";
+  const since_us = view.last_valid_us ?? view.seen?.time_us ?? null;
+  return { ...row, what: `${view.ccp.code} not seen`, measure, since_us, product: "not judged by the hub meanwhile" };
 }
 
 /** The open ones and those that are over; each once. */
@@ -121,11 +126,10 @@ export interface Situation {
   holds: readonly Hold[];
   ccps: readonly CcpView[];
   lines: readonly Line[];
-  now_us: number;
 }
 
 /** Unacknowledged deviations with their holds, other open holds, CCPs that are not seen or diverted. */
-export function actNow({ deviations, holds, ccps, lines, now_us }: Situation): ActRow[] {
+export function actNow({ deviations, holds, ccps, lines }: Situation): ActRow[] {
   const code = (line_id: string | undefined): string =>
     lines.find((line) => line.id === line_id)?.code ?? "";
   const rows: ActRow[] = [];
@@ -148,7 +152,7 @@ export function actNow({ deviations, holds, ccps, lines, now_us }: Situation): A
     // A gap that is over needs nobody once its deviation was acknowledged, although that stays open.
     const needs_row = view.state === "diverted" || (view.state === "monitoring_gap" && view.is_unseen);
     if (!needs_row || shown_ccps.has(view.ccp.id)) continue;
-    rows.push(ccpRow(view, code(view.ccp.line_id), now_us));
+    rows.push(ccpRow(view, code(view.ccp.line_id)));
   }
-  return rows.sort((a, b) => a.priority - b.priority || b.since_us - a.since_us);
+  return rows.sort((a, b) => a.priority - b.priority || (b.since_us ?? 0) - (a.since_us ?? 0));
 }

@@ -23,7 +23,7 @@ const plant: Plant = {
 };
 const ccp = {
   id: "c", code: "CCP-1", line_id: "l", tag_id: 1, limit_low: 72, limit_high: null, unit: "degC", state: "in_control",
-  last: null,
+  last: null, challenge: null,
 } as Ccp;
 const deviation = {
   id: "d", ccp_id: "c", ccp_code: "CCP-1", line_id: "l", kind: "limit", status: "open", window_from_us: START_US,

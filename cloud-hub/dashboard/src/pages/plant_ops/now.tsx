@@ -58,7 +58,6 @@ export function ActNowPanel() {
     holds: holds.data ?? [],
     ccps: views,
     lines: plant.lines,
-    now_us: now_us ?? 0,
   });
   const shown = is_all ? rows : rows.slice(0, ROWS_MAX);
   const more = rows.length - shown.length;
@@ -119,8 +118,8 @@ function Row({ row, now_us, isPulsing, onAcknowledge }: RowProps) {
         </span>
       </p>
       <p className="since">
-        since {clockTime(row.since_us, zone)}
-        {now_us !== null && <span className="quiet"> {duration(now_us - row.since_us)}</span>}
+        {row.since_us === null ? "never seen" : `since ${clockTime(row.since_us, zone)}`}
+        {row.since_us !== null && now_us !== null && <span className="quiet"> {duration(now_us - row.since_us)}</span>}
       </p>
       <p className="product-state">{row.product}</p>
       <RowButton row={row} onAcknowledge={onAcknowledge} />
