@@ -131,10 +131,11 @@ function restOf(state) {
         return { tag_id: tag.id, name: tag.name, unit: tag.unit, period_ms: tag.period_ms, resolution_us: 0,
           points: points.filter(([time_us]) => time_us < gap_us || time_us > gap_us + 5 * MINUTE_US), buckets: [],
           gaps: [{ from_us: gap_us, to_us: gap_us + 5 * MINUTE_US, kind: "not_read", reason: "no answer from the PLC" }],
-          gaps_left_out: 0, n: points.length, good_share: 0.987, mean: tag.normal, good_s: 3600 };
+          gaps_left_out: 0, n: points.length, good_share: 0.987, mean: tag.normal, good_s: 3600, limits: limitsOf(tag, from_us, to_us) };
       });
       const dip_us = to_us - 40 * MINUTE_US;
       return { from_us, to_us, tags, events: [{ kind: "deviation", id: id(40), code: "CCP-1", subject: "TT-101",
+        if (to_us - from_us > 12 * 60 * MINUTE_US) return bucketsOf(world, tag, from_us, to_us);
         from_us: dip_us, to_us: dip_us + 3 * MINUTE_US, priority: null }] };
     },
     "sensors/alarms": () => page(state.is_quiet ? [] : [
@@ -190,6 +191,36 @@ function stream(state, request, response, query) {
   const heartbeat = () => send("heartbeat", { server_now_us: nowUs(), edges: { "akron-1": {
     state: state.mode === "silent" ? "offline" : "online", lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0 } } });
   send("hello", { server_now_us: nowUs(), tenant: "akron", can: [], cursor: String(cursor), schema: 1 });
+/** Means with least and greatest, as the hub answers a long range. */
+function bucketsOf(world, tag, from_us, to_us) {
+  const resolution_us = 10 * MINUTE_US;
+  const first_us = Math.ceil(from_us / resolution_us) * resolution_us;
+  const buckets = [];
+  for (let at_us = first_us; at_us < to_us; at_us += resolution_us) {
+    const seen = Array.from({ length: 20 }, (_, n) => at_us + n * 30_000_000).map((us) => [us, readingAt(world, tag, us)?.[0] ?? null])
+      .filter(([, value]) => value !== null);
+    const by_value = [...seen].sort((a, b) => a[1] - b[1]);
+    const is_odd = Math.floor(at_us / resolution_us) % 40 === 0;
+    buckets.push({ from_us: at_us, n: 600, n_good: is_odd ? 540 : 600, first: seen[0], min: by_value[0], max: by_value.at(-1),
+      last: seen.at(-1), mean: seen.reduce((sum, [, value]) => sum + value, 0) / seen.length, quality: is_odd ? 0x4000 : 0 });
+  }
+  return { tag_id: tag.id, name: tag.name, unit: tag.unit, period_ms: tag.period_ms, resolution_us, points: null, buckets, gaps: [],
+    gaps_left_out: 0, n: 600 * buckets.length, good_share: 0.99, mean: tag.normal, good_s: (to_us - from_us) / 1e6,
+    limits: limitsOf(tag, from_us, to_us) };
+}
+
+/** A critical limit that was tightened in the middle of the range, and the threshold of a rule. */
+function limitsOf(tag, from_us, to_us) {
+  if (tag.limit_low === null) return [];
+  const changed_us = from_us + (to_us - from_us) / 2;
+  const limit = { kind: "critical", code: "CCP-1", high: null, priority: null };
+  return [
+    { ...limit, version: 2, low: tag.limit_low, from_us: changed_us, to_us: null },
+    { ...limit, version: 1, low: tag.limit_low - 0.5, from_us: null, to_us: changed_us },
+    { kind: "rule", code: "htst.warm", version: 1, low: null, high: tag.limit_low + 2.5, priority: 3, from_us: null, to_us: null },
+  ];
+}
+
   heartbeat();
   const sent = new Map();
   const samples = () => {

@@ -13,7 +13,8 @@ use crate::{
     kernel::{caller::Caller, permission::Permission, scope::Grants, tenancy::TenantTx},
     request::Query,
     series::query::{
-        self, Asked, Bucket, Gap, POINTS_MAX, Point, SeriesEvent, TagSpec, TagTrend, fold::At, overlay, trend,
+        self, Asked, Bucket, Gap, POINTS_MAX, Point, SeriesEvent, SeriesLimit, TagSpec, TagTrend, fold::At,
+        limits, overlay, trend,
     },
 };
 
@@ -43,6 +44,8 @@ pub struct SeriesQuery {
     points: Option<usize>,
     /// Whether deviations, alarms and holds in the range are wanted too, as far as the caller may see them.
     events: Option<bool>,
+    /// Whether the limits in force in the range are wanted too, as far as the caller may see them.
+    limits: Option<bool>,
 }
 
 /// Time, value (null marks bad quality), quality.
@@ -118,6 +121,8 @@ pub struct TagSeries {
     mean: Option<f64>,
     /// Seconds of the range in which a good value stood.
     good_s: f64,
+    /// Critical limits and thresholds of alarm rules that were in force in the range; empty when not asked for.
+    limits: Vec<SeriesLimit>,
 }
 
 /// Many tags over one range.
@@ -160,8 +165,20 @@ pub async fn read_series(
         now_us: app.clock.now_us(),
     };
     let found = trend(&mut tx, &asked).await?;
+    let range = (query.from_us, query.to_us);
     let events = if query.events.unwrap_or(false) {
-        overlay(&mut tx, &ids, (query.from_us, query.to_us), &visible(&grants)).await?
+        let kinds = [
+            ("deviation", Permission::DeviationRead),
+            ("alarm", Permission::AlarmRead),
+            ("hold", Permission::HoldRead),
+        ];
+        overlay(&mut tx, &ids, range, &visible(&grants, &kinds)).await?
+    } else {
+        vec![]
+    };
+    let in_force = if query.limits.unwrap_or(false) {
+        let kinds = [("critical", Permission::CcpRead), ("rule", Permission::AlarmRead)];
+        limits(&mut tx, &ids, range, &visible(&grants, &kinds)).await?
     } else {
         vec![]
     };
@@ -171,28 +188,29 @@ pub async fn read_series(
         tags: tags
             .into_iter()
             .zip(found)
-            .map(|(tag, trend)| shown(tag, trend))
+            .map(|(tag, trend)| shown(tag, trend, &in_force))
             .collect(),
         events,
     }))
 }
 
 /// What happens on the lines of a series is told to who may read it there anyhow.
-fn visible(grants: &Grants) -> Vec<&'static str> {
+fn visible(grants: &Grants, kinds: &[(&'static str, Permission)]) -> Vec<&'static str> {
     let readings = grants.scope(Permission::ReadingRead);
-    [
-        ("deviation", Permission::DeviationRead),
-        ("alarm", Permission::AlarmRead),
-        ("hold", Permission::HoldRead),
-    ]
-    .into_iter()
-    .filter(|(_, permission)| grants.scope(*permission) == readings)
-    .map(|(kind, _)| kind)
-    .collect()
+    kinds
+        .iter()
+        .filter(|(_, permission)| grants.scope(*permission) == readings)
+        .map(|(kind, _)| *kind)
+        .collect()
 }
 
-fn shown(tag: KnownTag, trend: TagTrend) -> TagSeries {
+fn shown(tag: KnownTag, trend: TagTrend, in_force: &[SeriesLimit]) -> TagSeries {
     TagSeries {
+        limits: in_force
+            .iter()
+            .filter(|limit| limit.tag_id == tag.id)
+            .cloned()
+            .collect(),
         tag_id: tag.id,
         name: tag.name,
         unit: tag.unit,

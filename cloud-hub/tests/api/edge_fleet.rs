@@ -312,6 +312,69 @@ async fn a_changed_limit_reaches_the_edge_that_monitors_the_point_with_its_versi
 }
 
 #[tokio::test]
+async fn a_changed_limit_is_two_limits_in_a_series_from_when_its_edge_has_taken_it() {
+    let hub = TestHub::start().await;
+    let fsq = Caller::with_role(&hub, Role::FsqManager).await;
+    let identity = enrol(&hub, "e1").await;
+    let mut edge = Edge::connect(&hub, &identity, &FrameMaker::new("e1", &["TT-101"])).await;
+    let ccps = fsq.items("/fsq/ccps").await;
+    let ccp = ccps.iter().find(|ccp| ccp["code"] == "CCP-1").unwrap();
+    let path = format!("/fsq/ccps/{}", ccp["id"].as_str().unwrap());
+    let known = until(&fsq, &path, |ccp| ccp["tag_id"].is_i64()).await;
+    let now_us = hub.hub.app.clock.now_us();
+    let series = format!(
+        "/plant-ops/series?tags={}&from_us={}&to_us={}&limits=true",
+        known["tag_id"],
+        now_us - 60_000_000,
+        now_us + 3_600_000_000
+    );
+    let limits = |series: Value| -> Vec<(Value, Value, bool, bool)> {
+        let limits = series["tags"][0]["limits"].as_array().unwrap().clone();
+        limits
+            .into_iter()
+            .map(|it| {
+                assert_eq!((&it["kind"], &it["code"]), (&json!("critical"), &json!("CCP-1")));
+                (
+                    it["version"].clone(),
+                    it["low"].clone(),
+                    it["from_us"].is_null(),
+                    it["to_us"].is_null(),
+                )
+            })
+            .collect()
+    };
+    let first = (json!(1), json!(72.0), true, true);
+    assert_eq!(limits(fsq.get(&series).await.ok()), std::slice::from_ref(&first));
+    let limit = json!({ "low": 72.5, "high": null, "clear_margin": 0.2, "delay_us": 1_000_000, "gap_us_max": 10_000_000,
+        "check_every_us": 60_000_000 });
+    fsq.change(Method::PUT, &format!("{path}/limit"), 1, Some(limit))
+        .await
+        .ok();
+    let told = edge.command().await;
+    let waiting = limits(fsq.get(&series).await.ok());
+    assert_eq!(waiting, [first], "what no edge has taken judges nothing");
+    edge.answer(0, told.id, CommandOutcome::Done).await;
+    let changed = until(&fsq, &series, |series| {
+        series["tags"][0]["limits"].as_array().unwrap().len() == 2
+    })
+    .await;
+    let both = changed["tags"][0]["limits"].clone();
+    assert_eq!(
+        both[0]["from_us"], both[1]["to_us"],
+        "one takes the place of the other"
+    );
+    assert_eq!(
+        limits(changed),
+        [
+            (json!(2), json!(72.5), false, true),
+            (json!(1), json!(72.0), true, false)
+        ]
+    );
+    let unasked = fsq.get(&series.replace("limits=true", "limits=false")).await.ok();
+    assert_eq!(unasked["tags"][0]["limits"], json!([]));
+}
+
+#[tokio::test]
 async fn an_alarm_is_acted_on_by_name_and_only_as_its_rules_allow() {
     let hub = TestHub::start().await;
     let supervisor = Caller::with_role(&hub, Role::Supervisor).await;

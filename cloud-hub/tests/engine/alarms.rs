@@ -353,6 +353,51 @@ async fn a_rule_that_is_switched_off_or_deleted_ends_its_alarm() {
 }
 
 #[tokio::test]
+async fn the_threshold_of_a_rule_is_shown_over_the_time_in_which_it_was_in_force() {
+    let plant = Plant::start(warm()).await;
+    let (_, tags) = plant.send(Method::GET, "/plant-ops/tags", None).await;
+    let tags = tags["items"].as_array().unwrap();
+    let of = |name: &str| tags.iter().find(|tag| tag["name"] == name).unwrap()["id"].clone();
+    let (tag, other) = (of("TT-403"), of("L4-RATE"));
+    let limits = |from_us: i64, to_us: i64| {
+        let path =
+            format!("/plant-ops/series?tags={tag},{other}&from_us={from_us}&to_us={to_us}&limits=true");
+        let plant = &plant;
+        async move {
+            let (status, series) = plant.send(Method::GET, &path, None).await;
+            assert_eq!(status, 200, "{series}");
+            assert_eq!(
+                series["tags"][1]["limits"],
+                json!([]),
+                "another tag's are not its"
+            );
+            series["tags"][0]["limits"].as_array().unwrap().clone()
+        }
+    };
+    let (from_us, far_us) = (plant.from_us, plant.from_us + 86_400 * SECOND);
+    let standing = limits(from_us, far_us).await;
+    assert_eq!(standing.len(), 1);
+    assert_eq!(
+        (&standing[0]["kind"], &standing[0]["code"], &standing[0]["high"]),
+        (&json!("rule"), &json!("warm"), &json!(5.0))
+    );
+    assert!(standing[0]["from_us"].is_i64() && standing[0]["to_us"].is_null());
+    let earlier = limits(from_us - 86_400 * SECOND, from_us - 7_200 * SECOND).await;
+    assert_eq!(earlier, Vec::<Value>::new(), "before it was made");
+    let (_, rules) = plant.send(Method::GET, "/sensors/alerts?code=warm", None).await;
+    let id: Uuid = rules["items"][0]["id"].as_str().unwrap().parse().unwrap();
+    plant
+        .hub
+        .execute(&akron(), "DELETE FROM alarm_rule WHERE id = $1", &[id])
+        .await;
+    plant.judge().await;
+    let over = limits(from_us, far_us).await.remove(0);
+    let ended_us = over["to_us"].as_i64().unwrap();
+    assert!(ended_us > over["from_us"].as_i64().unwrap());
+    assert_eq!(limits(ended_us, far_us).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
 async fn a_statistical_rule_is_trained_judges_and_names_its_model() {
     let rule = json!({ "code": "warm", "name": "TT-403 unusual", "tag_name": "TT-403", "kind": "mad", "window_s": 60,
         "score_max": 8.0 });

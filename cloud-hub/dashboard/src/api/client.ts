@@ -117,6 +117,23 @@ export async function getBlob(path: string, signal?: AbortSignal): Promise<Blob>
   return (await send(path, { signal })).blob();
 }
 
+/** The name that the hub gives a file, or the fallback. */
+export function fileName(disposition: string | null, fallback: string): string {
+  return /filename="?([^";]+)"?/.exec(disposition ?? "")?.[1] ?? fallback;
+}
+
+/** Reads a file and hands it to the browser's downloads. */
+export async function download(path: string, query: Query, fallback: string): Promise<void> {
+  const response = await send(withQuery(path, query), {});
+  const url = URL.createObjectURL(await response.blob());
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = fileName(response.headers.get("content-disposition"), fallback);
+  link.click();
+  // The download holds its own reference once it has begun, which is after this turn of the loop.
+  setTimeout(() => URL.revokeObjectURL(url), 0);
+}
+
 export async function post<T>(path: string, body: unknown, anonymous = false): Promise<T> {
   const response = await send(path, { method: "POST", body, anonymous });
   const text = await response.text();

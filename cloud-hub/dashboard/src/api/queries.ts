@@ -150,7 +150,7 @@ export const seriesQuery = (tags: readonly number[], from_us: number, to_us: num
   queryOptions({
     queryKey: ["series", tags.join(","), from_us, to_us, points],
     queryFn: ({ signal }) =>
-      get<Series>("plant-ops/series", { tags: tags.join(","), from_us, to_us, points, events: true }, signal),
+      get<Series>("plant-ops/series", { tags: tags.join(","), from_us, to_us, points, events: true, limits: true }, signal),
     placeholderData: keepPreviousData,
   });
 

@@ -406,6 +406,19 @@ export interface TagSeries {
   good_share: number | null;
   mean: number | null;
   good_s: number;
+  limits: SeriesLimit[];
+}
+
+/** A limit while it was in force; one that changed is two. */
+export interface SeriesLimit {
+  kind: "critical" | "rule";
+  code: string;
+  version: number;
+  low: number | null;
+  high: number | null;
+  priority: number | null;
+  from_us: number | null;
+  to_us: number | null;
 }
 
 export interface SeriesEvent {

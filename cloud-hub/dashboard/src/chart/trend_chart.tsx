@@ -8,16 +8,16 @@ import { Value } from "../components/value";
 import { clockTime, formatLimits, formatValue, formatWithUnit } from "../format";
 import { useNowUs } from "../live/live";
 import { scheduler } from "../live/scheduler";
-import { isLate } from "../live/staleness";
 import { store } from "../live/store";
 import { FONT, chartAxes } from "./axes";
 import { decimate, gapUs, type Decimated } from "./decimate";
 import { inkOf, onThemeChange } from "./ink";
+import { latePoints } from "./late_points";
+import { drawLate } from "./overlays";
 import { valueRange, windowStart } from "./range";
 import { useHistory } from "./use_history";
 
 const HEIGHT_PX = 200;
-const LATE_POINTS_MAX = 500;
 
 interface ChartSetup {
   zone: string;
@@ -49,22 +49,6 @@ function drawLimits(plot: uPlot, { limits }: ChartSetup): void {
   ctx.restore();
 }
 
-function drawLate(plot: uPlot, { late }: ChartSetup): void {
-  const { ctx } = plot;
-  const ink = inkOf(plot.root);
-  ctx.save();
-  ctx.strokeStyle = ink.trend;
-  ctx.fillStyle = ink.panel;
-  ctx.lineWidth = devicePixelRatio;
-  for (const point of late()) {
-    ctx.beginPath();
-    ctx.arc(plot.valToPos(point.x, "x", true), plot.valToPos(point.y, "y", true), 3 * devicePixelRatio, 0, 7);
-    ctx.fill();
-    ctx.stroke();
-  }
-  ctx.restore();
-}
-
 function options(width: number, setup: ChartSetup, element: HTMLElement): uPlot.Options {
   const ink = () => inkOf(element);
   return {
@@ -85,7 +69,7 @@ function options(width: number, setup: ChartSetup, element: HTMLElement): uPlot.
       { stroke: () => ink().trend, width: 1.5, spanGaps: false, points: { show: false } },
     ],
     hooks: {
-      draw: [(plot) => drawLimits(plot, setup), (plot) => drawLate(plot, setup)],
+      draw: [(plot) => drawLimits(plot, setup), (plot) => drawLate(plot, inkOf(plot.root), setup.late())],
       setCursor: [
         (plot) => {
           const index = plot.cursor.idx;
@@ -96,16 +80,6 @@ function options(width: number, setup: ChartSetup, element: HTMLElement): uPlot.
       ],
     },
   };
-}
-
-function latePoints(tag_id: number): { x: number; y: number }[] {
-  const ring = store.ring(tag_id);
-  const points: { x: number; y: number }[] = [];
-  for (let index = ring.length - 1; index >= 0 && points.length < LATE_POINTS_MAX; index -= 1) {
-    const value = ring.valueAt(index);
-    if (isLate(ring.flagsAt(index)) && !Number.isNaN(value)) points.push({ x: ring.timeAt(index) / 1e6, y: value });
-  }
-  return points;
 }
 
 function toPlotData(points: Decimated): uPlot.AlignedData {

@@ -151,7 +151,7 @@ pub async fn put_ccp_limit(
     insert(
         &mut tx,
         id,
-        &limit,
+        (&limit, &point),
         point.edge_id.filter(|_| told.is_some()),
         told,
     )
@@ -205,15 +205,15 @@ async fn tell(tx: &mut TenantTx, point: &Point, limit: &CriticalLimit) -> Result
 async fn insert(
     tx: &mut TenantTx,
     id: Uuid,
-    limit: &CriticalLimit,
+    (limit, before): (&CriticalLimit, &Point),
     edge_id: Option<Uuid>,
     told: Option<(i64, Uuid)>,
 ) -> Result<()> {
     let (by, now) = (tx.actor().display(), tx.at());
     sqlx::query(
         "INSERT INTO ccp_limit (ccp_id, version, low, high, clear_margin, delay_us, gap_us_max, check_every_us, \
-           created_by, created_at, edge_id, revision, command_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+           created_by, created_at, edge_id, revision, command_id, low_before, high_before) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(id)
     .bind(limit.version.cast_signed())
@@ -228,6 +228,8 @@ async fn insert(
     .bind(edge_id)
     .bind(told.map(|(revision, _)| revision))
     .bind(told.map(|(_, command)| command))
+    .bind(before.limit_low)
+    .bind(before.limit_high)
     .execute(tx.conn())
     .await?;
     Ok(())

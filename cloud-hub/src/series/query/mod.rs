@@ -5,6 +5,7 @@
 mod fetch;
 pub mod fold;
 mod last;
+mod limits;
 mod overlay;
 pub mod plan;
 
@@ -15,6 +16,7 @@ use crate::kernel::tenancy::{TenancyError, TenantTx};
 pub use fetch::{Asked, TagSpec, trend};
 pub use fold::{Bucket, Gap, GapKind, TagTrend};
 pub use last::{as_of, last};
+pub use limits::{SeriesLimit, limits};
 pub use overlay::{SeriesEvent, overlay};
 
 /// Most points one range may ask for.

@@ -1,9 +1,9 @@
 // Does the alarm list put first what a person owes, and does a trend leave its gaps open?
 import { describe, expect, it } from "vitest";
-import type { Alarm, TagSeries } from "../../api/types";
-import { resolutionWords, toDrawn } from "../../chart/series_points";
+import type { Alarm, SeriesBucket, TagSeries } from "../../api/types";
+import { limitSteps, notGood, resolutionWords, toDrawn } from "../../chart/series_points";
 import { compareAlarms, isLate, percent, priorityOf, verbFor } from "./alarm_words";
-import { chosenTags } from "./trends";
+import { chosenTags, limitWords } from "./trends";
 
 function alarm(id: string, changed: Partial<Alarm>): Alarm {
   return {
@@ -49,21 +49,58 @@ const series: TagSeries = {
     { from_us: 120e6, n: 1, n_good: 1, first: [130e6, 71], min: [130e6, 71], max: [130e6, 71], last: [130e6, 71], mean: 71, quality: 0 },
   ],
   gaps: [{ from_us: 59e6, to_us: 130e6, kind: "silent", reason: null }],
-  gaps_left_out: 0, n: 61, good_share: 1, mean: 72, good_s: 61,
+  gaps_left_out: 0, n: 61, good_share: 1, mean: 72, good_s: 61, limits: [],
 };
 
 describe("a trend", () => {
   it("keeps the dip at its time and draws no line through the gap", () => {
     const drawn = toDrawn(series);
-    expect(drawn.x).toEqual([0, 3, 7, 59, 94.5, 130]);
-    expect(drawn.y).toEqual([72, 75, 60, 73, null, 71]);
+    expect(drawn.x).toEqual([0, 3, 7, 30, 59, 94.5, 130, 150]);
+    expect(drawn.y).toEqual([72, 75, 60, undefined, 73, null, 71, undefined]);
+    expect(drawn.mean).toEqual([undefined, undefined, undefined, 72, undefined, null, undefined, 71]);
   });
 
-  it("breaks at a bad reading among readings as they are", () => {
+  it("breaks at a bad reading among readings as they are, and has no mean there", () => {
     const raw: TagSeries = { ...series, resolution_us: 0, points: [[0, 1, 0], [1e6, null, 0x800a], [2e6, 1, 0]], buckets: [], gaps: [] };
     expect(toDrawn(raw).y).toEqual([1, null, 1]);
+    expect(toDrawn(raw).mean).toEqual([undefined, undefined, undefined]);
+  });
+
+  it("says its resolution in words", () => {
     expect(resolutionWords(0)).toBe("readings as they are");
-    expect(resolutionWords(300e6)).toBe("steps of 5 min, extremes kept");
+    expect(resolutionWords(60e6)).toBe("1-minute mean, least and greatest");
+    expect(resolutionWords(90e6)).toBe("90-second mean, least and greatest");
+    expect(resolutionWords(7200e6)).toBe("2-hour mean, least and greatest");
+  });
+
+  it("marks where quality was not good: each reading until the next, or the bucket whole", () => {
+    const points: TagSeries["points"] = [[0, 1, 0], [1e6, 1, 0x4000], [2e6, null, 0x8000], [4e6, 1, 0], [5e6, 1, 0x4000]];
+    expect(notGood({ ...series, points })).toEqual([[1e6, 4e6], [5e6, 6e6]]);
+    const [first, second] = series.buckets as [SeriesBucket, SeriesBucket];
+    expect(notGood({ ...series, buckets: [{ ...first, n_good: 59 }, second] })).toEqual([[0, 60e6]]);
+    expect(notGood(series)).toEqual([]);
+  });
+
+  it("draws a limit that changed as steps, cut to the range, and one that is over not beyond its end", () => {
+    const limit = { kind: "critical", code: "CCP-1", high: null, priority: null } as const;
+    const steps = limitSteps(
+      [{ ...limit, version: 2, low: 73, from_us: 50, to_us: null }, { ...limit, version: 1, low: 72, from_us: null, to_us: 50 }],
+      10,
+      100,
+    );
+    expect(steps.map(({ value, from_us, to_us }) => [value, from_us, to_us])).toEqual([[72, 10, 50], [73, 50, 100]]);
+    const over = { ...limit, kind: "rule" as const, version: 1, low: 1, high: 9, from_us: 0, to_us: 10 };
+    expect(limitSteps([over], 10, 100)).toEqual([]);
+    expect(limitSteps([over], 0, 100).map((step) => step.side)).toEqual(["low", "high"]);
+  });
+
+  it("tells limits in words, with when one took the place of another", () => {
+    const limit = { kind: "critical", code: "CCP-1", high: null, priority: null } as const;
+    const now = { ...limit, version: 2, low: 73, from_us: 3_600_000_000, to_us: null };
+    expect(limitWords({ ...now, from_us: null }, "degC", 7_200_000_000, "UTC")).toBe("CCP-1 v2 critical limit ≥ 73.00\u00a0°C");
+    expect(limitWords(now, "degC", 7_200_000_000, "UTC")).toMatch(/since 01:00:00$/);
+    expect(limitWords({ ...now, to_us: 5_400_000_000 }, "degC", 7_200_000_000, "UTC")).toMatch(/01:00:00 to 01:30:00$/);
+    expect(limitWords({ ...now, from_us: null, to_us: 5_400_000_000 }, "degC", 7_200_000_000, "UTC")).toMatch(/until 01:30:00$/);
   });
 
   it("shows the tags of its address that exist, else the first key tags", () => {

@@ -1,22 +1,25 @@
-// What did some tags do over a chosen time? Charts with gaps, limits and what else happened, and the same in words.
-import { useQuery } from "@tanstack/react-query";
+// What did some tags do over a chosen time? Charts with gaps, limits and what else happened, the same in words, and
+// the readings as files.
+import { useMutation, useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { useMemo, useState } from "react";
+import { download } from "../../api/client";
 import { seriesQuery } from "../../api/queries";
-import type { Series, SeriesEvent, TagSeries } from "../../api/types";
+import type { Series, SeriesEvent, SeriesLimit, TagSeries } from "../../api/types";
+import { EVENT_LETTERS } from "../../chart/overlays";
 import { SeriesChart } from "../../chart/series_chart";
-import { resolutionWords } from "../../chart/series_points";
+import { notGood, resolutionWords } from "../../chart/series_points";
 import { usePlant } from "../../components/plant";
-import { Loaded } from "../../components/state";
+import { Loaded, ProblemNote } from "../../components/state";
 import { useTitle } from "../../components/use_title";
-import { formatWithUnit, windowWords, words } from "../../format";
+import { formatLimits, formatWithUnit, when, windowWords, words } from "../../format";
 import { useNowUs } from "../../live/live";
 import { percent } from "./alarm_words";
 
 const HOURS = { 1: "1 hour", 8: "8 hours", 24: "1 day", 168: "7 days", 720: "30 days" } as const;
 const POINTS = 800;
 const TAGS_MAX = 6;
-const GAPS_SHOWN = 20;
+const STRETCHES_SHOWN = 20;
 
 /** Numbers in the address that are tags of this plant; the plant's first key tags when it names none. */
 export function chosenTags(named: string | undefined, known: (id: number) => boolean, first: readonly number[]): number[] {
@@ -89,13 +92,20 @@ function Choice({ chosen, hours, renew }: { chosen: readonly number[]; hours: nu
   );
 }
 
+/** What a mark in the charts means; told once. */
+const LEGEND =
+  "Dashed: critical limit. Dotted: threshold of an alarm rule. Bar at the bottom: quality not good. Hollow point: came late, while " +
+  "this page was open. Band: deviation (D), alarm (A) or hold (H).";
+
 function Trends({ found }: { found: Series }) {
   return (
     <>
+      <p className="quiet">{LEGEND}</p>
       {found.tags.map((series) => (
         <Trend key={series.tag_id} series={series} found={found} />
       ))}
       <Events events={found.events} />
+      <Downloads found={found} />
     </>
   );
 }
@@ -114,19 +124,79 @@ function Trend({ series, found }: { series: TagSeries; found: Series }) {
         </p>
       </div>
       <SeriesChart series={series} events={found.events} from_us={found.from_us} to_us={found.to_us} />
-      {series.gaps.length > 0 && (
-        <details>
-          <summary>Gaps: {series.gaps.length + series.gaps_left_out}</summary>
-          <ul>
-            {series.gaps.slice(0, GAPS_SHOWN).map((gap) => (
-              <li key={`${gap.from_us} ${gap.kind}`}>
-                {words(gap.kind)}: {windowWords(gap.from_us, gap.to_us, now_us, zone)}
-                {gap.reason !== null && ` (${gap.reason})`}
-              </li>
-            ))}
-          </ul>
-        </details>
-      )}
+      <Limits series={series} />
+      <Stretches word="Quality not good" stretches={notGood(series).map(([from_us, to_us]) => windowWords(from_us, to_us, now_us, zone))} />
+      <Stretches word="Gaps" left_out={series.gaps_left_out} stretches={series.gaps.map((gap) =>
+        `${words(gap.kind)}: ${windowWords(gap.from_us, gap.to_us, now_us, zone)}${gap.reason === null ? "" : ` (${gap.reason})`}`)} />
+    </section>
+  );
+}
+
+/** "CCP-1 v2 critical limit ≥ 73.00 °C since 14:05:00". */
+export function limitWords(limit: SeriesLimit, unit: string, now_us: number | null, zone: string): string {
+  const name = `${limit.code} v${limit.version} ${limit.kind === "critical" ? "critical limit" : "alarm threshold"}`;
+  const value = formatLimits(limit.low, limit.high, unit);
+  const { from_us, to_us } = limit;
+  if (from_us !== null && to_us !== null) return `${name} ${value}, ${windowWords(from_us, to_us, now_us, zone)}`;
+  if (from_us !== null) return `${name} ${value} since ${when(from_us, now_us, zone)}`;
+  return to_us === null ? `${name} ${value}` : `${name} ${value} until ${when(to_us, now_us, zone)}`;
+}
+
+function Limits({ series }: { series: TagSeries }) {
+  const { zone } = usePlant();
+  const now_us = useNowUs();
+  if (series.limits.length === 0) return <p className="quiet">No limit in force in this time.</p>;
+  return (
+    <ul>
+      {series.limits.map((limit) => (
+        <li key={`${limit.kind} ${limit.code} ${limit.version}`}>{limitWords(limit, series.unit, now_us, zone)}</li>
+      ))}
+    </ul>
+  );
+}
+
+function Stretches({ word, stretches, left_out = 0 }: { word: string; stretches: readonly string[]; left_out?: number }) {
+  if (stretches.length === 0) return null;
+  const unnamed = left_out + Math.max(0, stretches.length - STRETCHES_SHOWN);
+  return (
+    <details>
+      <summary>
+        {word}: {stretches.length + left_out}
+      </summary>
+      <ul>
+        {stretches.slice(0, STRETCHES_SHOWN).map((stretch) => (
+          <li key={stretch}>{stretch}</li>
+        ))}
+        {unnamed > 0 && <li className="quiet">and {unnamed} more</li>}
+      </ul>
+    </details>
+  );
+}
+
+/** The readings of the charts as they were stored, none thinned out. */
+function Downloads({ found }: { found: Series }) {
+  const { from_us, to_us } = found;
+  const get = useMutation({ mutationFn: (file: { path: string; query: Record<string, string | number>; name: string }) =>
+    download(file.path, { ...file.query, from_us, to_us }, file.name) });
+  const tags = found.tags.map((tag) => tag.tag_id).join(",");
+  return (
+    <section className="panel" aria-labelledby="downloads">
+      <h2 id="downloads">Download</h2>
+      <p className="quiet">Every reading of the time shown, as it was stored; each download goes on record.</p>
+      <p className="filters">
+        <button type="button" className="button" disabled={get.isPending}
+          onClick={() => get.mutate({ path: "plant-ops/series/export", query: { tags }, name: "readings.parquet" })}>
+          All as Parquet
+        </button>
+        {found.tags.map((tag) => (
+          <button key={tag.tag_id} type="button" className="button" disabled={get.isPending}
+            onClick={() => get.mutate({ path: "plant-ops/readings/export", query: { tag_id: tag.tag_id, format: "csv" }, name: `${tag.name}.csv` })}>
+            {tag.name} as CSV
+          </button>
+        ))}
+      </p>
+      <p role="status">{get.isPending ? "The file is being made…" : ""}</p>
+      {get.error !== null && <ProblemNote what="Not downloaded" error={get.error} />}
     </section>
   );
 }
@@ -143,7 +213,7 @@ function Events({ events }: { events: readonly SeriesEvent[] }) {
           <li key={`${event.kind} ${event.id}`}>
             <p className="quiet">{windowWords(event.from_us, event.to_us, now_us, zone)}</p>
             <p>
-              {words(event.kind)} {event.code} · {event.subject}
+              {EVENT_LETTERS[event.kind]} · {words(event.kind)} {event.code} · {event.subject}
             </p>
           </li>
         ))}
