@@ -184,12 +184,18 @@ const record = createRoute({
   component: lazyRouteComponent(() => import("./pages/integrity/record"), "RecordPage"),
 });
 
+const integrators = createRoute({
+  getParentRoute: () => plant,
+  path: "/integrators",
+  component: lazyRouteComponent(() => import("./pages/integrator/integrators"), "IntegratorsPage"),
+});
+
 const tree = root.addChildren([
   home,
   login,
   recover,
   verifyEmail,
-  plant.addChildren([plantHome, now, lines, line, trends, alarms, ccp, holds, vision, record]),
+  plant.addChildren([plantHome, now, lines, line, trends, alarms, ccp, holds, vision, record, integrators]),
 ]);
 
 export function makeRouter(client: QueryClient) {

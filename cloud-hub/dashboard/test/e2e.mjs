@@ -80,6 +80,7 @@ function pagesOf(expect) {
     { name: "ccp", path: "ccp", wait: has("ccps", "tbody tr") },
     { name: "holds", path: "holds", wait: has("holds", "section.panel tbody tr") },
     { name: "record", path: "record", wait: has("record", "tbody tr") },
+    { name: "integrators", path: "integrators", wait: has("integrators", "tbody tr input[type=checkbox]") },
     { name: "vision", path: "vision", wait: has("defects", ".gallery .frame img"), then: expect.has("defects") ? ".gallery .box" : null },
   ];
 }
@@ -170,6 +171,28 @@ async function checkKeyboard(checks, page, base) {
   });
 }
 
+/** The values of a fake or real client: the first is adopted under its name, the next dismissed and restored. */
+async function checkAdoption(checks, page, base, expect) {
+  if (!expect.has("integrators")) return;
+  await checks.check("integrators: a value that is adopted is a tag and waits no more; a dismissed one can be restored", async () => {
+    await page.goto(`${base}/integrators`);
+    const adopt = page.getByRole("button", { name: /^Adopt .* of / });
+    await adopt.first().waitFor({ timeout: PATIENCE_MS });
+    const waiting = await adopt.count();
+    await adopt.first().click();
+    await page.getByRole("status").getByText(/stored/).waitFor({ timeout: PATIENCE_MS });
+    await page.waitForFunction((count) => document.querySelectorAll('[aria-label^="Adopt "]').length === count, waiting - 1, { timeout: PATIENCE_MS });
+    if (waiting === 1) return null;
+    const restore = page.getByRole("button", { name: /^Restore / });
+    const dismissed = await restore.count();
+    await page.getByRole("button", { name: /^Dismiss .* of / }).first().click();
+    await page.waitForFunction((count) => document.querySelectorAll('[aria-label^="Restore "]').length === count, dismissed + 1, { timeout: PATIENCE_MS });
+    await restore.first().click();
+    await page.waitForFunction((count) => document.querySelectorAll('[aria-label^="Restore "]').length === count, dismissed, { timeout: PATIENCE_MS });
+    return null;
+  });
+}
+
 /** Where each word of the header stands, and which pages can be reached from it. */
 async function checkHeader(checks, page, base) {
   await checks.check("header: one row at 1440 px, on the page with the longest word too", async () => {
@@ -185,7 +208,7 @@ async function checkHeader(checks, page, base) {
       const more = page.getByRole("button", { name: /^More/ });
       await more.click();
       const words = await page.evaluate(() => [...document.querySelectorAll("nav a")].filter((each) => each.checkVisibility()).map((each) => each.textContent));
-      for (const word of ["Now", "Lines", "Alarms", "Quality", "Holds", "Trends", "Vision", "Record"]) {
+      for (const word of ["Now", "Lines", "Alarms", "Quality", "Holds", "Trends", "Vision", "Record", "Integrators"]) {
         if (!words.includes(word)) return `${word} is not among ${words.join(", ")} at ${size.width} px`;
       }
       const low = await page.evaluate(() => [...document.querySelectorAll(".main-pages a, .more button")].filter((each) => each.getBoundingClientRect().height < 44).length);
@@ -322,6 +345,7 @@ export async function run(wanted) {
     await checkLine(checks, page, base, target.expect);
     await page.emulateMedia({ colorScheme: "light" });
     await checkHeader(checks, page, base);
+    await checkAdoption(checks, page, base, target.expect);
     await checkKeyboard(checks, page, base);
     await checkRenewal(checks, page, base);
     await checkSessionEnd(checks, page, base, target);

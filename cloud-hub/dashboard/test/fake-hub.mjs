@@ -61,6 +61,15 @@ function makeResults(world) {
   });
 }
 
+function makePending(world) {
+  const value = (n, name, sample, unit, change) => ({ id: id(200 + n), client: "press-7", device: "oven-3", name, unit, sample,
+    proposed_name: `oven-3/${name}`, stale_after_s: null, readings: 940 * (n + 1), held: Math.min(1000, 940 * (n + 1)),
+    dropped: Math.max(0, 940 * (n + 1) - 1000), first_seen_us: world.started_us - 40 * MINUTE_US,
+    last_seen_us: world.started_us - 1_000_000, dismissed_us: null, ...change });
+  return [value(0, "core_temperature", "82.4", "degC"), value(1, "telemetry.very.deep.nested.belt_speed_setpoint", "1.25", "m/s"),
+    value(2, "door", "1", "", { stale_after_s: 300 }), value(3, "firmware", "v2.1.0", "", { dismissed_us: world.started_us, held: 0 })];
+}
+
 function restOf(state) {
   const { world, deviations, holds, results } = state;
   const page = (items) => ({ items, next: null });
@@ -97,18 +106,18 @@ function restOf(state) {
   const ccps = () => [
     ccp(30, "CCP-1", "HTST holding tube", "TT-101", id(10), state.is_quiet ? "in_control" : "deviation"),
     ccp(31, "CCP-4", "Oven lethality", "TT-310", id(12), "in_control"),
+    { id: id(32), code: "CCP-5", name: "Metal detector challenge", line_id: id(13), tag_id: null, limit_low: null, limit_high: null,
+      unit: "", limit_version: 1, state: "unknown", last: null, margin: null, last_check: null, open_deviation_id: null,
+      challenge: { every_us: 60 * MINUTE_US, grace_us: 5 * MINUTE_US, due_us: world.started_us + 60 * MINUTE_US, is_missed: false } },
   ];
   const open = (items, query) => (state.is_quiet ? [] : items.filter((item) => !query.get("status") || item.status === query.get("status")));
   return {
     "auth/me": () => ({ user: { id: id(2), email: LOGIN.email, display_name: "Samantha Reyes-Whitfield", role: "supervisor" },
       tenant: { slug: "akron", name: "Lakeshore Kitchens" }, plant: { code: plant.code, name: plant.name, zone: plant.zone },
-      can: ["deviation.acknowledge", "hold.read", "audit.read", "alarm.read", "alarm.act"] }),
+      can: ["deviation.acknowledge", "hold.read", "audit.read", "alarm.read", "alarm.act", "tag.adopt"] }),
     "audit/verify": () => ({ rows: 3, first_broken: null }),
     audit: () => page([3, 2, 1].map((seq) => ({ seq, at_us: nowUs() - seq * 60_000_000, action: seq === 3 ? "denied" : "update",
       actor: { kind: "user", id: id(1), name: "Sam Reyes" }, entity: "supplier", entity_id: id(9), correlation_id: "c-1",
-    { id: id(32), code: "CCP-5", name: "Metal detector challenge", line_id: id(13), tag_id: null, limit_low: null, limit_high: null,
-      unit: "", limit_version: 1, state: "unknown", last: null, margin: null, last_check: null, open_deviation_id: null,
-      challenge: { every_us: 60 * MINUTE_US, grace_us: 5 * MINUTE_US, due_us: world.started_us + 60 * MINUTE_US, is_missed: false } },
       before: { name: "Erie Spice", version: 1 }, after: { name: "Erie Spice Co", version: 2 }, why: seq === 2 ? "Renamed" : null }))),
     "plant-ops/lines": () => page(world.lines.map(line)),
     "plant-ops/tags": () => page(world.tags.map(shown)),
@@ -126,6 +135,7 @@ function restOf(state) {
       const [from_us, to_us] = [Number(query.get("from_us")), Number(query.get("to_us"))];
       const tags = query.get("tags").split(",").map((number) => {
         const tag = world.tags.find((each) => each.id === Number(number));
+        if (to_us - from_us > 12 * 60 * MINUTE_US) return bucketsOf(world, tag, from_us, to_us);
         const { points } = series(world, tag, from_us, to_us, 600);
         const gap_us = from_us + (to_us - from_us) / 3;
         return { tag_id: tag.id, name: tag.name, unit: tag.unit, period_ms: tag.period_ms, resolution_us: 0,
@@ -135,7 +145,6 @@ function restOf(state) {
       });
       const dip_us = to_us - 40 * MINUTE_US;
       return { from_us, to_us, tags, events: [{ kind: "deviation", id: id(40), code: "CCP-1", subject: "TT-101",
-        if (to_us - from_us > 12 * 60 * MINUTE_US) return bucketsOf(world, tag, from_us, to_us);
         from_us: dip_us, to_us: dip_us + 3 * MINUTE_US, priority: null }] };
     },
     "sensors/alarms": () => page(state.is_quiet ? [] : [
@@ -165,6 +174,14 @@ function restOf(state) {
       last_seen_us: state.seen_us(), last_frame_us: nowUs(), lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0,
       oldest_us: null, version: "0.1.0", boot: id(71), config_revision: 3, config_state: "applied", commands_open: 0,
       certificate_until_us: nowUs() + 60 * 86_400_000_000 }]),
+    "integrator/pending-tags": () => page(state.pending),
+    "integrator/errors": () => page([
+      { client: "press-7", code: "BAD_JSON", number: "E101", count: 1312, topic: "v1/akron/l3/oven/telemetry", sample: "{temperature:25}",
+        hint: "object keys must be quoted", first_us: nowUs() - 300 * MINUTE_US, last_us: nowUs() - MINUTE_US },
+      { client: "gateway-1", code: "IMPOSSIBLE_TIME", number: "E124", count: 3, topic: "v1/gateway/telemetry", sample: "1899-12-31",
+        hint: "before 1990; set the clock", first_us: nowUs() - 900 * MINUTE_US, last_us: nowUs() - 700 * MINUTE_US }]),
+    "integrator/devices": () => page(["oven-3", "dock-door-sensor-with-a-long-name", "chiller"].map((name, n) => ({ id: id(210 + n), client: "press-7",
+      name, is_online: n !== 1, since_us: nowUs() - (n + 1) * 90 * MINUTE_US, last_seen_us: nowUs() - n * 11 * MINUTE_US }))),
     "vision/results": (query) => {
       const matching = results.filter((each) => (!query.get("verdict") || each.verdict === query.get("verdict")) &&
         (!query.get("line_id") || each.line_id === query.get("line_id")));
@@ -174,23 +191,6 @@ function restOf(state) {
   };
 }
 
-function problem(response, status, title, detail) {
-  response.writeHead(status, { "content-type": "application/problem+json" });
-  response.end(JSON.stringify({ type: "about:blank", title, status, detail }));
-}
-
-function stream(state, request, response, query) {
-  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
-  const wanted = new Set((query.get("tags") ?? "").split(",").filter(Boolean).map(Number));
-  let cursor = Number(request.headers["last-event-id"] ?? 0);
-  const send = (event, data) => {
-    if (state.mode === "down") return;
-    cursor += 1;
-    response.write(`id: ${cursor}\nevent: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
-  };
-  const heartbeat = () => send("heartbeat", { server_now_us: nowUs(), edges: { "akron-1": {
-    state: state.mode === "silent" ? "offline" : "online", lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0 } } });
-  send("hello", { server_now_us: nowUs(), tenant: "akron", can: [], cursor: String(cursor), schema: 1 });
 /** Means with least and greatest, as the hub answers a long range. */
 function bucketsOf(world, tag, from_us, to_us) {
   const resolution_us = 10 * MINUTE_US;
@@ -221,6 +221,23 @@ function limitsOf(tag, from_us, to_us) {
   ];
 }
 
+function problem(response, status, title, detail) {
+  response.writeHead(status, { "content-type": "application/problem+json" });
+  response.end(JSON.stringify({ type: "about:blank", title, status, detail }));
+}
+
+function stream(state, request, response, query) {
+  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
+  const wanted = new Set((query.get("tags") ?? "").split(",").filter(Boolean).map(Number));
+  let cursor = Number(request.headers["last-event-id"] ?? 0);
+  const send = (event, data) => {
+    if (state.mode === "down") return;
+    cursor += 1;
+    response.write(`id: ${cursor}\nevent: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  };
+  const heartbeat = () => send("heartbeat", { server_now_us: nowUs(), edges: { "akron-1": {
+    state: state.mode === "silent" ? "offline" : "online", lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0 } } });
+  send("hello", { server_now_us: nowUs(), tenant: "akron", can: [], cursor: String(cursor), schema: 1 });
   heartbeat();
   const sent = new Map();
   const samples = () => {
@@ -299,6 +316,17 @@ async function api(state, rest, request, response, path, query) {
     for (const listener of state.listeners) listener("deviation", { id: deviation.id, version: 2 });
     return json(deviation);
   }
+  const decided = /^integrator\/pending-tags\/([^/]+)\/(adopt|dismiss|restore)$/.exec(path);
+  if (decided !== null && request.method === "POST") {
+    const tag = state.pending.find((each) => each.id === decided[1]);
+    const { name = tag.proposed_name } = await bodyOf(request);
+    if (name === "TT-101") return problem(response, 409, "Conflict", "a tag of that name exists");
+    if (decided[2] !== "adopt") tag.dismissed_us = decided[2] === "dismiss" ? nowUs() : null;
+    else state.pending.splice(state.pending.indexOf(tag), 1);
+    if (decided[2] === "adopt") return json({ tag_id: 99, name, stored: tag.held, dropped: tag.dropped });
+    response.writeHead(204);
+    return response.end();
+  }
   const one = /^fsq\/deviations\/([^/]+)$/.exec(path);
   if (one !== null) return json(state.deviations.find((each) => each.id === one[1]));
   if (rest[path] === undefined) return problem(response, 404, "Not found");
@@ -314,7 +342,7 @@ function file(response, path) {
 /** Starts the fake hub; resolves with its address once it listens. */
 export function startFakeHub(port = 0) {
   const world = makePlant(nowUs());
-  const state = { world, ...makeRecords(world), results: makeResults(world), listeners: new Set(), mode: "normal", is_quiet: false,
+  const state = { world, ...makeRecords(world), results: makeResults(world), pending: makePending(world), listeners: new Set(), mode: "normal", is_quiet: false,
     silent_from_us: 0, seen_us: () => (state.mode === "silent" ? state.silent_from_us : nowUs()) };
   const rest = restOf(state);
   const server = createServer((request, response) => {

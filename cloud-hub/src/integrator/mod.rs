@@ -1,10 +1,12 @@
 //! How do others' devices and gateways get their values in? `read` understands a message, `store` keeps what it says
-//! in one transaction, `told` answers on the error and echo topics, `pending` lets people adopt what is new, `http`
+//! in one transaction, `told` answers on the error and echo topics, `pending` lets people adopt what is new, `errors` shows
+//! what clients were told, `http`
 //! takes the same messages without a broker, `sparkplug` is the host of Sparkplug's edge nodes, and `broker_rules`
 //! tells brokers outside who may do what.
 
 mod accept;
 pub mod broker_rules;
+pub mod errors;
 pub mod export;
 pub mod http;
 pub mod pending;
@@ -37,6 +39,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(pending::list_pending_tags))
         .routes(routes!(pending::adopt_pending_tag))
         .routes(routes!(pending::dismiss_pending_tag))
+        .routes(routes!(pending::restore_pending_tag))
         .routes(routes!(pending::list_integrator_devices))
+        .routes(routes!(errors::list_integrator_errors))
         .routes(routes!(http::ingest_message))
 }

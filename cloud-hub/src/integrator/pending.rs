@@ -352,6 +352,25 @@ pub async fn dismiss_pending_tag(
     tx.finish_empty().await
 }
 
+/// Has a dismissed value wait again: what comes from now on is held. What came meanwhile was only counted.
+#[utoipa::path(post, path = "/integrator/pending-tags/{id}/restore", operation_id = "restore_pending_tag", tag = TAG, security(("bearer" = ["tag.adopt"])),
+    params(("id" = Uuid, Path, description = "Value")), responses((status = 204, description = "It waits")))]
+pub async fn restore_pending_tag(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+) -> Result<Reply> {
+    let mut tx = caller.begin(&app, Permission::TagAdopt).await?;
+    let found = find(&mut tx, id).await?;
+    sqlx::query("UPDATE pending_tag SET dismissed_at = NULL WHERE id = $1")
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    let after = json!({ "device": found.device, "value": found.name });
+    tx.audit(&Deed::on("restore", "pending_tag", id).after(after));
+    tx.finish_empty().await
+}
+
 /// A device behind a client.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IntegratorDevice {

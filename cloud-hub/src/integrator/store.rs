@@ -2,6 +2,7 @@
 //! readings go, each once by tag and time; values of unknown ones are held until somebody adopts them.
 
 mod devices;
+mod errors;
 mod pending;
 mod versions;
 
@@ -121,6 +122,7 @@ pub(super) async fn store(
         work.values(tx, messages).await?;
         work.announcements(tx, messages).await?;
         work.devices(tx, messages).await?;
+        work.errors(tx, messages).await?;
         for index in messages.iter().filter(|index| dead[**index]) {
             let Said {
                 topic,

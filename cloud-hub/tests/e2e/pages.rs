@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use reqwest::Method;
+use serde_json::json;
+
 use crate::{
     journeys,
     plant::{ADMIN, TENANT, repository},
@@ -19,6 +22,15 @@ async fn a_supervisor_signs_in_and_sees_the_held_lot_the_live_line_and_the_defec
     journeys::dip_to_hold(&plant)
         .await
         .unwrap_or_else(|error| panic!("{error:#}"));
+    let message = json!({ "values": { "core": 82.4, "belt": 1.25 } });
+    let sent = plant
+        .call(
+            Method::POST,
+            "ingest/native?topic=v1/akron/l3/oven/telemetry",
+            Some(message),
+        )
+        .await;
+    assert!(matches!(sent, Ok((200, _))), "{sent:?}");
     let mut browser = Command::new("node");
     browser
         .arg("test/e2e.mjs")
@@ -29,6 +41,7 @@ async fn a_supervisor_signs_in_and_sees_the_held_lot_the_live_line_and_the_defec
     }
     browser
         .env("HUB_URL", plant.url())
+        .env("EXPECT", "lines,ccps,holds,defects,record,integrators")
         .env("TENANT", TENANT)
         .env("EMAIL", ADMIN)
         .env("PASSWORD", &plant.options.password);

@@ -195,6 +195,36 @@ async fn a_dismissed_value_is_counted_and_never_held_and_two_sources_never_share
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dismissed_value_that_is_restored_is_held_again_from_then_on() {
+    let hub = TestHub::start().await;
+    let supervisor = Caller::with_role(&hub, Role::Supervisor).await;
+    let mut device = Device::connect(&hub, "press-7").await;
+    device.send("v1/p/l/oven/t", "1").await;
+    let waiting = supervisor.items(PENDING).await.remove(0);
+    let verb = |verb: &str| format!("{PENDING}/{}/{verb}", waiting["id"].as_str().unwrap());
+    for deed in ["dismiss", "restore", "restore"] {
+        let answer = supervisor.send(Method::POST, &verb(deed), None).await;
+        assert_eq!(answer.status, 204, "{deed}");
+    }
+    device.send("v1/p/l/oven/t", "2").await;
+    let left = supervisor.items(PENDING).await.remove(0);
+    assert_eq!(
+        (
+            &left["dismissed_us"],
+            &left["readings"],
+            &left["held"],
+            &left["dropped"]
+        ),
+        (&json!(null), &json!(2), &json!(1), &json!(1))
+    );
+    let operator = Caller::with_role(&hub, Role::Operator).await;
+    operator
+        .send(Method::POST, &verb("restore"), None)
+        .await
+        .problem(403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_held_of_a_value_is_bounded_and_what_is_dropped_is_counted() {
     let hub = TestHub::start().await;
     let supervisor = Caller::with_role(&hub, Role::Supervisor).await;

@@ -371,3 +371,52 @@ async fn a_value_that_is_only_partly_wrong_is_taken_for_the_rest_and_told() {
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_error_of_the_last_day_is_counted_by_client_and_code_with_its_newest_hint() {
+    let hub = TestHub::start().await;
+    let supervisor = Caller::with_role(&hub, Role::Supervisor).await;
+    let errors = "/integrator/errors";
+    assert_eq!(supervisor.items(errors).await, Vec::<Value>::new());
+    let mut device = Device::connect(&hub, "press-7").await;
+    let mut other = Device::connect(&hub, "press-8").await;
+    for number in 0..7 {
+        device
+            .send("v1/p/l/oven/telemetry", format!("{{temperature:{number}}}"))
+            .await;
+    }
+    device.send("v1/p/l/a/t", vec![0xFF, 0x00, 0x80]).await;
+    other.send("v1/p/l/b/telemetry", "").await;
+    let told = supervisor.items(errors).await;
+    let mut counted: Vec<(&str, &str, i64)> = told
+        .iter()
+        .map(|it| {
+            (
+                it["client"].as_str().unwrap(),
+                it["code"].as_str().unwrap(),
+                it["count"].as_i64().unwrap(),
+            )
+        })
+        .collect();
+    counted.sort_unstable();
+    assert_eq!(
+        counted,
+        [
+            ("press-7", "BAD_JSON", 7),
+            ("press-7", "NOT_UTF8", 1),
+            ("press-8", "EMPTY", 1)
+        ]
+    );
+    let bad = told.iter().find(|it| it["code"] == "BAD_JSON").unwrap();
+    assert_eq!(
+        (&bad["number"], &bad["topic"]),
+        (&json!("E101"), &json!("v1/p/l/oven/telemetry"))
+    );
+    assert!(bad["hint"].as_str().unwrap().contains("quoted"), "{bad}");
+    assert!(bad["sample"].as_str().unwrap().contains('6'), "the newest: {bad}");
+    assert!(bad["first_us"].as_i64() <= bad["last_us"].as_i64());
+    let of_one = supervisor.items(&format!("{errors}?client=press-8")).await;
+    assert_eq!(of_one.len(), 1);
+    let operator = Caller::with_role(&hub, Role::Operator).await;
+    operator.get(errors).await.problem(403);
+}

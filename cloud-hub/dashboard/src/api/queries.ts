@@ -10,9 +10,12 @@ import type {
   Deviation,
   Edge,
   Hold,
+  IntegratorDevice,
+  IntegratorError,
   Line,
   Me,
   Page,
+  PendingTag,
   Readings,
   Series,
   Tag,
@@ -153,6 +156,28 @@ export const seriesQuery = (tags: readonly number[], from_us: number, to_us: num
       get<Series>("plant-ops/series", { tags: tags.join(","), from_us, to_us, points, events: true, limits: true }, signal),
     placeholderData: keepPreviousData,
   });
+
+/** The hub's longest page: hundreds of values may wait. */
+const LONG_PAGE = { limit: 200 } as const;
+
+/** Values that came and are no tag yet, with those that were dismissed. */
+export const pendingTagsQuery = queryOptions({
+  queryKey: ["integrator", "pending-tags"],
+  queryFn: ({ signal }) => getAll<PendingTag>("integrator/pending-tags", LONG_PAGE, signal),
+  refetchInterval: REFRESH_MS,
+});
+
+export const integratorErrorsQuery = queryOptions({
+  queryKey: ["integrator", "errors"],
+  queryFn: ({ signal }) => getAll<IntegratorError>("integrator/errors", LONG_PAGE, signal),
+  refetchInterval: REFRESH_MS,
+});
+
+export const integratorDevicesQuery = queryOptions({
+  queryKey: ["integrator", "devices"],
+  queryFn: ({ signal }) => getAll<IntegratorDevice>("integrator/devices", LONG_PAGE, signal),
+  refetchInterval: REFRESH_MS,
+});
 
 /** Cache keys that each live event makes stale. */
 export const STALE_AFTER: Record<string, readonly (readonly string[])[]> = {

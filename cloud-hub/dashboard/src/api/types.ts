@@ -437,3 +437,52 @@ export interface Series {
   tags: TagSeries[];
   events: SeriesEvent[];
 }
+
+// --- integrators -----------------------------------------------------------------------------
+
+/** A value that came and is no tag yet. */
+export interface PendingTag {
+  id: Id;
+  client: string;
+  device: string;
+  name: string;
+  proposed_name: string;
+  unit: string;
+  stale_after_s: number | null;
+  sample: string;
+  readings: number;
+  held: number;
+  dropped: number;
+  first_seen_us: Micros;
+  last_seen_us: Micros;
+  dismissed_us: Micros | null;
+}
+
+export interface AdoptedTag {
+  tag_id: number;
+  name: string;
+  stored: number;
+  dropped: number;
+}
+
+export interface IntegratorDevice {
+  id: Id;
+  client: string;
+  name: string;
+  is_online: boolean;
+  since_us: Micros;
+  last_seen_us: Micros;
+}
+
+/** What a client was told in the last day. */
+export interface IntegratorError {
+  client: string;
+  code: string;
+  number: string;
+  count: number;
+  topic: string;
+  hint: string;
+  sample: string;
+  first_us: Micros;
+  last_us: Micros;
+}

@@ -17,7 +17,7 @@ describe("navigation", () => {
   it("leads to every page exactly once", () => {
     const names = [...MAIN, ...QUALITY.filter((page) => page.word !== "CCPs"), ...MORE].map((page) => pageName(page.to));
     expect(new Set(names).size).toBe(names.length);
-    expect(names).toEqual(expect.arrayContaining(["now", "lines", "alarms", "ccp", "holds", "trends", "vision", "record"]));
+    expect(names).toEqual(expect.arrayContaining(["now", "lines", "alarms", "ccp", "holds", "trends", "vision", "record", "integrators"]));
   });
 
   it("calls a word the page itself, or the part that a page without a word belongs to", () => {

@@ -9,7 +9,8 @@ export interface NavPage {
     | "/t/$tenant/p/$plant/holds"
     | "/t/$tenant/p/$plant/trends"
     | "/t/$tenant/p/$plant/vision"
-    | "/t/$tenant/p/$plant/record";
+    | "/t/$tenant/p/$plant/record"
+    | "/t/$tenant/p/$plant/integrators";
   word: string;
   /** Permission without which the page would only be refused. */
   needs?: string;
@@ -34,6 +35,7 @@ export const MORE: readonly NavPage[] = [
   { to: "/t/$tenant/p/$plant/trends", word: "Trends" },
   { to: "/t/$tenant/p/$plant/vision", word: "Vision" },
   { to: "/t/$tenant/p/$plant/record", word: "Record", needs: "audit.read" },
+  { to: "/t/$tenant/p/$plant/integrators", word: "Integrators", needs: "tag.adopt" },
 ];
 
 /** The part of an address that names the page: "holds" of "/t/akron/p/akron/holds". */

@@ -278,7 +278,7 @@ async fn list(
 }
 
 /// Text as the database holds it: without zero characters, and short.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.replace('\0', "\u{FFFD}").chars().take(200).collect()
 }
 
