@@ -362,11 +362,11 @@ fn no_sparkplug_message_panics_whatever_was_heard_before() {
         drop(host.tick(NOW_US + i64::from(heard) * 1_000));
     });
     let node = EdgeNode::new("akron", "n1", []).unwrap();
-    let mut us = HostSelf::new("foodflow", NOW_US).unwrap();
+    let us = HostSelf::new("foodflow", NOW_US).unwrap();
     fuzz("sparkplug payload, command and state", &corpus, |bytes| {
         let (topic, payload) = halves(bytes);
         drop(sparkplug::decode(payload));
         drop(node.command("spBv1.0/akron/NCMD/n1", payload));
-        drop(us.heard(&topic, payload, NOW_US));
+        drop(us.heard(&topic, payload));
     });
 }

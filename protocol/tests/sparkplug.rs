@@ -7,10 +7,10 @@ use protocol::{
     reading::Alias,
     sparkplug::{
         HostState, Outgoing, decode,
-        edge_node::{EdgeNode, MetricPlan, NodeCommand},
+        edge_node::{BadNode, EdgeNode, MetricPlan, NodeCommand},
     },
 };
-use srad_types::payload::{DataType, Metric, Payload, metric};
+use srad_types::payload::{DataType, Metric, Payload, metric, property_value};
 
 const NOW_US: i64 = 1_795_168_800_000_000;
 
@@ -104,8 +104,12 @@ fn tck_id_payloads_ndeath_will_message_has_qos_1_and_the_next_bd_seq_and_no_sequ
 fn tck_id_topics_nbirth_bdseq_matching_over_256_connections() {
     let mut node = node();
     let numbers: Vec<_> = (0..257).map(|_| bd_seq(&node.connect(NOW_US))).collect();
-    assert_eq!(numbers[0], numbers[256]);
-    assert!(matches!(numbers[255], Some(metric::Value::LongValue(0))));
+    let expected = (0..257u64).map(|number| Some(metric::Value::LongValue(number % 256)));
+    assert_eq!(
+        numbers,
+        expected.collect::<Vec<_>>(),
+        "from 0 to 255 and again from 0"
+    );
 }
 
 #[test]
@@ -300,8 +304,216 @@ fn tck_id_message_flow_edge_node_waits_for_its_primary_host_and_ignores_older_wo
 fn tck_id_topic_structure_namespace_valid_names() {
     for name in ["", "a/b", "a+", "#"] {
         assert!(EdgeNode::new(name, "n", []).is_err());
+        assert!(EdgeNode::new("g", name, []).is_err());
         assert!(EdgeNode::new("g", "n", [(name.to_owned(), Vec::new())]).is_err());
     }
+}
+
+#[test]
+fn tck_id_topics_every_message_says_when_it_was_sent_in_utc() {
+    let (mut node, mut all) = born();
+    all.push(node.connect(NOW_US));
+    all.extend(node.birth(|_| true, NOW_US));
+    all.extend(node.data(&[reading(0, NOW_US - 7_000, 72.5)], false, NOW_US));
+    all.extend(node.device_death("htst", NOW_US));
+    let ms = u64::try_from(NOW_US / 1_000).unwrap();
+    for message in &all {
+        assert_eq!(payload(message).timestamp, Some(ms), "{}", message.topic);
+        for metric in payload(message).metrics {
+            assert!(metric.timestamp.is_some(), "{} {metric:?}", message.topic);
+        }
+    }
+    let data = all
+        .iter()
+        .find(|message| message.topic.contains("/DDATA/"))
+        .unwrap();
+    assert_eq!(
+        payload(data).metrics[0].timestamp,
+        Some(ms - 7),
+        "a metric's time is when it was measured"
+    );
+}
+
+#[test]
+fn tck_id_message_flow_edge_node_will_names_its_node_and_holds_bd_seq_alone_as_int64() {
+    let mut node = node();
+    let will = node.connect(NOW_US);
+    assert_eq!(will.topic, "spBv1.0/akron/NDEATH/akron-1");
+    let payload = payload(&will);
+    assert_eq!(payload.metrics.len(), 1, "tck-id-topics-ndeath-payload");
+    assert_eq!(payload.metrics[0].name.as_deref(), Some("bdSeq"));
+    assert_eq!(payload.metrics[0].datatype, Some(DataType::Int64 as u32));
+    assert_eq!(payload.metrics[0].value, Some(metric::Value::LongValue(0)));
+    let birth = node.birth(|_| true, NOW_US).remove(0);
+    let of_birth = self::payload(&birth).metrics.remove(0);
+    assert_eq!(
+        (of_birth.name.as_deref(), of_birth.datatype),
+        (Some("bdSeq"), Some(DataType::Int64 as u32))
+    );
+}
+
+#[test]
+fn tck_id_operational_behavior_rebirth_action_3_a_rebirth_keeps_its_bd_seq_and_dies_by_it() {
+    let (mut node, first) = born();
+    let again = node.birth(|_| true, NOW_US + 1_000_000);
+    assert_eq!(bd_seq(&again[0]), bd_seq(&first[0]));
+    assert_eq!(bd_seq(&node.death(NOW_US)), bd_seq(&first[0]));
+    assert_eq!(
+        again.len(),
+        first.len(),
+        "tck-id-operational-behavior-data-commands-rebirth-action-2: the whole of it"
+    );
+}
+
+#[test]
+fn tck_id_message_flow_device_birth_waits_for_its_nodes_and_bears_its_names() {
+    let mut node = node();
+    node.connect(NOW_US);
+    assert_eq!(node.device_birth("htst", NOW_US), None, "no NBIRTH was sent");
+    let births = node.birth(|name| name == "htst", NOW_US);
+    let late = node.device_birth("oven", NOW_US).unwrap();
+    assert_eq!(late.topic, "spBv1.0/akron/DBIRTH/akron-1/oven");
+    assert_eq!(seqs(&births), [0, 1]);
+    assert_eq!(seqs(&[late]), [2], "tck-id-payloads-dbirth-seq-inc");
+    node.connect(NOW_US);
+    assert_eq!(
+        node.device_birth("htst", NOW_US),
+        None,
+        "another session needs another NBIRTH"
+    );
+}
+
+#[test]
+fn tck_id_operational_behavior_data_publish_order_births_are_chronological_and_hold_the_newest() {
+    let (mut node, _) = born();
+    node.data(&[reading(0, NOW_US + 5_000_000, 5.0)], false, NOW_US);
+    node.data(&[reading(1, NOW_US + 1_000_000, 1.0)], false, NOW_US);
+    node.data(&[reading(0, NOW_US + 2_000_000, 2.0)], false, NOW_US);
+    let births = node.birth(|_| true, NOW_US + 9_000_000);
+    let metrics = payload(&births[1]).metrics;
+    let told: Vec<_> = metrics
+        .iter()
+        .map(|metric| (metric.name.as_deref().unwrap(), metric.value.clone()))
+        .collect();
+    let double = |value| Some(metric::Value::DoubleValue(value));
+    assert_eq!(
+        told,
+        [("TT-102", double(1.0)), ("TT-101", double(5.0))],
+        "what came late is not the newest"
+    );
+    assert!(metrics.is_sorted_by_key(|metric| metric.timestamp));
+}
+
+#[test]
+fn tck_id_payloads_dbirth_metrics_have_name_alias_type_value_or_null_and_a_unit_with_its_type() {
+    let (mut node, _) = born();
+    node.data(&[reading(0, NOW_US, 5.0)], false, NOW_US);
+    let births = node.birth(|_| true, NOW_US + 1_000);
+    for metric in births[1..].iter().flat_map(|birth| payload(birth).metrics) {
+        assert!(metric.name.is_some() && metric.alias.is_some());
+        assert_eq!(metric.datatype, Some(DataType::Double as u32));
+        assert_ne!(
+            metric.value.is_some(),
+            metric.is_null == Some(true),
+            "a value, or null: never both and never neither"
+        );
+        let properties = metric.properties.unwrap();
+        assert_eq!(properties.keys.len(), properties.values.len());
+        let unit = properties.keys.iter().position(|key| key == "engUnit").unwrap();
+        assert_eq!(properties.values[unit].r#type, Some(DataType::String as u32));
+    }
+}
+
+#[test]
+fn tck_id_payloads_propertyset_quality_has_type_3_and_is_0_192_or_500() {
+    let (mut node, _) = born();
+    for (quality, number) in [
+        (Quality::BAD_TIMEOUT, 0),
+        (Quality::UNCERTAIN_LAST_USABLE, 500),
+        (Quality::BAD_TYPE, 0),
+    ] {
+        let reading = Reading::new(Alias(0), NOW_US, 1.0, quality);
+        let metric = payload(&node.data(&[reading], false, NOW_US)[0])
+            .metrics
+            .remove(0);
+        let properties = metric.properties.unwrap();
+        assert_eq!(properties.keys.len(), properties.values.len());
+        let said = &properties.values[0];
+        assert_eq!(said.r#type, Some(3));
+        assert_eq!(said.value, Some(property_value::Value::IntValue(number)));
+    }
+    let good = payload(&node.data(&[reading(0, NOW_US, 1.0)], false, NOW_US)[0])
+        .metrics
+        .remove(0);
+    assert!(good.properties.is_none(), "without the property it is 192");
+}
+
+#[test]
+fn tck_id_topic_structure_namespace_unique_device_id_and_aliases_two_of_a_name_are_refused() {
+    let twice = [
+        ("oven".to_owned(), vec![plan(0, "a")]),
+        ("oven".to_owned(), vec![plan(1, "b")]),
+    ];
+    assert_eq!(
+        EdgeNode::new("g", "n", twice).unwrap_err(),
+        BadNode::DeviceTwice("oven".to_owned())
+    );
+    let twice = [
+        ("oven".to_owned(), vec![plan(7, "a")]),
+        ("press".to_owned(), vec![plan(7, "b")]),
+    ];
+    assert_eq!(
+        EdgeNode::new("g", "n", twice).unwrap_err(),
+        BadNode::AliasTwice(7)
+    );
+}
+
+#[test]
+fn tck_id_operational_behavior_multi_server_timestamp_a_word_on_one_server_says_nothing_of_the_next() {
+    let mut node = node();
+    let state = |online, timestamp| HostState { online, timestamp };
+    node.connect(NOW_US);
+    assert!(node.host_said(state(true, 5_000)));
+    assert!(
+        !node.host_said(state(false, 5_000)),
+        "the will has the birth's time"
+    );
+    node.connect(NOW_US);
+    assert!(
+        node.host_said(state(true, 1_000)),
+        "the host came to this server before it came to the other one"
+    );
+}
+
+#[test]
+fn tck_id_operational_behavior_data_commands_names_of_no_birth_are_survived_and_nothing_is_written() {
+    let (node, births) = born();
+    let mut metric = Metric::new();
+    metric
+        .set_name("never born".to_owned())
+        .set_value(metric::Value::BooleanValue(true));
+    let command = |metrics| {
+        Vec::from(Payload {
+            metrics,
+            ..Payload::default()
+        })
+    };
+    for topic in ["spBv1.0/akron/NCMD/akron-1", "spBv1.0/akron/DCMD/akron-1/htst"] {
+        let refused = node.command(topic, &command(vec![metric.clone()]));
+        let metrics = vec!["never born".to_owned()];
+        assert_eq!(refused, Ok(NodeCommand::Refused { metrics }));
+    }
+    let mut no = Metric::new();
+    no.set_name("Node Control/Rebirth".to_owned())
+        .set_value(metric::Value::BooleanValue(false));
+    assert!(
+        matches!(
+            node.command("spBv1.0/akron/NCMD/akron-1", &command(vec![no])),
+            Ok(NodeCommand::Refused { .. })
+        ),
+        "Rebirth that is not true asks for nothing"
+    );
+    assert_eq!(births.len(), 3);
 }
 
 proptest! {

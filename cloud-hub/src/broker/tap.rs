@@ -115,11 +115,23 @@ impl Tap {
     /// [`BrokerError::RouterGone`] while this hub does not hold the tap, [`BrokerError::RouterBusy`] when the broker
     /// takes nothing now.
     pub fn publish(&self, topic: &str, payload: Bytes, retain: bool) -> Result<(), BrokerError> {
+        self.publish_as(topic, payload, QoS::AtLeastOnce, retain)
+    }
+
+    /// The same at QoS 0 and not retained: what Sparkplug wants of commands.
+    ///
+    /// # Errors
+    /// As [`Tap::publish`].
+    pub fn publish_at_most_once(&self, topic: &str, payload: Bytes) -> Result<(), BrokerError> {
+        self.publish_as(topic, payload, QoS::AtMostOnce, false)
+    }
+
+    fn publish_as(&self, topic: &str, payload: Bytes, qos: QoS, retain: bool) -> Result<(), BrokerError> {
         let client = self.0.client.lock().unwrap_or_else(PoisonError::into_inner);
         let client = client.as_ref().ok_or(BrokerError::RouterGone)?;
         let topic = format!("{}{topic}", self.0.config.root);
         client
-            .try_publish(topic, QoS::AtLeastOnce, retain, payload)
+            .try_publish(topic, qos, retain, payload)
             .map_err(|_| BrokerError::RouterBusy)
     }
 
@@ -292,8 +304,8 @@ impl Tap {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let below = topic.strip_prefix(&self.0.config.root).unwrap_or(&topic);
         let (settled, outcome) = oneshot::channel();
-        if let Some(state) = held.state.as_mut().filter(|state| state.topic() == below) {
-            let again = state.heard(below, &publish.payload, self.0.clock.now_us());
+        if let Some(state) = held.state.as_ref().filter(|state| state.topic() == below) {
+            let again = state.heard(below, &publish.payload);
             drop(settled.send(Settled::Stored));
             again.map_or(Ok(()), |birth| self.say(&held.client, birth))?;
         } else if is_ours(below) {

@@ -27,8 +27,17 @@ pub struct MetricPlan {
 
 /// Why an edge node cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` cannot stand in a Sparkplug topic: it must not be empty and not hold `+`, `/` or `#`")]
-pub struct BadName(pub String);
+pub enum BadNode {
+    /// A name that no topic may hold.
+    #[error("`{0}` cannot stand in a Sparkplug topic: it must not be empty and not hold `+`, `/` or `#`")]
+    Name(String),
+    /// One name for two devices (tck-id-topic-structure-namespace-unique-device-id).
+    #[error("two devices are called `{0}`: a host could not tell them apart")]
+    DeviceTwice(String),
+    /// One alias for two metrics (tck-id-payloads-alias-uniqueness).
+    #[error("alias {0} stands for two metrics: a host would take one for the other")]
+    AliasTwice(u32),
+}
 
 /// What a command asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +66,11 @@ pub struct EdgeNode {
     device_of: BTreeMap<Alias, String>,
     /// The newest reading of each metric: a birth holds them all.
     newest: BTreeMap<Alias, Reading>,
-    bd_seq: u8,
+    /// Of the newest connection; none before the first one.
+    bd_seq: Option<u8>,
     seq: u8,
     is_born: bool,
+    /// What the primary host said on this connection.
     host: Option<HostState>,
 }
 
@@ -67,37 +78,38 @@ impl EdgeNode {
     /// A node with its devices; nothing is born yet.
     ///
     /// # Errors
-    /// A name that cannot stand in a topic.
+    /// A name that cannot stand in a topic, or what a host would take for something else.
     pub fn new(
         group: &str,
         node: &str,
         devices: impl IntoIterator<Item = (String, Vec<MetricPlan>)>,
-    ) -> Result<Self, BadName> {
-        let devices: BTreeMap<String, Device> = devices
-            .into_iter()
-            .map(|(name, metrics)| {
-                let is_born = false;
-                (name, Device { metrics, is_born })
-            })
-            .collect();
-        let names = [group, node]
-            .into_iter()
-            .chain(devices.keys().map(String::as_str));
-        for name in names {
-            if !is_name(name) {
-                return Err(BadName(name.to_owned()));
+    ) -> Result<Self, BadNode> {
+        for name in [group, node] {
+            checked(name)?;
+        }
+        let (mut by_name, mut device_of) = (BTreeMap::new(), BTreeMap::new());
+        for (name, metrics) in devices {
+            checked(&name)?;
+            for plan in &metrics {
+                if device_of.insert(plan.alias, name.clone()).is_some() {
+                    return Err(BadNode::AliasTwice(plan.alias.0));
+                }
+            }
+            let is_born = false;
+            if by_name
+                .insert(name.clone(), Device { metrics, is_born })
+                .is_some()
+            {
+                return Err(BadNode::DeviceTwice(name));
             }
         }
-        let device_of = devices
-            .iter()
-            .flat_map(|(name, device)| device.metrics.iter().map(move |plan| (plan.alias, name.clone())));
         Ok(Self {
-            device_of: device_of.collect(),
+            device_of,
             group: group.to_owned(),
             node: node.to_owned(),
-            devices,
+            devices: by_name,
             newest: BTreeMap::new(),
-            bd_seq: 0,
+            bd_seq: None,
             seq: 0,
             is_born: false,
             host: None,
@@ -117,9 +129,12 @@ impl EdgeNode {
         [self.topic("NCMD", None), self.topic("DCMD", Some("+"))]
     }
 
-    /// A new connection is about to be made: its will, which carries the next `bdSeq`.
+    /// A new connection is about to be made: its will, which carries the next `bdSeq`, from 0 on. What the primary host
+    /// said on the last one says nothing of this one, which may be to another server with times of its own
+    /// (tck-id-operational-behavior-host-application-multi-server-timestamp).
     pub fn connect(&mut self, now_us: Micros) -> Outgoing {
-        self.bd_seq = self.bd_seq.wrapping_add(1);
+        self.bd_seq = Some(self.bd_seq.map_or(0, |last| last.wrapping_add(1)));
+        self.host = None;
         self.is_born = false;
         for device in self.devices.values_mut() {
             device.is_born = false;
@@ -148,7 +163,7 @@ impl EdgeNode {
             .set_name("bdSeq".to_owned())
             .set_datatype(DataType::Int64)
             .set_timestamp(milliseconds(now_us))
-            .set_value(metric::Value::LongValue(u64::from(self.bd_seq)));
+            .set_value(metric::Value::LongValue(u64::from(self.bd_seq.unwrap_or(0))));
         metric
     }
 
@@ -198,7 +213,9 @@ impl EdgeNode {
             }
             metric
         });
-        let metrics = metrics.collect();
+        let mut metrics: Vec<Metric> = metrics.collect();
+        // In order of time, as data are (tck-id-operational-behavior-data-publish-dbirth-order).
+        metrics.sort_by_key(|metric| metric.timestamp);
         Some(self.sequenced("DBIRTH", Some(name), metrics, now_us))
     }
 
@@ -210,10 +227,13 @@ impl EdgeNode {
     }
 
     /// Takes readings; what to publish now, by device, in order of time. A device that is not born has no data, and
-    /// nothing is published before the node is born.
+    /// nothing is published before the node is born. What comes late is not the newest.
     pub fn data(&mut self, readings: &[Reading], is_historical: bool, now_us: Micros) -> Vec<Outgoing> {
         for reading in readings.iter().filter(|_| !is_historical) {
-            self.newest.insert(reading.tag, *reading);
+            let newest = self.newest.entry(reading.tag).or_insert(*reading);
+            if reading.time_us >= newest.time_us {
+                *newest = *reading;
+            }
         }
         if !self.is_born {
             return Vec::new();
@@ -293,4 +313,10 @@ impl EdgeNode {
     pub fn is_born(&self) -> bool {
         self.is_born
     }
+}
+
+fn checked(name: &str) -> Result<(), BadNode> {
+    is_name(name)
+        .then_some(())
+        .ok_or_else(|| BadNode::Name(name.to_owned()))
 }

@@ -22,7 +22,7 @@ pub use self::state::HostSelf;
 pub const NODES_MAX: usize = 1_000;
 /// Most metrics of an edge node and its devices together.
 pub const METRICS_MAX: usize = 20_000;
-/// Most messages of a node that wait for a missing one: the sequence has 256 numbers.
+/// Most messages of a node that wait for a missing one: with more the gap is given up at once.
 const HELD_MAX: usize = 100;
 
 /// How patient a host is.
@@ -140,7 +140,7 @@ pub enum Effect {
         path: String,
         /// The metrics that are stale.
         metrics: Vec<String>,
-        /// When it was known.
+        /// When it was known; of a device whose node said that it died: when that was.
         at_us: Micros,
     },
     /// To be published: the node is asked for its birth.

@@ -117,7 +117,8 @@ fn quality_number(quality: Quality) -> u32 {
     }
 }
 
-/// A reading as a metric without its name: value or null, time and quality.
+/// A reading as a metric without its name: value or null, time and quality. Its type stands in data too, where it should
+/// be left out (tck-id-payloads-metric-datatype-not-req): PyPI's mqtt-spb-wrapper reads no value without it.
 fn metric(alias: u64, reading: &Reading, is_historical: bool) -> Metric {
     let mut metric = Metric::new();
     metric

@@ -11,6 +11,21 @@ use super::{
 };
 use crate::{Micros, integrator::Code};
 
+/// A message so many numbers behind is a late copy of one that was taken; one further off is ahead, after a long gap.
+const BEHIND_MAX: u8 = 27;
+/// A death is not believed to be further ahead than this.
+const AHEAD_US_MAX: Micros = 86_400_000_000;
+
+/// When a device died, as its node says it
+/// (tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-offline); as it was heard where that
+/// cannot be.
+fn died_us(heard: &Heard) -> Micros {
+    let said = heard.payload.timestamp.and_then(value::micros);
+    let latest = heard.received_us.saturating_add(AHEAD_US_MAX);
+    said.filter(|at| (1..=latest).contains(at))
+        .unwrap_or(heard.received_us)
+}
+
 /// A message as it was heard.
 #[derive(Debug)]
 pub(super) struct Heard {
@@ -24,6 +39,8 @@ pub(super) struct Heard {
 pub(super) struct Node {
     is_born: bool,
     bd_seq: Option<u64>,
+    /// When its newest birth was sent, as it says.
+    born_ms: Option<u64>,
     next_seq: u8,
     book: Book,
     devices: BTreeSet<String>,
@@ -86,6 +103,7 @@ impl Node {
         *self = Self {
             is_born: true,
             bd_seq: bd_seq(&payload.metrics),
+            born_ms: payload.timestamp,
             next_seq: seq.wrapping_add(1),
             book,
             asked_us: self.asked_us,
@@ -165,19 +183,25 @@ impl Node {
                     self.waiting_since = Some(heard.received_us);
                 }
             }
-            ahead if usize::from(ahead) <= HELD_MAX => {
-                if self.held.contains_key(&seq) {
-                    out.push(Effect::Ignored {
-                        why: "a message that waits already",
-                    });
-                    return;
-                }
-                self.waiting_since.get_or_insert(heard.received_us);
-                self.held.insert(seq, heard);
-            }
-            _ => out.push(Effect::Ignored {
+            ahead if ahead >= u8::MAX - BEHIND_MAX => out.push(Effect::Ignored {
                 why: "a message from before",
             }),
+            _ if self.held.contains_key(&seq) => out.push(Effect::Ignored {
+                why: "a message that waits already",
+            }),
+            // By another connection, too late: its aliases are those of the birth before.
+            _ if heard.payload.timestamp < self.born_ms => {
+                let hint = "sent before the newest birth of its node, and heard after it: it is not believed";
+                out.push(refused(Code::SequenceGap, hint, &heard.place.path()));
+            }
+            _ => {
+                let (place, now_us) = (heard.place.clone(), heard.received_us);
+                self.waiting_since.get_or_insert(now_us);
+                self.held.insert(seq, heard);
+                if self.held.len() > HELD_MAX {
+                    self.give_up((&place.group, &place.node), now_us, out);
+                }
+            }
         }
     }
 
@@ -200,7 +224,7 @@ impl Node {
                     out.push(Effect::Stale {
                         path: place.path(),
                         metrics,
-                        at_us: heard.received_us,
+                        at_us: died_us(heard),
                     });
                 } else {
                     out.push(Effect::Ignored {
@@ -229,6 +253,8 @@ impl Node {
             match self.book.find(place.device.as_deref(), metric) {
                 Ok(known) if is_about_session(&known.name) => {}
                 Ok(known) => {
+                    let why = value::unreadable(&known.name, metric, known.datatype);
+                    out.extend(why.map(Effect::Refused));
                     let item = value::item(
                         &place.path(),
                         &known.name,
@@ -275,6 +301,10 @@ impl Node {
         {
             return;
         }
+        self.give_up((group, node), now_us, out);
+    }
+
+    fn give_up(&mut self, (group, node): (&str, &str), now_us: Micros, out: &mut Vec<Effect>) {
         self.waiting_since = None;
         self.drop_held(out);
         self.is_born = false;

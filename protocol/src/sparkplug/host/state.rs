@@ -49,17 +49,10 @@ impl HostSelf {
         self.say(false, milliseconds(now_us).max(self.timestamp))
     }
 
-    /// What somebody said on this host's topic. That it is offline, while it is not, is answered with a birth whose
-    /// time is not before the word it corrects (tck-id-message-flow-phid-sparkplug-state-publish).
-    pub fn heard(&mut self, topic: &str, payload: &[u8], now_us: Micros) -> Option<Outgoing> {
-        if topic != self.topic {
-            return None;
-        }
+    /// What somebody said on this host's topic. That it is offline, while it is not, is answered with the birth again:
+    /// its time stays the will's (tck-id-message-flow-hid-sparkplug-state-message-delivered).
+    pub fn heard(&self, topic: &str, payload: &[u8]) -> Option<Outgoing> {
         let said: HostState = serde_json::from_slice(payload).ok()?;
-        if said.online {
-            return None;
-        }
-        self.timestamp = milliseconds(now_us).max(self.timestamp).max(said.timestamp);
-        Some(self.birth())
+        (topic == self.topic && !said.online).then(|| self.birth())
     }
 }

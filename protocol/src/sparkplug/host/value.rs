@@ -1,12 +1,38 @@
 //! What does a metric's value say? Numbers by the type that the birth gave, everything else as text, or as a bad value
-//! with its reason.
+//! with its reason. What no reading can hold is refused by name, and its text is kept.
 
-use srad_types::payload::{DataType, Metric, metric::Value as Wire, property_value};
+use srad_types::payload::{
+    DataSet, DataType, Metric, data_set::data_set_value, metric::Value as Wire, property_value,
+};
 
 use crate::{
     Micros, Quality,
-    integrator::{Item, TEXT_BYTES_MAX, TimeForm, Value, cut},
+    integrator::{Code, Item, Refused, TEXT_BYTES_MAX, TimeForm, Value, cut},
 };
+
+/// Most bytes of a value that are shown as hexadecimal digits.
+const BYTES_SHOWN_MAX: usize = 256;
+
+/// Why a metric's value is no reading; none: it is one.
+pub(super) fn unreadable(name: &str, metric: &Metric, datatype: Option<u32>) -> Option<Refused> {
+    let kind = match metric.value.as_ref().filter(|_| metric.is_null != Some(true))? {
+        Wire::DatasetValue(_) => "DataSet",
+        Wire::TemplateValue(_) => "Template",
+        Wire::ExtensionValue(_) => "extension",
+        Wire::BytesValue(_) => match datatype
+            .or(metric.datatype)
+            .and_then(|kind| DataType::try_from(kind).ok())
+        {
+            None | Some(DataType::Unknown) => "Bytes",
+            Some(kind) => kind.as_str_name(),
+        },
+        _ => return None,
+    };
+    let hint = format!(
+        "a {kind} is no reading: its text is kept without a value; send its parts as metrics of their own"
+    );
+    Some(Refused::new(Code::WrongType, hint, name))
+}
 
 /// A metric as an item. `datatype` is the birth's: in data it may be left out.
 pub(super) fn item(
@@ -45,7 +71,7 @@ pub(super) fn item(
     }
 }
 
-fn micros(ms: u64) -> Option<Micros> {
+pub(super) fn micros(ms: u64) -> Option<Micros> {
     i64::try_from(ms).ok()?.checked_mul(1_000)
 }
 
@@ -77,10 +103,54 @@ fn value(wire: &Wire, datatype: Option<DataType>) -> (Value, Quality) {
         Wire::DoubleValue(double) => number(*double),
         Wire::BooleanValue(flag) => (Value::Flag(*flag), Quality::GOOD),
         Wire::StringValue(text) => (Value::Text(cut(text, TEXT_BYTES_MAX).to_owned()), Quality::GOOD),
-        Wire::BytesValue(_) | Wire::DatasetValue(_) | Wire::TemplateValue(_) | Wire::ExtensionValue(_) => {
-            (Value::None, Quality::BAD_TYPE)
+        Wire::BytesValue(bytes) => kept(&hexadecimal(bytes)),
+        Wire::DatasetValue(set) => kept(&table(set)),
+        Wire::TemplateValue(template) => {
+            let of = template.template_ref.as_deref().unwrap_or("(a definition)");
+            kept(&format!("{of}: {} members", template.metrics.len()))
         }
+        Wire::ExtensionValue(_) => (Value::None, Quality::BAD_TYPE),
     }
+}
+
+fn kept(text: &str) -> (Value, Quality) {
+    (
+        Value::Text(cut(text, TEXT_BYTES_MAX).to_owned()),
+        Quality::BAD_TYPE,
+    )
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let shown = bytes.iter().take(BYTES_SHOWN_MAX);
+    let text = shown.fold("0x".to_owned(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes all that is written");
+        text
+    });
+    let more = bytes.len().saturating_sub(BYTES_SHOWN_MAX);
+    if more == 0 {
+        text
+    } else {
+        format!("{text}… and {more} bytes")
+    }
+}
+
+/// A data set as a line of column names and one of values for each row.
+fn table(set: &DataSet) -> String {
+    let rows = set.rows.iter().map(|row| {
+        let cells = row.elements.iter().map(|element| match &element.value {
+            None | Some(data_set_value::Value::ExtensionValue(_)) => String::new(),
+            Some(data_set_value::Value::IntValue(value)) => value.to_string(),
+            Some(data_set_value::Value::LongValue(value)) => value.to_string(),
+            Some(data_set_value::Value::FloatValue(value)) => value.to_string(),
+            Some(data_set_value::Value::DoubleValue(value)) => value.to_string(),
+            Some(data_set_value::Value::BooleanValue(value)) => value.to_string(),
+            Some(data_set_value::Value::StringValue(value)) => value.clone(),
+        });
+        cells.collect::<Vec<_>>().join(",")
+    });
+    let head = set.columns.join(",");
+    std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
 /// 4.1 that travelled as a 32-bit float is 4.1, not 4.099999904632568.
