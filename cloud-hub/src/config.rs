@@ -150,6 +150,9 @@ pub struct Mqtt {
     pub tenant_connections_max: usize,
     /// Name of the Sparkplug host that this hub is.
     pub sparkplug_host: String,
+    /// How long that host waits for a missing message before it asks for a birth.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub sparkplug_reorder_timeout: Duration,
     /// File with the secret that a broker outside shows when it asks who may do what.
     pub rules_secret_file: Option<PathBuf>,
     /// The plant's own broker, where edges connect there.

@@ -78,6 +78,7 @@ pub struct Hub {
     broker: Broker,
     ingest: JoinHandle<()>,
     ingest_stop: CancellationToken,
+    integrators: JoinHandle<()>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Cancelled when a part that runs for the hub's whole life ends, however it ends.
@@ -277,6 +278,7 @@ impl Hub {
             live: app.live.clone(),
             clock: app.clock.clone(),
             sparkplug_host: app.config.mqtt.sparkplug_host.clone(),
+            sparkplug_patience: integrator::patience(app.config.mqtt.sparkplug_reorder_timeout),
         };
         for tap in taps {
             let reading = tap.run(databases.login.bulk.clone(), open.clone(), stop.clone());
@@ -284,7 +286,7 @@ impl Hub {
         }
         drop(open);
         let taking = integrator::run(integrators, opened, asked, stop.clone());
-        tasks.spawn(watched(&ended, taking));
+        let integrators = tasks.spawn(watched(&ended, taking));
         let ingest = tokio::spawn(watched(
             &ended,
             ingest::run(context, arriving, ingest_stop.clone()),
@@ -335,6 +337,7 @@ impl Hub {
             broker,
             ingest,
             ingest_stop,
+            integrators,
             tasks,
             stop,
             ended,
@@ -352,9 +355,13 @@ impl Hub {
         self.ended.cancelled().await;
     }
 
-    /// Stops: first what takes traffic, then ingest once it has stored what it holds, then the database.
+    /// Stops: first what takes traffic, once the Sparkplug host has said that it goes, then ingest once it has stored
+    /// what it holds, then the database.
     pub async fn stop(self) {
         self.stop.cancel();
+        if timeout(DRAIN, self.integrators).await.is_err() {
+            tracing::warn!("the Sparkplug host did not say goodbye");
+        }
         self.broker.shutdown().await;
         self.tasks.close();
         if timeout(DRAIN, self.tasks.wait()).await.is_err() {

@@ -8,6 +8,7 @@ mod external;
 mod frontend;
 #[cfg(test)]
 mod fuzz;
+mod inflight;
 mod limits;
 mod open;
 mod reply;

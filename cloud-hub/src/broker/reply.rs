@@ -172,26 +172,73 @@ pub(super) fn write_disconnect(version: Version, code: u8, out: &mut BytesMut) {
     }
 }
 
-/// Writes a message that the router forwards. Returns whether it expects an acknowledgement;
-/// `None` when the packet is larger than the client takes and was left out.
+/// How a forwarded message was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// As the router forwarded it.
+    Whole,
+    /// With QoS 0, for it was published so.
+    Lessened,
+    /// Not at all: it is larger than the client takes.
+    TooLarge,
+}
+
+/// Writes a message that the router forwards, which gives every message the subscription's QoS; one that was published
+/// `is_at_most_once` goes out with QoS 0 (MQTT 5.0, 3.8.4: the lesser of the two). Returns how, and the packet id by which
+/// the router waits for an acknowledgement.
 pub(super) fn write_publish(
+    version: Version,
+    (publish, properties): (Publish, Option<PublishProperties>),
+    is_at_most_once: bool,
+    max_bytes: usize,
+    out: &mut BytesMut,
+) -> (Written, Option<u16>) {
+    let start = out.len();
+    let plain = Publish::new(publish.topic.clone(), publish.payload.clone(), publish.retain);
+    let is_written = put_publish(version, publish, properties.clone(), out);
+    let pkid = packet_id(&out[start..]);
+    let is_lessened = is_at_most_once && pkid.is_some();
+    let is_written = if is_lessened {
+        out.truncate(start);
+        put_publish(version, plain, properties, out)
+    } else {
+        is_written
+    };
+    if !is_written || out.len() - start > max_bytes {
+        out.truncate(start);
+        return (Written::TooLarge, pkid);
+    }
+    let written = if is_lessened {
+        Written::Lessened
+    } else {
+        Written::Whole
+    };
+    (written, pkid)
+}
+
+fn put_publish(
     version: Version,
     publish: Publish,
     properties: Option<PublishProperties>,
-    max_bytes: usize,
     out: &mut BytesMut,
-) -> Option<bool> {
-    let start = out.len();
-    let written = match version {
-        Version::V4 => V4.write(Packet::Publish(publish, None), out),
-        Version::V5 => V5.write(Packet::Publish(publish, properties), out),
-    };
-    if written.is_err() || out.len() - start > max_bytes {
-        out.truncate(start);
+) -> bool {
+    match version {
+        Version::V4 => V4.write(Packet::Publish(publish, None), out).is_ok(),
+        Version::V5 => V5.write(Packet::Publish(publish, properties), out).is_ok(),
+    }
+}
+
+/// The packet id of a PUBLISH, which rumqttd keeps to itself; none where its QoS is 0.
+fn packet_id(packet: &[u8]) -> Option<u16> {
+    let (first, rest) = packet.split_first()?;
+    if (first >> 1) & 0b11 == QoS::AtMostOnce as u8 {
         return None;
     }
-    let qos = (out[start] >> 1) & 0b11;
-    Some(qos == QoS::AtLeastOnce as u8)
+    let length = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
+    let body = rest.get(length..)?;
+    let topic = usize::from(body.first_chunk().copied().map(u16::from_be_bytes)?);
+    let id = body.get(2 + topic..)?.first_chunk().copied();
+    id.map(u16::from_be_bytes)
 }
 
 pub(super) fn put_length(mut len: usize, out: &mut BytesMut) {

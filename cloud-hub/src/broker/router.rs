@@ -19,8 +19,8 @@ use rumqttd::{
     Notification, Router, RouterConfig,
     local::{LinkBuilder, LinkRx, LinkTx},
     protocol::{
-        Disconnect, DisconnectReasonCode, Filter, Packet, PubAck, PubAckReason, Publish, QoS,
-        RetainForwardRule, Subscribe, Unsubscribe,
+        Disconnect, DisconnectReasonCode, Filter, Packet, PubAck, PubAckReason, Publish, PublishProperties,
+        QoS, RetainForwardRule, Subscribe, Unsubscribe,
     },
 };
 use tokio::{sync::oneshot, time::timeout};
@@ -30,6 +30,9 @@ use tracing::{error, info};
 use super::{BrokerError, limits::Limits};
 
 const WATCH_TOPIC: &str = "hub/watchdog";
+/// Property of a message that was published with QoS 0: the router forwards all with the subscription's QoS. No client
+/// sees it, and none can set it, for none publishes through the router.
+const AT_MOST_ONCE: &str = "at-most-once";
 const LINK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often, and how far apart, a publisher tries again while the router's queue is full.
 const BUSY_TRIES: u32 = 100;
@@ -39,6 +42,25 @@ type Link = (LinkTx, LinkRx);
 
 /// Makes a link of a name for a role.
 type Connector = dyn Fn(&str, Role) -> Result<Link, BrokerError> + Send + Sync;
+
+/// How a message is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// With QoS 1, as far as a subscriber asked for it.
+    Passing,
+    /// The same, and it waits for later subscribers.
+    Retained,
+    /// With QoS 0, whatever subscribers asked for.
+    AtMostOnce,
+}
+
+/// A forwarded message's properties as a client sees them, and whether it was published with QoS 0.
+pub(super) fn at_most_once(properties: Option<PublishProperties>) -> (Option<PublishProperties>, bool) {
+    match properties {
+        Some(its) if its.user_properties.iter().any(|(key, _)| key == AT_MOST_ONCE) => (None, true),
+        its => (its, false),
+    }
+}
 
 /// What a link is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,13 +141,21 @@ impl Core {
     }
 
     /// Queues one message; `Err(Busy)` when the router is behind.
-    fn publish(&self, topic: &str, payload: Bytes, retain: bool) -> Result<(), BrokerError> {
+    fn publish(&self, topic: &str, payload: Bytes, how: How) -> Result<(), BrokerError> {
         if (self.is_full)() {
             return Err(BrokerError::RouterBusy);
         }
-        let publish = Publish::new(Bytes::copy_from_slice(topic.as_bytes()), payload, retain);
+        let topic = Bytes::copy_from_slice(topic.as_bytes());
+        let publish = Publish::new(topic, payload, how == How::Retained);
+        let properties = (how == How::AtMostOnce).then(|| PublishProperties {
+            user_properties: vec![(AT_MOST_ONCE.to_owned(), String::new())],
+            ..PublishProperties::default()
+        });
         let mut publisher = lock(&self.publisher);
-        match publisher.send(Packet::Publish(publish, None)).now_or_never() {
+        match publisher
+            .send(Packet::Publish(publish, properties))
+            .now_or_never()
+        {
             Some(Ok(_)) => Ok(()),
             Some(Err(_)) => Err(BrokerError::RouterGone),
             None => Err(BrokerError::RouterBusy),
@@ -185,7 +215,7 @@ impl RouterHandle {
     async fn replace(&self) -> Result<(), BrokerError> {
         let fresh = Arc::new(start_core(self.connections_max).await?);
         for (topic, payload) in lock(&self.retained).iter() {
-            fresh.publish(topic, payload.clone(), true)?;
+            fresh.publish(topic, payload.clone(), How::Retained)?;
         }
         let old = std::mem::replace(&mut *lock(&self.core), fresh);
         old.retired.cancel();
@@ -227,8 +257,11 @@ impl RouterHandle {
         let Some(link) = link else {
             return Err(BrokerError::RouterGone);
         };
-        link.core
-            .publish(WATCH_TOPIC, Bytes::copy_from_slice(&number.to_be_bytes()), false)?;
+        link.core.publish(
+            WATCH_TOPIC,
+            Bytes::copy_from_slice(&number.to_be_bytes()),
+            How::Passing,
+        )?;
         loop {
             if let Some(Notification::Forward(forward)) = link.next().await?
                 && forward.publish.payload[..] == number.to_be_bytes()
@@ -358,7 +391,8 @@ impl Downlink {
         Self { router }
     }
 
-    /// Publishes to whoever subscribed to `topic`; a retained message also waits for later subscribers.
+    /// Publishes to whoever subscribed to `topic`, with QoS 1 where that was asked for; a retained message also waits
+    /// for later subscribers.
     ///
     /// Delivery is not promised: a device that is away misses it, and what must arrive is repeated by
     /// whoever needs it (an edge re-sends a frame until its acknowledgement came).
@@ -367,14 +401,27 @@ impl Downlink {
     /// [`BrokerError::Topic`] for a topic with a wildcard; [`BrokerError::RouterBusy`] or
     /// [`BrokerError::RouterGone`] when the router takes nothing.
     pub async fn publish(&self, topic: &str, payload: Bytes, retain: bool) -> Result<(), BrokerError> {
+        let how = if retain { How::Retained } else { How::Passing };
+        self.publish_as(topic, payload, how).await
+    }
+
+    /// The same with QoS 0, whatever subscribers asked for: what Sparkplug wants of commands.
+    ///
+    /// # Errors
+    /// As [`Downlink::publish`].
+    pub async fn publish_at_most_once(&self, topic: &str, payload: Bytes) -> Result<(), BrokerError> {
+        self.publish_as(topic, payload, How::AtMostOnce).await
+    }
+
+    async fn publish_as(&self, topic: &str, payload: Bytes, how: How) -> Result<(), BrokerError> {
         if topic.is_empty() || topic.contains(['+', '#', '\0']) || topic.starts_with('$') {
             return Err(BrokerError::Topic(topic.to_owned()));
         }
-        if retain {
+        if how == How::Retained {
             self.remember(topic, &payload);
         }
         for _ in 0..BUSY_TRIES {
-            match self.router.core().publish(topic, payload.clone(), retain) {
+            match self.router.core().publish(topic, payload.clone(), how) {
                 Err(BrokerError::RouterBusy) => tokio::time::sleep(BUSY_PAUSE).await,
                 settled => return settled,
             }

@@ -18,13 +18,19 @@ use super::{
     BrokerError, Open, OpenMessage, Settled, Uplink,
     codec::{self, CodecError, Inbound, Version},
     frontend::Stream,
+    inflight::Inflight,
     limits::{Limits, RateGate},
     open::{inside_filter, is_open_topic, outside},
-    reply::{self, reason},
-    router::RouterLink,
+    reply::{self, Written, reason},
+    router::{RouterLink, at_most_once},
     rules::{Device, may_publish, may_subscribe},
     uplinks::UplinkSender,
 };
+
+/// How long the router is silent when it has forwarded everything.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How long it may go on.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
 /// Why a session ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -129,7 +135,8 @@ struct State {
     /// A message for which the integrators' queue had no room yet.
     stalled_open: Option<Open>,
     was_open: bool,
-    unacknowledged: u16,
+    /// What the router forwarded with QoS 1.
+    inflight: Inflight,
     gate: RateGate,
     throttled_until: Option<Instant>,
     silent_since: Instant,
@@ -144,7 +151,7 @@ impl Session {
             stalled: None,
             stalled_open: None,
             was_open: false,
-            unacknowledged: 0,
+            inflight: Inflight::default(),
             gate: RateGate::new(self.limits.publishes_per_s_max, now),
             throttled_until: None,
             silent_since: now,
@@ -176,11 +183,14 @@ impl Session {
                 // We do not listen, so the client's silence is ours.
                 state.silent_since = Instant::now();
             }
-            let may_forward = state.unacknowledged < self.receive_max;
+            let may_forward = state.inflight.with_client() < self.receive_max;
             tokio::select! {
                 () = self.taken_over.cancelled() => return Err(End::Closed(reason::TAKEN_OVER)),
                 () = self.expelled.cancelled() => return Err(End::Closed(reason::NOT_AUTHORIZED)),
-                () = self.shutdown.cancelled() => return Err(End::Closed(reason::SHUTTING_DOWN)),
+                () = self.shutdown.cancelled() => {
+                    self.last_words(state).await?;
+                    return Err(End::Closed(reason::SHUTTING_DOWN));
+                }
                 () = retired.cancelled() => return Err(End::Closed(reason::SERVER_BUSY)),
                 settled = first_settled(&mut state.pending) => {
                     self.answer_first(state, settled)?;
@@ -191,7 +201,7 @@ impl Session {
                     taken?;
                 }
                 passed = pass_on(open.as_ref(), &mut state.stalled_open) => passed?,
-                news = self.link.next(), if may_forward => self.forward(state, news?),
+                news = self.link.next(), if may_forward => self.forward(state, news?)?,
                 read = self.io.read_buf(&mut self.inbox), if may_read => {
                     if read? == 0 {
                         return Err(End::Vanished);
@@ -269,8 +279,10 @@ impl Session {
                 )
             }
             Inbound::PubAck { pkid } => {
-                state.unacknowledged = state.unacknowledged.saturating_sub(1);
-                Ok(self.link.acknowledge(pkid)?)
+                if !state.inflight.acknowledged(pkid) {
+                    return Err(End::Closed(reason::PROTOCOL_ERROR));
+                }
+                self.tell_router(state)
             }
             Inbound::Subscribe { pkid, filters } => self.subscribe(pkid, &filters),
             Inbound::Unsubscribe { pkid, filters } => {
@@ -395,10 +407,30 @@ impl Session {
         }
     }
 
-    fn forward(&mut self, state: &mut State, news: Option<Notification>) {
+    /// Passes on what the hub said before it began to shut down, which the router may still be forwarding.
+    async fn last_words(&mut self, state: &mut State) -> Result<(), End> {
+        let began = Instant::now();
+        while state.inflight.with_client() < self.receive_max && began.elapsed() < LAST_WORDS_MAX {
+            let Ok(news) = timeout(LAST_WORDS, self.link.next()).await else {
+                return Ok(());
+            };
+            self.forward(state, news?)?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges to the router what is settled at the head of what it forwarded.
+    fn tell_router(&mut self, state: &mut State) -> Result<(), End> {
+        while let Some(pkid) = state.inflight.next_settled() {
+            self.link.acknowledge(pkid)?;
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self, state: &mut State, news: Option<Notification>) -> Result<(), End> {
         // Everything else the router says (CONNACK, SUBACK) was answered by the front end already.
         let Some(Notification::Forward(forward)) = news else {
-            return;
+            return Ok(());
         };
         let (mut publish, properties) = (forward.publish, forward.properties);
         if let Some(topic) = outside(&publish.topic) {
@@ -412,12 +444,24 @@ impl Session {
                 root => [root.as_bytes(), b"/", topic].concat().into(),
             };
         }
+        let (properties, is_at_most_once) = at_most_once(properties);
         let max_bytes = self.client_packet_bytes_max;
-        match reply::write_publish(self.version, publish, properties, max_bytes, &mut self.outbox) {
-            Some(true) => state.unacknowledged += 1,
-            Some(false) => {}
-            None => debug!(device = %self.device.name, "a downlink message was larger than the client takes"),
+        let (written, pkid) = reply::write_publish(
+            self.version,
+            (publish, properties),
+            is_at_most_once,
+            max_bytes,
+            &mut self.outbox,
+        );
+        if written == Written::TooLarge {
+            debug!(device = %self.device.name, "a downlink message was larger than the client takes");
         }
+        match (written, pkid) {
+            (_, None) => return Ok(()),
+            (Written::Whole, Some(pkid)) => state.inflight.sent(pkid),
+            (Written::Lessened | Written::TooLarge, Some(pkid)) => state.inflight.not_sent(pkid),
+        }
+        self.tell_router(state)
     }
 
     async fn flush(&mut self) -> Result<(), End> {

@@ -8,7 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::{Micros, integrator::Dialect, lane::Lane, sparkplug::Outgoing};
+use protocol::{
+    Micros,
+    integrator::Dialect,
+    lane::Lane,
+    sparkplug::{Outgoing, host::Patience},
+};
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -62,6 +67,8 @@ pub struct Context {
     pub clock: Clock,
     /// The name of the Sparkplug host that this hub is.
     pub sparkplug_host: String,
+    /// How long that host waits for a missing message.
+    pub sparkplug_patience: Patience,
 }
 
 /// A message that came over HTTP, and who wants to know what became of it.
@@ -87,9 +94,9 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut worker = Worker {
+        hosts: Hosts::new(context.sparkplug_patience),
         context,
         connection: None,
-        hosts: Hosts::default(),
         told: Told::default(),
         aside: HashMap::new(),
         stop: stop.clone(),
@@ -236,19 +243,25 @@ impl Worker {
         }
     }
 
+    /// What the specification wants with QoS 0 goes out so, whatever its subscribers asked for.
     async fn publish(&self, tenant: &TenantSlug, outgoing: Outgoing, retain: bool) {
         let topic = inside_tenant(tenant.as_str(), &outgoing.topic);
-        let payload = outgoing.payload.into();
-        told(
-            &topic,
-            self.context.downlink.publish(&topic, payload, retain).await,
-        );
+        let (downlink, payload) = (&self.context.downlink, outgoing.payload.into());
+        let published = if outgoing.is_acknowledged {
+            downlink.publish(&topic, payload, retain).await
+        } else {
+            downlink.publish_at_most_once(&topic, payload).await
+        };
+        told(&topic, published);
     }
 
     /// Asks an edge node, where it speaks through.
     async fn ask(&self, tenant: &TenantSlug, client: &Client, ask: Outgoing) {
         match self.tap(client) {
-            Some(tap) => told(&ask.topic, tap.publish(&ask.topic, ask.payload.into(), false)),
+            Some(tap) => told(
+                &ask.topic,
+                tap.publish_at_most_once(&ask.topic, ask.payload.into()),
+            ),
             None => self.publish(tenant, ask, false).await,
         }
     }

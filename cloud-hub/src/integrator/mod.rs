@@ -19,6 +19,7 @@ mod told;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use accept::{Asked, Context, Intake, run};
+pub use sparkplug::patience;
 pub use told::{Question, explain};
 
 use crate::app::App;

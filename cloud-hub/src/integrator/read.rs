@@ -14,6 +14,15 @@ use tokio::sync::oneshot;
 
 use crate::broker::{OpenMessage, Settled, without_tenant};
 
+/// Values of a device that went away.
+#[derive(Debug)]
+pub(super) struct Stale {
+    pub(super) device: String,
+    pub(super) names: Vec<String>,
+    /// When it went.
+    pub(super) at_us: Micros,
+}
+
 /// A message, read.
 #[derive(Debug, Default)]
 pub(super) struct Said {
@@ -33,8 +42,8 @@ pub(super) struct Said {
     pub(super) announced: Vec<(String, String, Discovery)>,
     /// Alarms raised (with a text) or cleared: device, name, text.
     pub(super) alarms: Vec<(String, String, Option<String>)>,
-    /// Values that are stale: device, names.
-    pub(super) stale: Vec<(String, Vec<String>)>,
+    /// Values that are stale.
+    pub(super) stale: Vec<Stale>,
     /// To be published.
     pub(super) asks: Vec<Outgoing>,
     /// Who waits for what becomes of it.
@@ -71,9 +80,13 @@ impl Said {
                     self.refused.extend(refused);
                 }
                 Effect::Born { path } => self.presence.push((path, true)),
-                Effect::Stale { path, metrics, .. } => {
-                    self.presence.push((path.clone(), false));
-                    self.stale.push((path, metrics));
+                Effect::Stale {
+                    path: device,
+                    metrics: names,
+                    at_us,
+                } => {
+                    self.presence.push((device.clone(), false));
+                    self.stale.push(Stale { device, names, at_us });
                 }
                 Effect::Ask(outgoing) => self.asks.push(outgoing),
                 Effect::Refused(refused) => self.refused.push(refused),

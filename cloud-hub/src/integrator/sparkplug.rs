@@ -1,7 +1,7 @@
 //! Which Sparkplug hosts are there? One for each client, so that no client's births say anything of another's edge
 //! nodes; and one state for each tenant, which its edge nodes wait for.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use protocol::{
     Micros,
@@ -14,19 +14,39 @@ use protocol::{
 use super::told::Client;
 use crate::kernel::tenancy::TenantSlug;
 
+/// A patience that waits so long for a missing message
+/// (tck-id-operational-behavior-host-reordering-param).
+pub fn patience(reorder: Duration) -> Patience {
+    Patience {
+        reorder_us: Micros::try_from(reorder.as_micros()).unwrap_or(Micros::MAX),
+        ..Patience::default()
+    }
+}
+
 /// The hosts of one hub.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hosts {
+    patience: Patience,
     by_client: HashMap<Client, Host>,
     states: HashMap<TenantSlug, HostSelf>,
 }
 
 impl Hosts {
+    /// No hosts yet; each that comes waits so long for what is missing.
+    pub(super) fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            by_client: HashMap::new(),
+            states: HashMap::new(),
+        }
+    }
+
     /// The host of a client.
     pub(super) fn of(&mut self, client: &Client) -> &mut Host {
+        let patience = self.patience;
         self.by_client
             .entry(client.clone())
-            .or_insert_with(|| Host::new(Patience::default()))
+            .or_insert_with(|| Host::new(patience))
     }
 
     /// The client's last connection ended.
@@ -74,5 +94,33 @@ impl Hosts {
             .iter()
             .map(|(tenant, state)| (tenant.clone(), state.death(now_us)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_waited_for_as_long_as_is_configured() {
+        use protocol::sparkplug::{decode, edge_node::EdgeNode};
+        let client = ("akron".to_owned(), "line-pc".to_owned());
+        let mut node = EdgeNode::new("akron", "n1", []).unwrap();
+        drop(node.connect(1_000_000));
+        let birth = node.birth(|_| true, 1_000_000).remove(0);
+        let mut late = decode(&birth.payload).unwrap();
+        (late.seq, late.metrics) = (Some(5), Vec::new());
+        let late = Vec::from(late);
+        let topic = "spBv1.0/akron/NDATA/n1";
+        for (configured, due_us) in [
+            (Duration::from_millis(300), 1_300_000),
+            (Duration::MAX, Micros::MAX),
+        ] {
+            let mut hosts = Hosts::new(patience(configured));
+            let host = hosts.of(&client);
+            drop(host.hear(&birth.topic, &birth.payload, 1_000_000));
+            drop(host.hear(topic, &late, 1_000_000));
+            assert_eq!(host.due_us(), Some(due_us));
+        }
     }
 }

@@ -16,7 +16,7 @@ use protocol::{
 use uuid::Uuid;
 
 use self::versions::Later;
-use super::read::Said;
+use super::read::{Said, Stale};
 use crate::{
     ingest::{bury, store_samples},
     kernel::bulk::{BulkError, BulkTx},
@@ -177,11 +177,8 @@ impl<'a> Work<'a> {
         let places: Vec<Place> = places.collect();
         let mut names: HashSet<Name<'a>> = places.iter().map(|place| name_of(self.fact(*place))).collect();
         for message in messages.iter().map(|index| &said[*index]) {
-            let stale = message
-                .stale
-                .iter()
-                .flat_map(|(device, names)| names.iter().map(move |name| (device.as_str(), name.as_str())));
-            names.extend(stale);
+            let stale = message.stale.iter().flat_map(stale_names);
+            names.extend(stale.map(|(name, _)| name));
         }
         if names.is_empty() {
             return Ok(());
@@ -289,14 +286,13 @@ impl<'a> Work<'a> {
     ) -> Result<Vec<Sample>, BulkError> {
         let mut samples = Vec::new();
         for message in messages.iter().map(|index| &self.said[*index]) {
-            let names = message
-                .stale
-                .iter()
-                .flat_map(|(device, names)| names.iter().map(move |name| (device.as_str(), name.as_str())));
-            for (tag_id, simulated) in names.filter_map(|name| tags.get(&name)) {
+            let names = message.stale.iter().flat_map(stale_names);
+            for ((tag_id, simulated), at_us) in
+                names.filter_map(|(name, at_us)| Some((tags.get(&name)?, at_us)))
+            {
                 samples.push(Sample {
                     tag_id: *tag_id,
-                    time_us: message.received_us,
+                    time_us: at_us,
                     value: None,
                     quality: Quality::BAD_NOT_CONNECTED.code(),
                     simulated: *simulated,
@@ -325,6 +321,12 @@ impl<'a> Work<'a> {
         }
         Ok(samples)
     }
+}
+
+/// The names that went stale, and when.
+fn stale_names(stale: &Stale) -> impl Iterator<Item = (Name<'_>, Micros)> {
+    let names = stale.names.iter();
+    names.map(|name| ((stale.device.as_str(), name.as_str()), stale.at_us))
 }
 
 fn name_of(fact: &Fact) -> Name<'_> {

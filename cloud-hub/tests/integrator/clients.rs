@@ -36,7 +36,7 @@ fn script(name: &str) -> String {
 }
 
 /// Runs a peer with the hub's port and a device's credentials; the JSON lines it prints.
-async fn peer(hub: &TestHub, name: &str, mut command: Command) -> Vec<Value> {
+pub(crate) async fn peer(hub: &TestHub, name: &str, mut command: Command) -> Vec<Value> {
     let (user, password) = credentials(hub, name).await;
     let output = command
         .env("MQTT_PORT", hub.hub.mqtt.port().to_string())
@@ -67,7 +67,7 @@ pub(crate) fn node(name: &str) -> Command {
     command
 }
 
-fn python(environment: &str, name: &str) -> Command {
+pub(crate) fn python(environment: &str, name: &str) -> Command {
     let mut command = Command::new(installed(cache().join(environment).join("bin/python")));
     command.arg(script(name));
     command

@@ -23,5 +23,6 @@ mod explain;
 mod http;
 mod mosquitto;
 mod outage;
+mod qos;
 mod sparkplug;
 mod tap;

@@ -211,3 +211,102 @@ async fn qos_2_and_oversized_publishes_end_the_connection() {
     edge.write_all(&[0x32, 0xFF, 0xFF, 0x7F]).await.unwrap();
     assert_eq!(rest(&mut edge).await, [0xE0, 2, 0x95, 0]);
 }
+
+/// Options under which every QoS 1 message is acknowledged by hand.
+fn by_hand(hub: &Hub) -> v5::MqttOptions {
+    let mut options = hub.v5_options("akron-1", "by-hand");
+    options.set_manual_acks(true);
+    options
+}
+
+#[tokio::test]
+async fn acknowledgements_out_of_order_cost_nothing() {
+    let hub = hub().await;
+    let mut edge = V5Client::connect(by_hand(&hub)).await;
+    edge.subscribe(ACK).await;
+    let downlink = hub.broker.downlink.clone();
+    for round in 0..30 {
+        let mut heard = Vec::new();
+        for number in 0..10 {
+            let payload = Bytes::from(format!("{round} {number}"));
+            downlink.publish(ACK, payload, false).await.unwrap();
+        }
+        while heard.len() < 10 {
+            let publish = edge
+                .wait(|packet| match packet {
+                    v5::mqttbytes::v5::Packet::Publish(publish) => Some(publish),
+                    _ => None,
+                })
+                .await;
+            assert_eq!(publish.payload, format!("{round} {}", heard.len()));
+            heard.push(publish);
+        }
+        for publish in heard.iter().rev() {
+            edge.client.ack(publish).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_too_large_for_its_client_holds_up_none_after_it() {
+    let hub = hub().await;
+    let mut options = hub.v5_options("akron-1", "small");
+    options.set_max_packet_size(Some(200));
+    let mut edge = V5Client::connect(options).await;
+    edge.subscribe(ACK).await;
+    let downlink = hub.broker.downlink.clone();
+    for number in 0..300 {
+        let payload = if number % 3 == 0 {
+            "x".repeat(500)
+        } else {
+            format!("ack {number}")
+        };
+        downlink.publish(ACK, payload.into(), false).await.unwrap();
+    }
+    for number in (0..300).filter(|number| number % 3 != 0) {
+        assert_eq!(edge.message().await, format!("ack {number}"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_published_with_qos_0_comes_with_qos_0_between_what_comes_with_qos_1() {
+    let hub = hub().await;
+    let mut edge = hub.v5("akron-1", "a").await;
+    edge.subscribe(ACK).await;
+    let downlink = hub.broker.downlink.clone();
+    for number in 0..300 {
+        let payload = Bytes::from(format!("{number}"));
+        if number % 2 == 0 {
+            downlink.publish_at_most_once(ACK, payload).await.unwrap();
+        } else {
+            downlink.publish(ACK, payload, false).await.unwrap();
+        }
+    }
+    for number in 0..300u16 {
+        let publish = edge
+            .wait(|packet| match packet {
+                v5::mqttbytes::v5::Packet::Publish(publish) => Some(publish),
+                _ => None,
+            })
+            .await;
+        assert_eq!(publish.payload, number.to_string());
+        assert_eq!(publish.qos as u16, number % 2, "{number}");
+        let properties = publish.properties.unwrap_or_default();
+        assert!(
+            properties.user_properties.is_empty(),
+            "the hub's own mark stays inside"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_of_nothing_ends_the_session() {
+    let hub = hub().await;
+    let mut socket = raw_v5(&hub, "odd").await;
+    socket.write_all(b"\x40\x02\x00\x07").await.unwrap();
+    assert_eq!(
+        rest(&mut socket).await,
+        b"\xe0\x02\x82\x00",
+        "DISCONNECT, protocol error"
+    );
+}
