@@ -31,6 +31,8 @@ mod agent {
     mod soak;
     mod sparkplug;
     mod sparkplug_fault;
+    mod sparkplug_servers;
+    mod sparkplug_wire;
     mod spool;
     mod uplink;
     mod versions;

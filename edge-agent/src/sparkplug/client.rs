@@ -26,7 +26,8 @@ use rumqttc::{
         },
     },
 };
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Tapped, config::Node};
 use crate::{
@@ -42,6 +43,8 @@ const CHANNEL: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A primary host that is not online within this: the next server is tried.
 const HOST_WITHIN: Duration = Duration::from_secs(15);
+/// How long the death certificate may take to be acknowledged.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// Readings of one historical message.
 const HISTORICAL_AT_ONCE: usize = 1_000;
 
@@ -129,6 +132,13 @@ impl Stored {
     }
 }
 
+/// What follows from a message.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Stay,
+    Leave,
+}
+
 struct Ended {
     reason: String,
     was_born: bool,
@@ -137,7 +147,8 @@ struct Ended {
 struct Connection<'a> {
     node: &'a Node,
     client: AsyncClient,
-    event_loop: EventLoop,
+    events: mpsc::Receiver<Result<Event, String>>,
+    _polling: AbortOnDropHandle<()>,
     edge: &'a mut EdgeNode,
     stored: &'a mut Stored,
     health: &'a Health,
@@ -154,10 +165,13 @@ impl<'a> Connection<'a> {
         health: &'a Health,
     ) -> Self {
         let (client, event_loop) = AsyncClient::new(options, CHANNEL);
+        let (tell, events) = mpsc::channel(CHANNEL);
+        let polling = tokio::spawn(poll(event_loop, tell));
         Self {
             node,
             client,
-            event_loop,
+            events,
+            _polling: AbortOnDropHandle::new(polling),
             edge,
             stored,
             health,
@@ -172,22 +186,24 @@ impl<'a> Connection<'a> {
         let mut is_connected = false;
         let reason = loop {
             tokio::select! {
-                event = self.event_loop.poll() => match event {
-                    Ok(Event::Incoming(Packet::ConnAck(ack))) if ack.code == ConnectReturnCode::Success => {
+                event = self.events.recv() => match event {
+                    Some(Ok(Event::Incoming(Packet::ConnAck(ack)))) if ack.code == ConnectReturnCode::Success => {
                         is_connected = true;
                         if let Err(reason) = self.subscribe() {
                             break reason;
                         }
                     }
-                    Ok(Event::Incoming(Packet::Publish(publish))) => {
+                    Some(Ok(Event::Incoming(Packet::Publish(publish)))) => {
                         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-                        if let Err(reason) = self.received(&topic, &publish.payload) {
-                            break reason;
+                        if self.received(&topic, &publish.payload) == Next::Leave {
+                            self.leave().await;
+                            break "the primary host is offline here".to_owned();
                         }
                     }
-                    Ok(Event::Incoming(Packet::Disconnect(_))) => break "the broker closed the connection".to_owned(),
-                    Ok(_) => {}
-                    Err(error) => break error.to_string(),
+                    Some(Ok(Event::Incoming(Packet::Disconnect(_)))) => break "the broker closed the connection".to_owned(),
+                    Some(Ok(_)) => {}
+                    Some(Err(reason)) => break reason,
+                    None => break "the connection ended".to_owned(),
                 },
                 readings = tapped.next() => match readings {
                     Some(readings) => self.read(&readings),
@@ -200,7 +216,10 @@ impl<'a> Connection<'a> {
                         break "the primary host is not online here".to_owned();
                     }
                 }
-                () = stop.cancelled() => break self.leave().await,
+                () = stop.cancelled() => {
+                    self.leave().await;
+                    break "the agent is shutting down".to_owned();
+                }
             }
         };
         Ended {
@@ -284,20 +303,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn received(&mut self, topic: &str, payload: &[u8]) -> Result<(), String> {
+    fn received(&mut self, topic: &str, payload: &[u8]) -> Next {
         if self.node.primary_host.as_deref().map(state_topic).as_deref() == Some(topic) {
-            let Ok(state) = serde_json::from_slice::<HostState>(payload) else {
-                tracing::warn!(%topic, "sparkplug: the primary host's state cannot be read");
-                return Ok(());
-            };
-            let may_be_born = self.edge.host_said(state);
-            if may_be_born && !self.edge.is_born() {
-                self.birth();
-            } else if !may_be_born && self.edge.is_born() {
-                self.publish(self.edge.death(clock::now_us()));
-                return Err("the primary host is offline".to_owned());
-            }
-            return Ok(());
+            return self.host_said(topic, payload);
         }
         match self.edge.command(topic, payload) {
             Ok(NodeCommand::Rebirth) => self.birth(),
@@ -306,21 +314,56 @@ impl<'a> Connection<'a> {
             }
             Err(reason) => tracing::warn!(%topic, %reason, "sparkplug: a command cannot be read"),
         }
-        Ok(())
+        Next::Stay
     }
 
-    /// The death certificate goes out before a disconnect on purpose.
-    async fn leave(&mut self) -> String {
+    /// A host that went away is left at once, and so is a server where it is not, when there is another one
+    /// (tck-id-operational-behavior-primary-application-state-with-multiple-servers-walk). Without another one the node
+    /// waits here: it would find the same word again.
+    fn host_said(&mut self, topic: &str, payload: &[u8]) -> Next {
+        let Ok(state) = serde_json::from_slice::<HostState>(payload) else {
+            tracing::warn!(%topic, "sparkplug: the primary host's state cannot be read");
+            return Next::Stay;
+        };
+        let (may_be_born, is_born) = (self.edge.host_said(state), self.edge.is_born());
+        if may_be_born && !is_born {
+            self.birth();
+        }
+        if !may_be_born && (is_born || self.node.addresses.len() > 1) {
+            return Next::Leave;
+        }
+        Next::Stay
+    }
+
+    /// The death certificate, and then the end of the connection without a DISCONNECT: with one the server would have to
+    /// be told to deliver the will all the same (tck-id-payloads-ndeath-will-message-publisher-disconnect-mqtt50).
+    async fn leave(&mut self) {
+        if !self.edge.is_born() {
+            return;
+        }
         self.publish(self.edge.death(clock::now_us()));
-        drop(self.client.try_disconnect());
-        let sending = async { while self.event_loop.poll().await.is_ok() {} };
-        if tokio::time::timeout(Duration::from_secs(1), sending)
-            .await
-            .is_err()
-        {
+        let telling = async {
+            while let Some(Ok(event)) = self.events.recv().await {
+                if matches!(event, Event::Incoming(Packet::PubAck(_))) {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(LEAVE_WITHIN, telling).await.is_err() {
             tracing::debug!("sparkplug: the broker was not told");
         }
-        "the agent is shutting down".to_owned()
+    }
+}
+
+/// Polls by itself: a poll that is given up while it connects begins again with another socket, so that a server further
+/// away than the next reading would never be reached.
+async fn poll(mut event_loop: EventLoop, tell: mpsc::Sender<Result<Event, String>>) {
+    loop {
+        let event = event_loop.poll().await.map_err(|error| error.to_string());
+        let has_ended = event.is_err();
+        if tell.send(event).await.is_err() || has_ended {
+            return;
+        }
     }
 }
 
@@ -341,6 +384,7 @@ fn options(node: &Node, address: &str, will: &Outgoing) -> io::Result<MqttOption
     options
         .set_keep_alive(KEEP_ALIVE)
         .set_clean_start(true)
+        .set_session_expiry_interval(Some(0))
         .set_max_packet_size(Some(PACKET_BYTES_MAX))
         .set_last_will(will);
     if let Some(user) = &node.user {

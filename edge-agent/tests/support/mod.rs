@@ -9,3 +9,4 @@ pub mod jitter;
 pub mod load;
 pub mod peer;
 pub mod plc;
+pub mod tap;
