@@ -199,3 +199,46 @@ async fn another_clients_births_say_nothing_of_ones_own_nodes_and_nobody_speaks_
     let (code, _) = forger.send("spBv1.0/akron/NCMD/n1", Vec::new()).await;
     assert_eq!(code, 0x87, "commands are the host's");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t30_one_client_over_two_connections_is_heard_in_the_order_of_its_numbers() {
+    let hub = TestHub::start().await;
+    let supervisor = Caller::with_role(&hub, Role::Supervisor).await;
+    let login = crate::device::credentials(&hub, "line-pc").await;
+    let mut one = Device::open(&hub, "line-pc", login.clone(), |_| ());
+    let mut other = Device::open(&hub, "line-pc", login, |options| {
+        options.set_client_id("line-pc-other".to_owned());
+    });
+    let mut node = node();
+    let now_us = Clock::system().now_us();
+    drop(node.connect(now_us));
+    for (at, birth) in node.birth(|_| true, now_us).iter().enumerate() {
+        say(if at == 0 { &mut one } else { &mut other }, birth).await;
+    }
+    for tag in supervisor.items("/integrator/pending-tags").await {
+        let path = format!("/integrator/pending-tags/{}/adopt", tag["id"].as_str().unwrap());
+        supervisor.send(Method::POST, &path, None).await.ok();
+    }
+    let mut data = (1..=3i64).flat_map(|number| {
+        let reading = Reading::new(Alias(0), now_us + number * 1_000, number as f64, Quality::GOOD);
+        node.data(&[reading], false, now_us)
+    });
+    let (first, second, third) = (data.next().unwrap(), data.next().unwrap(), data.next().unwrap());
+    say(&mut other, &third).await;
+    say(&mut one, &second).await;
+    say(&mut other, &first).await;
+    let stored = "SELECT count(*) FROM reading JOIN integrator_tag i USING (tag_id) WHERE i.device = 'akron/n1/htst' AND value IN (1, 2, 3)";
+    assert_eq!(hub.count(&akron(), stored).await, 3);
+    let tags = supervisor
+        .items("/plant-ops/tags?name=akron/n1/htst/TT-701")
+        .await;
+    assert_eq!(tags[0]["last"]["value"], 3.0);
+    let online = "SELECT count(*) FROM integrator_device WHERE name LIKE 'akron/n1%' AND is_online";
+    drop(other);
+    one.send("v1/plant/l1/oven/t", "4.5").await;
+    assert_eq!(
+        hub.count(&akron(), online).await,
+        2,
+        "one connection is left over which it may speak"
+    );
+}
