@@ -264,7 +264,8 @@ async fn newest(tx: &mut TenantTx, rule: &AlarmRule, now_us: Micros) -> Result<J
     let known = row.and_then(|(at, state)| Some((at.timestamp_micros(), postcard::from_bytes(&state).ok()?)));
     let (at_us, mut judge): (Micros, Judge) = known
         .ok_or_else(|| Error::Conflict("the rule of this alarm was not judged yet; try again".to_owned()))?;
-    for deed in deeds(tx, rule, at_us).await? {
+    let mut done = deeds(tx, std::iter::once((rule, at_us))).await?;
+    for deed in done.remove(&rule.id).unwrap_or_default() {
         judge.follow_deed(&behaviour(rule), &deed);
     }
     Ok(judge)

@@ -1,7 +1,7 @@
 //! When are rules judged? A second after readings of their tags were stored, by whichever hub comes first; and every
 //! five seconds for what time alone brings: silence, the end of a shelving, a rule that was changed.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::AddAssign, time::Duration};
 
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
@@ -10,10 +10,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::evaluate::evaluate;
+use super::{
+    evaluate::{AHEAD_US_MAX, evaluate},
+    models::Models,
+};
 use crate::{
     app::App,
-    kernel::tenancy::{TenancyError, TenantSlug},
+    kernel::{
+        clock::time_from_us,
+        tenancy::{TenancyError, TenantSlug},
+    },
     series::bus::{LiveEvent, LiveKind},
     tenant::provision,
 };
@@ -22,10 +28,12 @@ use crate::{
 const TURN: Duration = Duration::from_secs(1);
 /// Every so many turns all tenants are looked at, whether or not this hub stored readings of theirs.
 const TURNS_TO_ALL: u64 = 5;
+/// Rules that are judged in one transaction: few round trips, and yet whoever acts on an alarm does not wait long.
+const TOGETHER: usize = 200;
 
 /// Rules with something new: readings, actions or versions.
 const NEWS: &str = "
-SELECT DISTINCT d.rule_id FROM alarm_due d JOIN alarm_rule r ON r.id = d.rule_id
+SELECT r.id FROM alarm_rule r WHERE r.id IN (SELECT d.rule_id FROM alarm_due d WHERE d.from_at <= $1)
 UNION
 SELECT r.id FROM alarm_rule r
 WHERE NOT EXISTS (SELECT FROM alarm_rule_version v WHERE v.rule_id = r.id AND v.version = r.version)";
@@ -42,7 +50,7 @@ pub async fn run(app: App, stop: CancellationToken) {
     let mut stored = app.live.subscribe();
     let mut turns = interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut busy = BTreeSet::new();
+    let (mut busy, models) = (BTreeSet::new(), Models::default());
     for turn in 0u64.. {
         loop {
             tokio::select! {
@@ -61,8 +69,12 @@ pub async fn run(app: App, stop: CancellationToken) {
             if stop.is_cancelled() {
                 return;
             }
-            if let Err(error) = judge(&app, &tenant, is_all).await {
-                tracing::warn!(%tenant, %error, "alarm rules could not be judged; they are tried again");
+            match judge_with(&app, &tenant, is_all, &models).await {
+                Ok(judged) if judged.left > 0 => drop(busy.insert(tenant)),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%tenant, %error, "alarm rules could not be judged; they are tried again");
+                }
             }
         }
     }
@@ -98,10 +110,23 @@ async fn tenants(app: &App) -> Vec<TenantSlug> {
 /// What one look at a tenant came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
+    /// Rules that were judged.
+    pub rules: usize,
     /// Alarms that changed.
     pub changed: usize,
     /// Rules that another hub was judging at that moment.
     pub elsewhere: usize,
+    /// Rules with more readings than one turn takes in.
+    pub left: usize,
+}
+
+impl AddAssign for Judged {
+    fn add_assign(&mut self, more: Self) {
+        self.rules += more.rules;
+        self.changed += more.changed;
+        self.elsewhere += more.elsewhere;
+        self.left += more.left;
+    }
 }
 
 /// Judges what is due in one tenant. A rule that cannot be judged holds up no other.
@@ -109,8 +134,37 @@ pub struct Judged {
 /// # Errors
 /// [`TenancyError`] when not even the list of rules can be read.
 pub async fn judge(app: &App, tenant: &TenantSlug, with_time: bool) -> Result<Judged, TenancyError> {
+    judge_with(app, tenant, with_time, &Models::default()).await
+}
+
+async fn judge_with(
+    app: &App,
+    tenant: &TenantSlug,
+    with_time: bool,
+    models: &Models,
+) -> Result<Judged, TenancyError> {
+    let rules = due(app, tenant, with_time).await?;
+    let mut judged = Judged::default();
+    for together in rules.chunks(TOGETHER) {
+        match evaluate(app, tenant, together, models).await {
+            Ok(more) => judged += more,
+            Err(error @ TenancyError::Unavailable(_)) => return Err(error),
+            // One of them is at fault, and only that one is not to be judged.
+            Err(_) => {
+                for rule in together {
+                    judged += alone(app, tenant, *rule, models).await;
+                }
+            }
+        }
+    }
+    Ok(judged)
+}
+
+/// The rules to look at.
+async fn due(app: &App, tenant: &TenantSlug, with_time: bool) -> Result<Vec<Uuid>, TenancyError> {
     let mut tx = app.db.begin(tenant).await?;
     let mut rules: BTreeSet<Uuid> = sqlx::query_scalar(NEWS)
+        .bind(time_from_us(app.clock.now_us() + AHEAD_US_MAX))
         .fetch_all(tx.conn())
         .await?
         .into_iter()
@@ -119,18 +173,17 @@ pub async fn judge(app: &App, tenant: &TenantSlug, with_time: bool) -> Result<Ju
         let timed: Vec<Uuid> = sqlx::query_scalar(TIMED).fetch_all(tx.conn()).await?;
         rules.extend(timed);
     }
-    drop(tx);
-    let mut judged = Judged::default();
-    for rule in rules {
-        match evaluate(app, tenant, rule).await {
-            Ok(Some(count)) => judged.changed += count,
-            Ok(None) => judged.elsewhere += 1,
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%tenant, %rule, %error, cause, "an alarm rule could not be judged");
-                metrics::counter!("foodflow_alarm_failures_total").increment(1);
-            }
+    Ok(rules.into_iter().collect())
+}
+
+async fn alone(app: &App, tenant: &TenantSlug, rule: Uuid, models: &Models) -> Judged {
+    match evaluate(app, tenant, &[rule], models).await {
+        Ok(judged) => judged,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%tenant, %rule, %error, cause, "an alarm rule could not be judged");
+            metrics::counter!("foodflow_alarm_failures_total").increment(1);
+            Judged::default()
         }
     }
-    Ok(judged)
 }

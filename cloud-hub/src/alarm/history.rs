@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     model::{BlockMeans, Model},
+    season::Zone,
     watch::{Input, Kind, Spec, Watch},
 };
 use crate::{
@@ -131,16 +132,16 @@ pub fn blocks(spec: &Spec, inputs: &[Input]) -> Vec<BlockMeans> {
     blocks
 }
 
-/// A model for a kind that needs one.
+/// A model for a kind that needs one; by the clocks of `zone` when the hour of the week matters.
 ///
 /// # Errors
 /// [`Error::Invalid`] when there is too little to learn from.
-pub fn learn(spec: &Spec, inputs: &[Input], seed: u64) -> Result<Option<(Model, usize)>> {
+pub fn learn(spec: &Spec, zone: Zone, inputs: &[Input], seed: u64) -> Result<Option<(Model, usize)>> {
     if !spec.kind.is_trained() {
         return Ok(None);
     }
     let blocks = blocks(spec, inputs);
-    let model = Model::learn(spec.kind, spec.is_seasonal, &blocks, seed)
+    let model = Model::learn(spec.kind, spec.is_seasonal.then_some(zone), &blocks, seed)
         .map_err(|error| Error::Invalid(error.to_string()))?;
     Ok(Some((model, blocks.len())))
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{
     model::Model,
+    models::Dated,
     watch::{Input, Spec, Turn, Watch},
 };
 
@@ -40,8 +41,8 @@ pub struct Timeline {
     pub rule_id: Uuid,
     /// Its versions, oldest first.
     pub versions: Vec<Version>,
-    /// Its models: number, valid from, model; oldest first.
-    pub models: Vec<(i32, Micros, Model)>,
+    /// Its models, oldest first.
+    pub models: Vec<Dated>,
 }
 
 impl Timeline {
@@ -49,7 +50,7 @@ impl Timeline {
         self.versions.iter().find(|version| version.number == number)
     }
 
-    fn model_at(&self, at_us: Micros) -> Option<&(i32, Micros, Model)> {
+    fn model_at(&self, at_us: Micros) -> Option<&Dated> {
         self.models.iter().rev().find(|(_, from_us, _)| *from_us <= at_us)
     }
 

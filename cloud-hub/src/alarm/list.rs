@@ -147,6 +147,19 @@ pub(super) async fn find(tx: &mut TenantTx, id: Uuid) -> Result<Option<Alarm>, T
         .await?)
 }
 
+/// Several alarms by their ids, in no order.
+///
+/// # Errors
+/// [`TenancyError`].
+pub(crate) async fn find_all(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<Alarm>, TenancyError> {
+    Ok(
+        sqlx::query_as(AssertSqlSafe(format!("{SELECT} WHERE a.id = ANY($1)")))
+            .bind(ids)
+            .fetch_all(tx.conn())
+            .await?,
+    )
+}
+
 /// Narrows the list of alarms.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -179,9 +192,19 @@ WHERE ($1::bool IS NULL OR (coalesce(a.state, CASE WHEN a.cleared_at IS NULL THE
     AND ($7::uuid IS NULL OR (coalesce(a.raised_at, a.cleared_at), a.id) <
         (SELECT coalesce(p.raised_at, p.cleared_at), p.id FROM alarm p WHERE p.id = $7))
     AND (NOT $9 OR r.kind IN ('zscore', 'mad', 'cusum', 'ewma', 'isolation_forest'))
+    AND ($10::text IS NULL OR a.subject = $10 OR $10 = ANY (r.tag_names))
 ORDER BY coalesce(a.raised_at, a.cleared_at) DESC NULLS LAST, a.id DESC LIMIT $8";
 
-async fn page(tx: &mut TenantTx, query: AlarmQuery, is_statistical: bool) -> Result<Page<Alarm>> {
+/// Which alarms a list is of, besides what its reader asks for.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Only those of statistical rules.
+    is_statistical: bool,
+    /// Only those that are about this tag, or about an asset that it belongs to.
+    tag: Option<String>,
+}
+
+async fn page(tx: &mut TenantTx, query: AlarmQuery, kept: Kept) -> Result<Page<Alarm>> {
     let rows = Rows::parse(query.limit)?;
     let found: Vec<Alarm> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} {MATCHES}")))
         .bind(query.standing)
@@ -192,7 +215,8 @@ async fn page(tx: &mut TenantTx, query: AlarmQuery, is_statistical: bool) -> Res
         .bind(query.withdrawn.unwrap_or(false))
         .bind(query.cursor)
         .bind(rows.fetched())
-        .bind(is_statistical)
+        .bind(kept.is_statistical)
+        .bind(kept.tag)
         .fetch_all(tx.conn())
         .await?;
     Ok(Page::of(found, rows, |alarm: &Alarm| alarm.id.to_string()))
@@ -207,7 +231,7 @@ pub async fn list_alarms(
     Query(query): Query<AlarmQuery>,
 ) -> Result<Answer<Page<Alarm>>> {
     let mut tx = caller.begin(&app, Permission::AlarmRead).await?;
-    page(&mut tx, query, false).await.map(Answer)
+    page(&mut tx, query, Kept::default()).await.map(Answer)
 }
 
 /// Lists what statistical rules found, newest first.
@@ -219,7 +243,33 @@ pub async fn list_anomalies(
     Query(query): Query<AlarmQuery>,
 ) -> Result<Answer<Page<Alarm>>> {
     let mut tx = caller.begin(&app, Permission::AlarmRead).await?;
-    page(&mut tx, query, true).await.map(Answer)
+    let kept = Kept {
+        is_statistical: true,
+        tag: None,
+    };
+    page(&mut tx, query, kept).await.map(Answer)
+}
+
+/// Lists what statistical rules found about one sensor, or about an asset that it belongs to, newest first.
+#[utoipa::path(get, path = "/sensors/{id}/anomalies", operation_id = "list_sensor_anomalies", tag = TAG, security(("bearer" = ["alarm.read"])),
+    params(("id" = i32, Path, description = "Number of its tag"), AlarmQuery),
+    responses((status = 200, description = "Anomalies", body = Page<Alarm>)))]
+pub async fn list_sensor_anomalies(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i32>,
+    Query(query): Query<AlarmQuery>,
+) -> Result<Answer<Page<Alarm>>> {
+    let mut tx = caller.begin(&app, Permission::AlarmRead).await?;
+    let name: Option<String> = sqlx::query_scalar("SELECT name FROM tag WHERE id = $1")
+        .bind(id)
+        .fetch_optional(tx.conn())
+        .await?;
+    let kept = Kept {
+        is_statistical: true,
+        tag: Some(name.ok_or(Error::NotFound { entity: "tag" })?),
+    };
+    page(&mut tx, query, kept).await.map(Answer)
 }
 
 /// Reads one alarm.

@@ -1,6 +1,7 @@
-//! What does judging a rule depend on? Its versions, its tags, its models and what people did, out of the database.
+//! What does judging rules depend on? Their versions, tags, models and what people did, out of the database: of many
+//! rules in as many questions as of one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use protocol::{
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     judge::{Deed, Timeline, Version, behaviour},
-    model::Model,
+    models::{Dated, Models},
     rule::AlarmRule,
     watch::{Kind, Spec},
 };
@@ -42,6 +43,11 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// Its id.
+    pub(super) fn id(&self) -> Uuid {
+        self.timeline.rule_id
+    }
+
     /// What its alarm is called.
     pub(super) fn name(&self) -> AlarmName {
         AlarmName {
@@ -54,44 +60,65 @@ impl Loaded {
 }
 
 /// A version that nobody noted yet is in force from now on; so is the end of a rule that was deleted.
-const NOTE_VERSION: &str = "
+const NOTE_VERSIONS: &str = "
 INSERT INTO alarm_rule_version (rule_id, version, from_at, rule)
-SELECT r.id, r.version, $2, to_jsonb(r) FROM alarm_rule r WHERE r.id = $1
+SELECT r.id, r.version, $2, to_jsonb(r) FROM alarm_rule r WHERE r.id = ANY($1)
+    AND NOT EXISTS (SELECT FROM alarm_rule_version v WHERE v.rule_id = r.id AND v.version = r.version)
 UNION ALL
-SELECT $1, v.version + 1, $2, NULL FROM (SELECT x.version, x.rule FROM alarm_rule_version x WHERE x.rule_id = $1
+SELECT n.id, v.version + 1, $2, NULL FROM unnest($1::uuid[]) AS n (id)
+CROSS JOIN LATERAL (SELECT x.version, x.rule FROM alarm_rule_version x WHERE x.rule_id = n.id
     ORDER BY x.version DESC LIMIT 1) v
-WHERE v.rule IS NOT NULL AND NOT EXISTS (SELECT FROM alarm_rule r WHERE r.id = $1)
+WHERE v.rule IS NOT NULL AND NOT EXISTS (SELECT FROM alarm_rule r WHERE r.id = n.id)
 ON CONFLICT DO NOTHING";
 
-type VersionRow = (i32, DateTime<Utc>, Option<serde_json::Value>);
+type VersionRow = (Uuid, i32, DateTime<Utc>, Option<String>);
+/// Number, in force from, the rule; none where it was deleted.
+type Known = (i32, Micros, Option<AlarmRule>);
 
-/// Loads a rule; none when nothing is known of it.
+/// Loads rules; those of which nothing is known are left out.
 pub(super) async fn load(
     tx: &mut TenantTx,
-    rule_id: Uuid,
+    ids: &[Uuid],
     now_us: Micros,
-) -> Result<Option<Loaded>, TenancyError> {
-    sqlx::query(NOTE_VERSION)
-        .bind(rule_id)
+    models: &Models,
+) -> Result<Vec<Loaded>, TenancyError> {
+    sqlx::query(NOTE_VERSIONS)
+        .bind(ids)
         .bind(time_from_us(now_us))
         .execute(tx.conn())
         .await?;
     let rows: Vec<VersionRow> = sqlx::query_as(
-        "SELECT version, from_at, rule FROM alarm_rule_version WHERE rule_id = $1 ORDER BY version",
+        "SELECT rule_id, version, from_at, rule::text FROM alarm_rule_version WHERE rule_id = ANY($1) \
+         ORDER BY rule_id, version",
     )
-    .bind(rule_id)
+    .bind(ids)
     .fetch_all(tx.conn())
     .await?;
-    let mut rules: Vec<(i32, Micros, Option<AlarmRule>)> = Vec::new();
-    for (number, from, rule) in rows {
-        let rule: Option<AlarmRule> = rule.and_then(|rule| serde_json::from_value(rule).ok());
-        rules.push((number, from.timestamp_micros(), rule));
+    let mut rules: BTreeMap<Uuid, Vec<Known>> = BTreeMap::new();
+    for (id, number, from, rule) in rows {
+        let rule = rule.and_then(|text| {
+            let read = serde_json::from_str(&text);
+            read.inspect_err(
+                |error| tracing::error!(rule = %id, number, %error, "a version of a rule is passed over"),
+            )
+            .ok()
+        });
+        let known = (number, from.timestamp_micros(), rule);
+        rules.entry(id).or_default().push(known);
     }
-    let Some(newest) = rules.iter().rev().find_map(|(_, _, rule)| rule.as_ref()).cloned() else {
-        return Ok(None);
-    };
-    let names = Names::load(tx, rules.iter().filter_map(|(_, _, rule)| rule.as_ref())).await?;
-    let versions: Vec<Version> = rules
+    let all = rules.values().flatten().filter_map(|(_, _, rule)| rule.as_ref());
+    let names = Names::load(tx, all).await?;
+    let mut models = models.of(tx, ids).await?;
+    Ok(rules
+        .into_iter()
+        .filter_map(|(id, versions)| assemble(id, &versions, &names, models.remove(&id).unwrap_or_default()))
+        .collect())
+}
+
+/// A rule's past and present; none when it never was one.
+fn assemble(rule_id: Uuid, known: &[Known], names: &Names, models: Vec<Dated>) -> Option<Loaded> {
+    let newest = known.iter().rev().find_map(|(_, _, rule)| rule.as_ref())?.clone();
+    let versions: Vec<Version> = known
         .iter()
         .map(|(number, from_us, rule)| Version {
             number: *number,
@@ -110,16 +137,16 @@ pub(super) async fn load(
     let line_id = newest
         .line_id
         .or_else(|| names.tags.get(&newest.tag_name).and_then(|(_, line_id)| *line_id));
-    Ok(Some(Loaded {
+    Some(Loaded {
         timeline: Timeline {
             rule_id,
             versions,
-            models: models(tx, rule_id).await?,
+            models,
         },
         rule: newest,
         line_id,
         tags,
-    }))
+    })
 }
 
 /// How the rule's alarm behaves towards people.
@@ -203,25 +230,9 @@ impl Names {
     }
 }
 
-async fn models(tx: &mut TenantTx, rule_id: Uuid) -> Result<Vec<(i32, Micros, Model)>, TenancyError> {
-    let rows: Vec<(i32, DateTime<Utc>, Vec<u8>)> = sqlx::query_as(
-        "SELECT version, valid_from, model FROM alarm_model WHERE rule_id = $1 ORDER BY valid_from, version",
-    )
-    .bind(rule_id)
-    .fetch_all(tx.conn())
-    .await?;
-    let mut models = Vec::with_capacity(rows.len());
-    for (version, from, bytes) in rows {
-        match Model::decode(&bytes) {
-            Ok(model) => models.push((version, from.timestamp_micros(), model)),
-            Err(error) => tracing::error!(%rule_id, version, %error, "a model is passed over"),
-        }
-    }
-    Ok(models)
-}
-
 #[derive(Debug, FromRow)]
 struct ActionRow {
+    rule_id: Uuid,
     id: Uuid,
     alarm_id: Uuid,
     at: DateTime<Utc>,
@@ -247,25 +258,36 @@ impl ActionRow {
     }
 }
 
-/// What people did about a rule's alarms after `after_us`, in order of time.
-pub(super) async fn deeds(
+const DEEDS: &str = "
+SELECT a.rule_id, a.id, a.alarm_id, a.at, a.verb, a.until_at, a.actor, a.reason
+FROM unnest($1::uuid[], $2::timestamptz[]) AS n (rule_id, after)
+JOIN alarm_action a ON a.rule_id = n.rule_id AND a.at > n.after ORDER BY a.at, a.id";
+
+/// What people did about rules' alarms, each rule's after a time, in order of time.
+pub(super) async fn deeds<'r>(
     tx: &mut TenantTx,
-    rule: &AlarmRule,
-    after_us: Micros,
-) -> Result<Vec<Deed>, TenancyError> {
-    let rows: Vec<ActionRow> = sqlx::query_as(
-        "SELECT id, alarm_id, at, verb, until_at, actor, reason FROM alarm_action \
-         WHERE rule_id = $1 AND at > $2 ORDER BY at, id",
-    )
-    .bind(rule.id)
-    .bind(time_from_us(after_us))
-    .fetch_all(tx.conn())
-    .await?;
-    let deed = |row: ActionRow| {
-        Some(Deed {
+    rules: impl Iterator<Item = (&'r AlarmRule, Micros)>,
+) -> Result<BTreeMap<Uuid, Vec<Deed>>, TenancyError> {
+    let (mut by_id, mut ids, mut after) = (HashMap::new(), Vec::new(), Vec::new());
+    for (rule, after_us) in rules {
+        by_id.insert(rule.id, rule);
+        ids.push(rule.id);
+        after.push(time_from_us(after_us));
+    }
+    let rows: Vec<ActionRow> = sqlx::query_as(DEEDS)
+        .bind(ids)
+        .bind(after)
+        .fetch_all(tx.conn())
+        .await?;
+    let mut deeds: BTreeMap<Uuid, Vec<Deed>> = BTreeMap::new();
+    for row in rows {
+        let (Some(verb), Some(rule)) = (row.verb(), by_id.get(&row.rule_id)) else {
+            continue;
+        };
+        deeds.entry(row.rule_id).or_default().push(Deed {
             alarm_id: row.alarm_id,
             action: AlarmAction {
-                verb: row.verb()?,
+                verb,
                 id: row.id,
                 code: rule.code.clone(),
                 subject: rule.tag_name.clone(),
@@ -274,7 +296,7 @@ pub(super) async fn deeds(
                 second: None,
                 reason: row.reason,
             },
-        })
-    };
-    Ok(rows.into_iter().filter_map(deed).collect())
+        });
+    }
+    Ok(deeds)
 }

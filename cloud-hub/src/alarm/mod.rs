@@ -14,13 +14,18 @@ pub mod kpi;
 pub mod kpis;
 pub mod list;
 mod load;
+mod marks;
 pub mod model;
+pub mod models;
+mod readings;
 pub mod rule;
+pub mod season;
 pub mod settle;
 pub mod simulate;
 pub mod state;
 pub mod train;
 pub mod watch;
+mod write;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -34,6 +39,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list::list_alarms))
         .routes(routes!(list::list_anomalies))
+        .routes(routes!(list::list_sensor_anomalies))
         .routes(routes!(list::read_alarm))
         .routes(routes!(list::read_alarm_journal))
         .routes(routes!(act::act_on_alarm))

@@ -1,5 +1,5 @@
-//! What does a rule take for normal? Models of `ai-service`, learnt from the blocks of a rule, as they are stored; and
-//! the hour of the week of a time.
+//! What does a rule take for normal? Models of `ai-service`, learnt from the blocks of a rule, as they are stored. A
+//! seasonal one carries the time zone that it was learnt in, and judges in no other.
 
 use ai_service::anomaly::{
     baseline::{Baseline, Method, TooLittle},
@@ -8,9 +8,7 @@ use ai_service::anomaly::{
 use protocol::Micros;
 use serde::{Deserialize, Serialize};
 
-use super::watch::Kind;
-
-const HOUR_US: Micros = 3_600_000_000;
+use super::{season::Zone, watch::Kind};
 
 /// A model as it is stored. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +21,13 @@ pub enum Model {
         forest: IsolationForest,
         /// The centres.
         usual: Vec<f64>,
+    },
+    /// Centre and spread of each hour of the week, by the clocks of a time zone.
+    Seasonal {
+        /// Whose clocks.
+        zone: Zone,
+        /// The centres and spreads.
+        baseline: Baseline,
     },
 }
 
@@ -43,12 +48,6 @@ pub enum ModelError {
     Unreadable(#[from] postcard::Error),
 }
 
-/// The hour of the week of a time in UTC, 0 (Monday 0:00) to 167.
-pub fn cell(time_us: Micros) -> usize {
-    // 1970-01-01 was a Thursday.
-    (time_us.div_euclid(HOUR_US) + 72).rem_euclid(168) as usize
-}
-
 /// The mean of each tag over one block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockMeans {
@@ -59,13 +58,13 @@ pub struct BlockMeans {
 }
 
 impl Model {
-    /// Learns from blocks in order of time.
+    /// Learns from blocks in order of time; each hour of the week by itself when a zone is given.
     ///
     /// # Errors
     /// [`ModelError`].
     pub fn learn(
         kind: Kind,
-        is_seasonal: bool,
+        season: Option<Zone>,
         blocks: &[BlockMeans],
         seed: u64,
     ) -> Result<Self, ModelError> {
@@ -76,11 +75,16 @@ impl Model {
             Kind::IsolationForest => return Self::learn_forest(blocks, seed),
             Kind::NoData | Kind::Threshold | Kind::Rate => return Err(ModelError::Untrained),
         };
+        let clocks = season.unwrap_or_default();
         let placed: Vec<(usize, f64)> = blocks
             .iter()
-            .filter_map(|block| Some((cell(block.from_us), *block.means.first()?)))
+            .filter_map(|block| Some((clocks.hour_of_week(block.from_us), *block.means.first()?)))
             .collect();
-        Ok(Self::Baseline(Baseline::learn(&placed, method, is_seasonal)?))
+        let baseline = Baseline::learn(&placed, method, season.is_some())?;
+        Ok(match season {
+            Some(zone) => Self::Seasonal { zone, baseline },
+            None => Self::Baseline(baseline),
+        })
     }
 
     fn learn_forest(blocks: &[BlockMeans], seed: u64) -> Result<Self, ModelError> {
@@ -93,22 +97,24 @@ impl Model {
         Ok(Self::Forest { forest, usual })
     }
 
-    /// How far a value is from normal, in spreads, with its sign; none for a forest.
-    pub fn standardised(&self, value: f64, place: Option<usize>) -> Option<f64> {
-        match self {
-            Self::Baseline(baseline) => {
-                let normal = baseline.at(place);
-                Some((value - normal.centre) / normal.spread)
-            }
-            Self::Forest { .. } => None,
-        }
+    /// How far a value of that time is from normal, in spreads, with its sign; none for a forest. The hour of the week
+    /// is by the clocks that the model was learnt by.
+    pub fn standardised(&self, value: f64, time_us: Micros, is_seasonal: bool) -> Option<f64> {
+        let (zone, baseline) = match self {
+            // Models of releases that knew no zones were learnt by UTC.
+            Self::Baseline(baseline) => (Zone::default(), baseline),
+            Self::Seasonal { zone, baseline } => (*zone, baseline),
+            Self::Forest { .. } => return None,
+        };
+        let normal = baseline.at(is_seasonal.then(|| zone.hour_of_week(time_us)));
+        Some((value - normal.centre) / normal.spread)
     }
 
     /// The forest, if it is one.
     pub fn forest(&self) -> Option<&IsolationForest> {
         match self {
             Self::Forest { forest, .. } => Some(forest),
-            Self::Baseline(_) => None,
+            Self::Baseline(_) | Self::Seasonal { .. } => None,
         }
     }
 
@@ -118,6 +124,10 @@ impl Model {
             Self::Baseline(baseline) => serde_json::json!({
                 "kind": "baseline", "whole": baseline.whole,
                 "hours": baseline.hours.iter().flatten().count(),
+            }),
+            Self::Seasonal { zone, baseline } => serde_json::json!({
+                "kind": "baseline", "whole": baseline.whole,
+                "hours": baseline.hours.iter().flatten().count(), "zone": zone.name(), "tzdata": Zone::RULES,
             }),
             Self::Forest { usual, .. } => {
                 serde_json::json!({ "kind": "isolation_forest", "trees": 100, "sample": 256, "usual": usual })
@@ -146,18 +156,27 @@ impl Model {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_week_begins_on_monday() {
-        // 2024-01-01 was a Monday.
-        let monday_us = 1_704_067_200_000_000;
-        assert_eq!(
-            (
-                cell(monday_us),
-                cell(monday_us - 1),
-                cell(monday_us + 25 * HOUR_US)
-            ),
-            (0, 167, 25)
-        );
+    const HOUR_US: Micros = 3_600_000_000;
+    /// 2025-03-03, a Monday; clocks in Akron go forward six days later.
+    const MONDAY_US: Micros = 1_740_960_000_000_000;
+
+    fn akron() -> Zone {
+        Zone::parse("America/New_York").unwrap()
+    }
+
+    /// Hour by hour; warm from 22:00 to 6:00 by the plant's clocks.
+    fn nights(hours: i64) -> Vec<BlockMeans> {
+        (0..hours)
+            .map(|hour| {
+                let from_us = MONDAY_US + hour * HOUR_US;
+                let of_day = akron().hour_of_week(from_us) % 24;
+                let level = if (6..22).contains(&of_day) { 4.0 } else { 20.0 };
+                BlockMeans {
+                    from_us,
+                    means: vec![level + (hour % 3) as f64 * 0.1],
+                }
+            })
+            .collect()
     }
 
     #[test]
@@ -169,10 +188,54 @@ mod tests {
             })
             .collect();
         for kind in [Kind::ZScore, Kind::Mad, Kind::Cusum, Kind::IsolationForest] {
-            let model = Model::learn(kind, true, &blocks, 3).unwrap();
-            assert_eq!(Model::decode(&model.encode().unwrap()).unwrap(), model);
+            for season in [None, Some(akron())] {
+                let model = Model::learn(kind, season, &blocks, 3).unwrap();
+                assert_eq!(Model::decode(&model.encode().unwrap()).unwrap(), model);
+            }
         }
-        assert!(Model::learn(Kind::Threshold, false, &blocks, 3).is_err());
+        assert!(Model::learn(Kind::Threshold, None, &blocks, 3).is_err());
         assert!(Model::decode(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn a_season_keeps_its_hours_when_the_clocks_change() {
+        // Learnt in winter and summer time, judged by the clock on the wall through the year.
+        let learnt = Model::learn(Kind::ZScore, Some(akron()), &nights(10 * 168), 1).unwrap();
+        for block in nights(52 * 168) {
+            let off = learnt.standardised(block.means[0], block.from_us, true).unwrap();
+            assert!(off.abs() < 3.0, "{off} at {}", block.from_us);
+        }
+        let by_utc = Model::learn(Kind::Mad, Some(Zone::default()), &nights(168 * 5), 1).unwrap();
+        let worst = nights(52 * 168)
+            .iter()
+            .filter_map(|block| by_utc.standardised(block.means[0], block.from_us, true))
+            .fold(0.0, |worst: f64, off| worst.max(off.abs()));
+        assert!(worst > 6.0, "in UTC the week moves by an hour: {worst}");
+    }
+
+    #[test]
+    fn a_model_of_a_release_without_zones_judges_by_utc_for_ever() {
+        // As such a release stored it: the first variant, with hours of the week in it.
+        let placed: Vec<(usize, f64)> = nights(10 * 168)
+            .iter()
+            .map(|block| (Zone::default().hour_of_week(block.from_us), block.means[0]))
+            .collect();
+        let stored = Model::Baseline(Baseline::learn(&placed, Method::Mean, true).unwrap());
+        let bytes = stored.encode().unwrap();
+        assert_eq!(bytes[0], 0, "variants are only ever appended");
+        let read = Model::decode(&bytes).unwrap();
+        let normal = |hour| match &read {
+            Model::Baseline(baseline) => baseline.at(Some(hour)),
+            _ => unreachable!("it is the first variant"),
+        };
+        for hour in 0..168 {
+            let of = normal(hour);
+            let time_us = MONDAY_US + hour as i64 * HOUR_US;
+            let off = read.standardised(30.0, time_us, true).unwrap();
+            assert!(
+                (off - (30.0 - of.centre) / of.spread).abs() < 1e-12,
+                "hour {hour}"
+            );
+        }
     }
 }

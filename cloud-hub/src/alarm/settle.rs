@@ -77,18 +77,21 @@ pub struct Change {
     pub entries: Vec<(Cause, Micros, Option<AlarmState>)>,
 }
 
-/// From where on occurrences were judged again: all that began after a time, and the one that stood then.
+/// Which occurrences were judged again: all that began in a time, and the one that stood at its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// The time.
+    /// Start of the time, exclusive.
     pub after_us: Micros,
+    /// End of it: what was too much for one turn is judged in the next, and stands till then.
+    pub until_us: Micros,
     /// The one that stood.
     pub open: Option<Uuid>,
 }
 
 impl Reach {
     fn covers(&self, occurrence: &Occurrence) -> bool {
-        occurrence.raised_us > self.after_us || self.open == Some(occurrence.id)
+        let began = occurrence.raised_us;
+        (began > self.after_us && began <= self.until_us) || self.open == Some(occurrence.id)
     }
 }
 
@@ -230,6 +233,7 @@ mod tests {
 
     const ALL: Reach = Reach {
         after_us: 0,
+        until_us: Micros::MAX,
         open: None,
     };
 
@@ -293,6 +297,7 @@ mod tests {
         .collect();
         let reach = Reach {
             after_us: 200,
+            until_us: Micros::MAX,
             open: None,
         };
         let changes = settle(&rows, &[occurrence(3, 500, Some(550))], reach, &judge(), &[], 700);
@@ -302,6 +307,30 @@ mod tests {
             .collect();
         assert_eq!(said, [(2, vec![Cause::Withdrawn]), (3, vec![Cause::Returned])]);
         assert_eq!(changes[0].row.state, AlarmState::Normal);
+    }
+
+    #[test]
+    fn what_lies_beyond_what_was_judged_in_this_turn_stays() {
+        let rows: Vec<Row> = settle(
+            &[],
+            &[occurrence(1, 100, Some(150)), occurrence(2, 300, Some(350))],
+            ALL,
+            &judge(),
+            &[],
+            600,
+        )
+        .into_iter()
+        .map(|change| change.row)
+        .collect();
+        let reach = Reach {
+            after_us: 50,
+            until_us: 200,
+            open: None,
+        };
+        let changes = settle(&rows, &[], reach, &judge(), &[], 700);
+        let said: Vec<_> = changes.iter().map(causes).collect();
+        assert_eq!(said, [[Cause::Withdrawn]], "only the one that began by 200");
+        assert_eq!(changes[0].row.occurrence.id, Uuid::from_u128(1));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use super::{
     history::{AnomalySpan, has_band, inputs, learn, spans},
     load::{Loaded, Names, load},
     model::Model,
+    models::Models,
     rule::AlarmRule,
+    season::Zone,
     watch::{Input, Kind, Spec},
 };
 use crate::{
@@ -161,10 +163,11 @@ async fn as_it_is(tx: &mut TenantTx, app: &App, id: Uuid, rule: AlarmRule) -> Re
         .spec(&rule)
         .ok_or_else(|| Error::Conflict("a tag of this rule is not known".to_owned()))?;
     // Noting a version is undone with the transaction.
-    let loaded: Option<Loaded> = load(tx, id, app.clock.now_us()).await?;
+    let mut loaded: Vec<Loaded> = load(tx, &[id], app.clock.now_us(), &Models::default()).await?;
     let model = loaded
+        .pop()
         .and_then(|mut loaded| loaded.timeline.models.pop())
-        .map(|(_, _, model)| model);
+        .map(|(_, _, model)| model.as_ref().clone());
     if spec.kind.is_trained() && model.is_none() {
         return Err(Error::Conflict(
             "train this rule first: it does not know what is normal".to_owned(),
@@ -421,7 +424,7 @@ pub async fn detect_anomalies(
     drop(tx);
     let from_us = asked.from_us;
     let made = spawn_blocking(move || {
-        let model = learn(&spec, &training, 0)?.map(|(model, _)| model);
+        let model = learn(&spec, Zone::default(), &training, 0)?.map(|(model, _)| model);
         let mut anomalies = spans(&spec, model.as_ref(), &readings, from_us);
         anomalies.truncate(SPANS_MAX);
         Ok::<_, Error>(Detection {

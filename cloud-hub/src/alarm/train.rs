@@ -1,5 +1,5 @@
-//! How does a rule learn what is normal? From a time that a person names, into a model with its provenance, which
-//! judges from then on. Earlier verdicts stay those of the model before.
+//! How does a rule learn what is normal? From a time that a person names, in the time zone of its plant, into a model
+//! with its provenance, which judges from then on. Earlier verdicts stay those of the model before.
 
 use axum::{extract::State, http::StatusCode};
 use protocol::Micros;
@@ -17,6 +17,7 @@ use super::{
     history::{inputs, learn},
     load::Names,
     rule::AlarmRule,
+    season::Zone,
     watch::Kind,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     error::{Error, Result},
     kernel::{
         audit::Deed, caller::Caller, clock::time_from_us, event::NewEvent, hex::hex, permission::Permission,
-        reply::Reply, resource,
+        reply::Reply, resource, tenancy::TenantTx,
     },
     request::{Json, Path},
 };
@@ -101,8 +102,9 @@ pub async fn train_alarm_rule(
         .spec(&rule)
         .ok_or_else(|| Error::Conflict("a tag of this rule is not known".to_owned()))?;
     let readings = inputs(&mut tx, &spec, (asked.from_us, asked.to_us)).await?;
+    let zone = zone_of(&mut tx, &rule).await?;
     let seed = u64::from(asked.seed.unwrap_or_default());
-    let learnt = spawn_blocking(move || learn(&spec, &readings, seed))
+    let learnt = spawn_blocking(move || learn(&spec, zone, &readings, seed))
         .await
         .map_err(|source| Error::Internal(source.into()))??;
     let (model, n) =
@@ -130,4 +132,27 @@ pub async fn train_alarm_rule(
         serde_json::json!(made),
     ));
     tx.finish(StatusCode::CREATED, &made).await
+}
+
+/// Of the plant of the rule's line, else of its tag's, else the tenant's first plant, as pages take it; else UTC.
+const ZONE: &str = "
+SELECT p.zone FROM plant p
+LEFT JOIN line l ON l.plant_id = p.id
+    AND l.id = coalesce($1, (SELECT t.line_id FROM tag t WHERE t.name = $2))
+ORDER BY (l.id IS NULL), p.code LIMIT 1";
+
+async fn zone_of(tx: &mut TenantTx, rule: &AlarmRule) -> Result<Zone> {
+    let named: Option<String> = sqlx::query_scalar(ZONE)
+        .bind(rule.line_id)
+        .bind(&rule.tag_name)
+        .fetch_optional(tx.conn())
+        .await?;
+    let Some(named) = named else {
+        return Ok(Zone::default());
+    };
+    Zone::parse(&named).ok_or_else(|| {
+        Error::Conflict(format!(
+            "the plant's time zone {named:?} is not known to this hub"
+        ))
+    })
 }

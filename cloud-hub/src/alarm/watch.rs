@@ -19,7 +19,7 @@ use ai_service::drift::{CusumSums, Ewma};
 use protocol::{Micros, Quality, alarm::machine::AlarmBand};
 use serde::{Deserialize, Serialize};
 
-use super::model::{Model, cell};
+use super::model::Model;
 
 /// How a rule judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -336,10 +336,7 @@ impl Watch {
 
     fn score_of(&mut self, spec: &Spec, model: &Model, from_us: Micros, means: &[f64]) -> Option<f64> {
         let value = *means.first()?;
-        let z = |model: &Model| {
-            let place = spec.is_seasonal.then(|| cell(from_us));
-            model.standardised(value, place)
-        };
+        let z = |model: &Model| model.standardised(value, from_us, spec.is_seasonal);
         let score = match spec.kind {
             Kind::ZScore | Kind::Mad => z(model)?.abs(),
             Kind::Cusum => self.sums.take(z(model)?, 2.0 * spec.score_max),

@@ -125,7 +125,7 @@ fn baseline(kind: Kind) -> Model {
             means: vec![10.0 + [0.1, -0.1, 0.2, -0.2, 0.0][(n % 5) as usize]],
         })
         .collect();
-    Model::learn(kind, false, &blocks, 1).unwrap()
+    Model::learn(kind, None, &blocks, 1).unwrap()
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn the_tags_of_an_asset_are_strange_together_though_each_is_normal() {
             means: pair(n * 7).to_vec(),
         })
         .collect();
-    let model = Model::learn(Kind::IsolationForest, false, &blocks, 5).unwrap();
+    let model = Model::learn(Kind::IsolationForest, None, &blocks, 5).unwrap();
     let forest = Spec {
         tags: vec![1, 2],
         score_max: 0.58,

@@ -486,3 +486,79 @@ async fn a_proposed_delay_is_tried_on_history() {
     );
     assert!(made["alarms"].as_i64().unwrap() > 40, "{made}");
 }
+
+#[tokio::test]
+async fn a_seasonal_model_is_learnt_by_the_plants_clocks_and_its_anomalies_are_listed_by_sensor() {
+    let rule = json!({ "code": "warm", "name": "TT-403 unusual", "tag_name": "TT-403", "kind": "mad", "window_s": 60,
+        "score_max": 8.0, "season": "hour_of_week" });
+    let plant = Plant::start(rule).await;
+    let normal: Vec<(i64, f64)> = (0..240).map(|n| (n * 10, 4.0 + 0.1 * (n % 7) as f64)).collect();
+    plant.put(0, &normal).await;
+    let (_, rules) = plant.send(Method::GET, "/sensors/alerts?code=warm", None).await;
+    let id = rules["items"][0]["id"].as_str().unwrap();
+    let window = json!({ "from_us": plant.from_us, "to_us": plant.from_us + 2_400 * SECOND });
+    let path = format!("/sensors/alerts/{id}/train");
+    let (status, model) = plant.send(Method::POST, &path, Some(window)).await;
+    assert_eq!(
+        (status, &model["about"]["zone"]),
+        (201, &json!("America/New_York")),
+        "{model}"
+    );
+    assert!(model["about"]["tzdata"].is_string(), "{model}");
+    plant
+        .as_owner("UPDATE alarm_model SET valid_from = now() - interval '1 hour'")
+        .await;
+    plant
+        .put(1, &(240..280).map(|n| (n * 10, 7.0)).collect::<Vec<_>>())
+        .await;
+    plant.judge().await;
+    let alarm = plant.alarms().await.remove(0);
+    let tag = plant
+        .hub
+        .count(&akron(), "SELECT id::int8 FROM tag WHERE name = 'TT-403'")
+        .await;
+    let other = plant
+        .hub
+        .count(&akron(), "SELECT id::int8 FROM tag WHERE name = 'L4-RATE'")
+        .await;
+    let list = async |tag: i64, query: &str| {
+        plant
+            .send(Method::GET, &format!("/sensors/{tag}/anomalies{query}"), None)
+            .await
+    };
+    assert_eq!(list(tag, "").await.1["items"][0]["id"], alarm["id"]);
+    assert_eq!(list(tag, "?code=cold").await.1["items"], json!([]));
+    assert_eq!(list(other, "?limit=1").await.1["items"], json!([]));
+    assert_eq!(list(2_000_000_000, "").await.0, 404);
+}
+
+#[tokio::test]
+async fn many_rules_are_judged_together_and_one_that_cannot_be_holds_up_no_other() {
+    let plant = Plant::start(warm()).await;
+    for number in 0..40 {
+        let rule = json!({ "code": format!("r{number}"), "name": "Of many", "tag_name": "TT-403", "kind": "threshold",
+            "high": 4.0 + f64::from(number) / 10.0 });
+        let made = plant.send(Method::POST, "/sensors/alerts", Some(rule)).await;
+        assert_eq!(made.0, 201, "{made:?}");
+    }
+    plant.judge().await;
+    plant
+        .as_owner(
+            "UPDATE alarm_rule_version SET from_at = now() - interval '1 hour'; DELETE FROM alarm_state; \
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'on purpose'; END $$; \
+             CREATE TRIGGER refuse BEFORE INSERT ON alarm FOR EACH ROW WHEN (NEW.code = 'r7') EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    // Above the limits of the first twenty, of which one cannot be judged.
+    plant.put(0, &[(0, 3.0), (10, 5.95), (20, 3.0)]).await;
+    plant.judge().await;
+    let of_many = "SELECT count(*) FROM alarm WHERE code LIKE 'r%' AND cleared_at IS NOT NULL";
+    assert_eq!(plant.hub.count(&akron(), of_many).await, 19);
+    let left = "SELECT count(DISTINCT rule_id) FROM alarm_due";
+    assert_eq!(plant.hub.count(&akron(), left).await, 1, "it is tried again");
+    plant.as_owner("DROP TRIGGER refuse ON alarm").await;
+    plant.judge().await;
+    assert_eq!(plant.hub.count(&akron(), of_many).await, 20);
+    let raised = "SELECT count(*) FROM alarm_entry WHERE cause = 'raised' AND code LIKE 'r%'";
+    assert_eq!(plant.hub.count(&akron(), raised).await, 20);
+}
