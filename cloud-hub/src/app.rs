@@ -20,6 +20,8 @@ use crate::{
 /// The hub's shared state.
 #[derive(Clone, Debug)]
 pub struct App {
+    /// Tells this hub from others on the same database, for as long as it runs.
+    pub name: Arc<str>,
     /// The only way to the database: transactions that belong to one tenant.
     pub db: Db,
     /// What just happened, for live pages.

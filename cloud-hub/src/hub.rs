@@ -16,8 +16,8 @@ use crate::{
     alarm,
     app::App,
     broker::{
-        self, Broker, BrokerConfig, DeviceCertificates, Downlinks, External, ExternalConfig, Tap, TapConfig,
-        TlsListener,
+        self, Broker, BrokerConfig, Device, DeviceCertificates, Downlinks, External, ExternalConfig, Tap,
+        TapConfig, TlsListener,
     },
     config::{Config, ConfigError, TapSettings},
     edges::{
@@ -44,11 +44,11 @@ use crate::{
         key_use::KeyUse,
         seal::SealingKey,
         secret::{self, Secret},
-        tenancy::{Db, TenancyError},
+        tenancy::{Db, TenancyError, TenantSlug},
         token::SigningKey,
     },
     router,
-    series::{bus::LiveBus, upkeep as series_upkeep},
+    series::{bus::LiveBus, elsewhere, relay::Relay, upkeep as series_upkeep},
     tenant::{
         fleet::{self, Migrated},
         provision,
@@ -212,10 +212,13 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Hub::start`].
-    pub async fn start_on(config: Config, databases: Databases) -> anyhow::Result<Self> {
+    pub async fn start_on(config: Config, mut databases: Databases) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("creating {}", config.data_dir.display()))?;
+        let name = format!("foodflow-hub:{}", secret::random_text(6));
+        databases.login = databases.login.named(&name);
         let app = App {
+            name: name.into(),
             db: Db::new(
                 databases.login.requests.clone(),
                 config.database.connections_max,
@@ -268,6 +271,8 @@ impl Hub {
                 gather: app.config.ingest.gather,
             },
         };
+        // Before anybody looks on: what other hubs commit from now on is heard.
+        let relay = Relay::start(&databases.login, &app.name).await;
         let ended = CancellationToken::new();
         let (intake, asked) = mpsc::channel(INTAKE_MESSAGES);
         let integrators = integrator::Context {
@@ -300,6 +305,8 @@ impl Hub {
         tasks.spawn(watched(&ended, projection::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, webhook::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, alarm::duty::run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, relay.run(app.clone(), stop.clone())));
+        tasks.spawn(watched(&ended, elsewhere::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, edge_clock::run(app.clone(), stop.clone())));
         tasks.spawn(watched(&ended, series_upkeep::run(app.clone(), stop.clone())));
         let sending = dispatch::run(app.clone(), downlinks, broker.sessions.clone(), stop.clone());
@@ -347,6 +354,15 @@ impl Hub {
     /// The private cluster's process id, when there is one and it runs.
     pub fn postgres_pid(&self) -> Option<i32> {
         self.cluster.as_ref().and_then(Cluster::pid)
+    }
+
+    /// Whether an edge can be sent something from here.
+    pub fn reaches(&self, tenant: &TenantSlug, edge: &str) -> bool {
+        let device = Device {
+            tenant: tenant.as_str().to_owned(),
+            name: edge.to_owned(),
+        };
+        self.broker.sessions.connected().contains_key(&device)
     }
 
     /// Returns when a part ended that should not have: a hub that stores nothing, or answers nobody, must not

@@ -85,7 +85,7 @@ type Heard = Result<std::sync::Arc<LiveEvent>, RecvError>;
 /// Whose readings were stored. What was missed is found by the next look at all tenants.
 fn note(busy: &mut BTreeSet<TenantSlug>, heard: Heard, stored: &mut Receiver<std::sync::Arc<LiveEvent>>) {
     match heard {
-        Ok(event) if matches!(event.kind, LiveKind::Samples { .. }) => {
+        Ok(event) if event.is_here && matches!(event.kind, LiveKind::Samples { .. }) => {
             busy.insert(event.tenant.clone());
         }
         Ok(_) => {}

@@ -435,8 +435,9 @@ struct Seat {
 }
 
 impl Clients {
+    /// From 1 on: 0 is the session of whoever is on a broker outside.
     fn next(&self) -> u64 {
-        self.0.counted.fetch_add(1, Ordering::SeqCst)
+        self.0.counted.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {

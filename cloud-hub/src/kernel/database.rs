@@ -50,6 +50,14 @@ impl Target {
         }
     }
 
+    /// The same, under an application name by which the database's owner knows who is connected.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.requests = self.requests.application_name(name);
+        self.bulk.application_name(name);
+        self
+    }
+
     /// A server elsewhere.
     ///
     /// # Errors

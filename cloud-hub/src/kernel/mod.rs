@@ -9,6 +9,7 @@ pub mod clock;
 pub mod context;
 pub mod database;
 pub mod duration;
+pub mod ear;
 pub mod event;
 pub mod export;
 pub mod freeze;

@@ -1,7 +1,13 @@
-//! What just happened? A broadcast of what ingest committed, for live pages. Lossy for slow listeners, who are
-//! told how many events they missed; the database stays the truth.
+//! What just happened? A broadcast of what was committed, here and by other hubs, for live pages. Lossy for slow
+//! listeners, who are told how many events they missed; the database stays the truth.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use protocol::{Micros, lane::Lane};
 use tokio::sync::broadcast;
@@ -73,6 +79,8 @@ pub enum LiveKind {
         /// Which.
         id: Uuid,
     },
+    /// Other hubs may have committed something that was not heard of here.
+    Missed,
 }
 
 /// One event of one tenant.
@@ -84,6 +92,8 @@ pub struct LiveEvent {
     pub cursor: u64,
     /// When the hub published it.
     pub at_us: Micros,
+    /// Whether this hub committed it; else another hub of the same database did.
+    pub is_here: bool,
     /// What.
     pub kind: LiveKind,
 }
@@ -95,6 +105,35 @@ pub struct LiveBus {
     /// Held while an event is sent: events arrive in the order of their cursors, so that a stream that resumes
     /// after one has been told all before it.
     cursor: Arc<Mutex<u64>>,
+    watchers: Arc<Mutex<Watchers>>,
+    is_shared: Arc<AtomicBool>,
+}
+
+/// Who looks at samples: by tenant and number, the tags, none for all.
+#[derive(Debug, Default)]
+struct Watchers {
+    by_tenant: HashMap<TenantSlug, HashMap<u64, HashSet<i32>>>,
+    count: u64,
+}
+
+/// One who looks at samples, until it is dropped.
+#[derive(Debug)]
+pub struct Watching {
+    bus: LiveBus,
+    tenant: TenantSlug,
+    number: u64,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let mut watchers = self.bus.watchers();
+        if let Some(of_tenant) = watchers.by_tenant.get_mut(&self.tenant) {
+            of_tenant.remove(&self.number);
+            if of_tenant.is_empty() {
+                watchers.by_tenant.remove(&self.tenant);
+            }
+        }
+    }
 }
 
 impl Default for LiveBus {
@@ -109,16 +148,28 @@ impl LiveBus {
         Self {
             sender: broadcast::Sender::new(EVENTS_KEPT),
             cursor: Arc::new(Mutex::new(1)),
+            watchers: Arc::default(),
+            is_shared: Arc::default(),
         }
     }
 
-    /// Tells every listener. Without listeners nothing happens.
+    /// Tells every listener of what this hub committed. Without listeners nothing happens.
     pub fn publish(&self, tenant: &TenantSlug, at_us: Micros, kind: LiveKind) {
+        self.send(tenant, at_us, kind, true);
+    }
+
+    /// Tells every listener of what another hub committed.
+    pub fn relay(&self, tenant: &TenantSlug, at_us: Micros, kind: LiveKind) {
+        self.send(tenant, at_us, kind, false);
+    }
+
+    fn send(&self, tenant: &TenantSlug, at_us: Micros, kind: LiveKind, is_here: bool) {
         let mut next = self.next();
         let event = LiveEvent {
             tenant: tenant.clone(),
             cursor: *next,
             at_us,
+            is_here,
             kind,
         };
         *next += 1;
@@ -135,8 +186,70 @@ impl LiveBus {
         self.sender.subscribe()
     }
 
+    /// Notes that somebody looks at samples of these tags; none: of all.
+    pub fn watch(&self, tenant: &TenantSlug, tags: &HashSet<i32>) -> Watching {
+        let mut watchers = self.watchers();
+        watchers.count += 1;
+        let number = watchers.count;
+        let of_tenant = watchers.by_tenant.entry(tenant.clone()).or_default();
+        of_tenant.insert(number, tags.clone());
+        Watching {
+            bus: self.clone(),
+            tenant: tenant.clone(),
+            number,
+        }
+    }
+
+    /// The tags that are looked at, by tenant; none: all of them.
+    pub fn watched(&self) -> HashMap<TenantSlug, HashSet<i32>> {
+        let watchers = self.watchers();
+        let together = |all: &HashMap<u64, HashSet<i32>>| {
+            if all.values().any(HashSet::is_empty) {
+                HashSet::new()
+            } else {
+                all.values().flatten().copied().collect()
+            }
+        };
+        let each = watchers.by_tenant.iter();
+        each.map(|(tenant, all)| (tenant.clone(), together(all)))
+            .collect()
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, Watchers> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether other hubs work on the same database.
+    pub fn share(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+    }
+
+    /// Whether other hubs work on the same database.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
+    }
+
     /// The cursor of the next event.
     pub fn cursor(&self) -> u64 {
         *self.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tags_of_those_who_look_are_asked_for_together_while_they_do() {
+        let (bus, akron) = (LiveBus::new(), TenantSlug::parse("akron").unwrap());
+        let one = bus.watch(&akron, &HashSet::from([1, 2]));
+        let other = bus.watch(&akron, &HashSet::from([2, 3]));
+        assert_eq!(bus.watched()[&akron], HashSet::from([1, 2, 3]));
+        let all = bus.watch(&akron, &HashSet::new());
+        assert_eq!(bus.watched()[&akron], HashSet::new(), "every tag");
+        drop((all, one));
+        assert_eq!(bus.watched()[&akron], HashSet::from([2, 3]));
+        drop(other);
+        assert!(bus.watched().is_empty());
     }
 }

@@ -202,6 +202,7 @@ mod tests {
             tenant,
             cursor,
             at_us,
+            is_here: true,
             kind: LiveKind::Defect { id: Uuid::nil() },
         })
     }

@@ -2,7 +2,8 @@
 //! the newest value of each tag, deviations and holds never dropped, a heartbeat every five seconds.
 //! A stream that broke resumes by its last event id within ten minutes; otherwise it is told to start over. So is
 //! a reader that is too slow: its stream ends with an id from which nothing that matters is missing.
-//! Who works on some lines hears of those only, and who is no longer let in hears nothing more.
+//! Who works on some lines hears of those only, and who is no longer let in hears nothing more. What other hubs commit
+//! is heard too (`relay`, `elsewhere`).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
@@ -29,7 +30,7 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{
-    bus::{LiveEvent, LiveKind, Sample},
+    bus::{LiveEvent, LiveKind, Sample, Watching},
     feed::Feed,
 };
 use crate::{
@@ -137,6 +138,10 @@ impl Wanted {
             LiveKind::Defect { id } if self.alarms => Some(("defect", json!({ "id": id }))),
             LiveKind::Edge { name } => Some(("edge", json!({ "name": name }))),
             LiveKind::Line { id } if self.lines => Some(("line", json!({ "id": id }))),
+            LiveKind::Missed => Some((
+                "resync",
+                json!({ "reason": "other hubs were not heard for a while" }),
+            )),
             _ => None,
         }
     }
@@ -169,6 +174,9 @@ pub async fn open_live(
     let (sender, receiver) = mpsc::channel(QUEUE_EVENTS);
     let bus = app.live.subscribe();
     let app_cursor = app.live.cursor().saturating_sub(1);
+    let watching = wanted
+        .samples
+        .then(|| app.live.watch(&caller.tenant, &wanted.tags));
     let mut listener = Listener {
         cursor: app_cursor,
         app,
@@ -184,6 +192,7 @@ pub async fn open_live(
         seq: 0,
         samples: BTreeMap::new(),
         _permit: permit,
+        _watching: watching,
     };
     listener.greet(last_id.as_deref()).await;
     tokio::spawn(listener.run(bus, sender));
@@ -245,7 +254,7 @@ async fn is_seen(app: &App, caller: &Caller, lines: &BTreeSet<Uuid>, kind: &Live
         LiveKind::Alarm { line_id, .. } => {
             return Ok(line_id.is_none_or(|line_id| lines.contains(&line_id)));
         }
-        LiveKind::Edge { .. } | LiveKind::Samples { .. } => return Ok(true),
+        LiveKind::Edge { .. } | LiveKind::Samples { .. } | LiveKind::Missed => return Ok(true),
     };
     let mut tx = caller.begin(app, Permission::LiveRead).await?;
     Ok(sqlx::query_scalar(sql).bind(id).fetch_one(tx.conn()).await?)
@@ -275,6 +284,7 @@ struct Listener {
     /// The newest value of each tag since samples were last sent.
     samples: BTreeMap<i32, (Sample, u8)>,
     _permit: OwnedSemaphorePermit,
+    _watching: Option<Watching>,
 }
 
 impl Listener {

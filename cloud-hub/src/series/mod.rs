@@ -2,9 +2,11 @@
 
 pub mod bus;
 pub mod convert;
+pub mod elsewhere;
 pub mod feed;
 pub mod live;
 pub mod partitions;
 pub mod query;
+pub mod relay;
 pub mod report;
 pub mod upkeep;

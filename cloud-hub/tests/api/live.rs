@@ -25,7 +25,7 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) name: String,
-    id: String,
+    pub(crate) id: String,
     pub(crate) data: Value,
 }
 

@@ -21,6 +21,7 @@ mod edge_fleet;
 mod events;
 mod export;
 mod hostile;
+mod hubs;
 mod isolation;
 mod limits;
 mod live;

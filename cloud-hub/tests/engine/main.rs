@@ -9,6 +9,7 @@ mod alarms;
 mod archive;
 mod chain;
 mod command;
+mod dispatch;
 mod edge_records;
 mod events;
 mod fleet;

@@ -169,10 +169,13 @@ impl TestHub {
         };
         let mut config = Config::load(None, &overrides).unwrap();
         configure(&mut config);
+        let login = database.databases.login.clone();
         let hub = Hub::start_on(config, database.databases).await.unwrap();
+        // In the hub's name: what a test writes beside it is not another hub's news.
+        let login = login.named(&hub.app.name);
         Self {
+            db: Db::new(login.requests, 4, Duration::from_secs(10)),
             hub,
-            db: database.db,
             dir,
         }
     }
