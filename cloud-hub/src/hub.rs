@@ -272,7 +272,7 @@ impl Hub {
             },
         };
         // Before anybody looks on: what other hubs commit from now on is heard.
-        let relay = Relay::start(&databases.login, &app.name).await;
+        let relay = Box::pin(Relay::start(&databases.login, &app.name)).await;
         let ended = CancellationToken::new();
         let (intake, asked) = mpsc::channel(INTAKE_MESSAGES);
         let integrators = integrator::Context {

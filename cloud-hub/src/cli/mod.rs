@@ -238,7 +238,7 @@ pub fn start_log(arguments: &Arguments) {
 pub async fn run(arguments: Arguments) -> ExitCode {
     let place = arguments.place;
     let done = match arguments.command {
-        Command::Serve { embedded, http, mqtt } => serve::run(&place, embedded, http, mqtt).await,
+        Command::Serve { embedded, http, mqtt } => Box::pin(serve::run(&place, embedded, http, mqtt)).await,
         Command::Migrate { tenant, report, json } => {
             tenant::migrate(&place, tenant.as_ref(), report, json).await
         }
