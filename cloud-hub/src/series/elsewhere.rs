@@ -128,7 +128,7 @@ async fn newest(app: &App, tenant: &TenantSlug, tags: &HashSet<i32>) -> Result<V
         "SELECT l.tag_id, l.time, l.value, l.quality, t.is_simulated, l.received_at FROM tag_last l \
          JOIN tag t ON t.id = l.tag_id WHERE cardinality($1::int4[]) = 0 OR l.tag_id = ANY($1)",
     )
-    .bind(Vec::from_iter(tags.iter().copied()))
+    .bind(tags.iter().copied().collect::<Vec<i32>>())
     .fetch_all(tx.conn())
     .await?;
     let newest = |(tag_id, time, value, quality, simulated, received): Row| {
