@@ -238,7 +238,7 @@ impl Hub {
             metrics: metrics_handle(),
             config: Arc::new(config),
         };
-        Self::serve(app, databases).await
+        Box::pin(Self::serve(app, databases)).await
     }
 
     async fn serve(app: App, databases: Databases) -> anyhow::Result<Self> {

@@ -69,6 +69,7 @@ impl Mosquitto {
                 password_file: None,
                 ca_file: None,
                 share_group: "hubs".to_owned(),
+                tap: vec![],
             });
         });
         Box::pin(started).await

@@ -50,7 +50,13 @@ impl Plant {
         std::fs::write(dir.path().join("hub-password"), PASSWORD).unwrap();
         let mut settings = format!("allow_anonymous false\npassword_file {}\n", at("passwords"));
         if is_tls {
-            settings += &format!("certfile {}\nkeyfile {}\n", at("server.pem"), at("server.key"));
+            settings.extend([
+                "certfile ",
+                &at("server.pem"),
+                "\nkeyfile ",
+                &at("server.key"),
+                "\n",
+            ]);
         }
         let broker = Mosquitto::start(dir.path(), &settings).await;
         Self { dir, broker, is_tls }

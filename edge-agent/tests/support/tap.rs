@@ -16,7 +16,7 @@ const WITHIN: Duration = Duration::from_mins(1);
 /// What a client did.
 #[derive(Debug)]
 pub enum Sent {
-    Packet(Packet),
+    Packet(Box<Packet>),
     /// It closed the connection, or the line was cut.
     Closed,
 }
@@ -71,7 +71,7 @@ impl Tap {
             match self.next().await {
                 Sent::Packet(packet) => {
                     let is_it = is_wanted(&packet);
-                    seen.push(packet);
+                    seen.push(*packet);
                     if is_it {
                         return seen;
                     }
@@ -85,7 +85,7 @@ impl Tap {
     pub async fn until_closed(&mut self) -> Vec<Packet> {
         let mut seen = Vec::new();
         while let Sent::Packet(packet) = self.next().await {
-            seen.push(packet);
+            seen.push(*packet);
         }
         seen
     }
@@ -104,7 +104,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, tell: &mpsc::Sender<
             }
             whole.extend_from_slice(&bytes);
             while let Ok(packet) = Packet::read(&mut whole, None) {
-                if tell.send(Sent::Packet(packet)).await.is_err() {
+                if tell.send(Sent::Packet(Box::new(packet))).await.is_err() {
                     return;
                 }
             }
