@@ -45,7 +45,7 @@ pub struct SeriesLimit {
 const LIMITS: &str = "
 WITH t AS (SELECT id, name FROM tag WHERE id = ANY($1)),
 set_here AS (
-    SELECT v.ccp_id, v.version, v.low, v.high, v.low_before, v.high_before,
+    SELECT v.ccp_id, v.version, v.low, v.high,
         CASE WHEN m.id IS NULL THEN v.created_at ELSE m.answered_at END AS began
     FROM ccp_limit v LEFT JOIN edge_command m ON m.id = v.command_id
     WHERE m.id IS NULL OR m.state IN ('done', 'already_so')
@@ -53,8 +53,9 @@ set_here AS (
     SELECT ccp_id, version, low, high, began, lead(began) OVER w AS ended FROM set_here
     WINDOW w AS (PARTITION BY ccp_id ORDER BY version)
     UNION ALL
-    SELECT DISTINCT ON (ccp_id) ccp_id, version - 1, low_before, high_before, NULL::timestamptz, began
-    FROM set_here ORDER BY ccp_id, version
+    SELECT f.ccp_id, f.version - 1, f.low_before, f.high_before, NULL::timestamptz,
+        (SELECT min(s.began) FROM set_here s WHERE s.ccp_id = f.ccp_id)
+    FROM (SELECT DISTINCT ON (v.ccp_id) v.* FROM ccp_limit v ORDER BY v.ccp_id, v.version) f
 ), rule AS (
     SELECT rule_id, version, rule, from_at AS began, lead(from_at) OVER (PARTITION BY rule_id ORDER BY version) AS ended
     FROM alarm_rule_version
