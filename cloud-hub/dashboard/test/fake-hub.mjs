@@ -173,12 +173,16 @@ function restOf(state) {
     edges: () => page([{ id: id(70), name: "akron-1", state: state.mode === "silent" ? "offline" : "online",
       last_seen_us: state.seen_us(), last_frame_us: nowUs(), lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0,
       oldest_us: null, version: "0.1.0", boot: id(71), config_revision: 3, config_state: "applied", commands_open: 0,
-      certificate_until_us: nowUs() + 60 * 86_400_000_000 }]),
+      certificate_until_us: nowUs() + 60 * 86_400_000_000 },
+      // A caller over HTTP: the longest name that there is.
+      { id: id(72), name: "http-01a1fbadb87477cc886d9033f91a21c3", state: "offline", last_seen_us: nowUs() - 600_000_000, last_frame_us: null, lag_ms: null,
+        backlog_frames: null, oldest_us: null, version: null, boot: null, config_revision: null, config_state: null, commands_open: 0,
+        certificate_until_us: null }]),
     "integrator/pending-tags": () => page(state.pending),
     "integrator/errors": () => page([
       { client: "press-7", code: "BAD_JSON", number: "E101", count: 1312, topic: "v1/akron/l3/oven/telemetry", sample: "{temperature:25}",
         hint: "object keys must be quoted", first_us: nowUs() - 300 * MINUTE_US, last_us: nowUs() - MINUTE_US },
-      { client: "gateway-1", code: "IMPOSSIBLE_TIME", number: "E124", count: 3, topic: "v1/gateway/telemetry", sample: "1899-12-31",
+      { client: "http-01a1fbadb87477cc886d9033f91a21c3", code: "IMPOSSIBLE_TIME", number: "E124", count: 3, topic: "v1/gateway/telemetry", sample: "1899-12-31",
         hint: "before 1990; set the clock", first_us: nowUs() - 900 * MINUTE_US, last_us: nowUs() - 700 * MINUTE_US }]),
     "integrator/devices": () => page(["oven-3", "dock-door-sensor-with-a-long-name", "chiller"].map((name, n) => ({ id: id(210 + n), client: "press-7",
       name, is_online: n !== 1, since_us: nowUs() - (n + 1) * 90 * MINUTE_US, last_seen_us: nowUs() - n * 11 * MINUTE_US }))),

@@ -65,7 +65,7 @@ function Errors({ errors }: { errors: readonly IntegratorError[] }) {
       <tbody>
         {[...errors].sort(newestFirst).map((error) => (
           <tr key={`${error.client} ${error.code}`}>
-            <th scope="row" data-label="Client">{error.client}</th>
+            <th scope="row" data-label="Client" className="breakable">{error.client}</th>
             <td data-label="Error">
               {error.number} <span className="note">{words(error.code.toLowerCase())}</span>
             </td>
@@ -112,8 +112,8 @@ function Devices({ devices }: { devices: readonly IntegratorDevice[] }) {
       <tbody>
         {[...devices].sort(awayFirst).map((device) => (
           <tr key={device.id}>
-            <th scope="row" data-label="Device">{device.name}</th>
-            <td data-label="Client">{device.client}</td>
+            <th scope="row" data-label="Device" className="breakable">{device.name}</th>
+            <td data-label="Client" className="breakable">{device.client}</td>
             <td data-label="State">{device.is_online ? "Online" : <strong>Offline</strong>}</td>
             <td data-label="Since">{when(device.since_us, now_us, zone)}</td>
             <td data-label="Last heard">{ago(device.last_seen_us, now_us)}</td>

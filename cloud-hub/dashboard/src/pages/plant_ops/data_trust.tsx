@@ -49,7 +49,7 @@ function Edges({ edges }: { edges: readonly Edge[] }) {
           const seen_us = store.edge_seen_us.get(edge.name) ?? edge.last_seen_us;
           return (
             <tr key={edge.id}>
-              <th scope="row" data-label="Edge">{edge.name}</th>
+              <th scope="row" data-label="Edge" className="breakable">{edge.name}</th>
               <td data-label="State">
                 {edge.state === "never" ? "Never seen" : words(edge.state)}
                 {edge.state === "offline" && seen_us !== null && (
