@@ -12,7 +12,7 @@ use super::TAG;
 use crate::{
     app::App,
     error::Result,
-    kernel::{caller::Caller, permission::Permission},
+    kernel::{caller::Caller, hex::hex, permission::Permission},
     request::{Page, Query, Rows},
 };
 
@@ -75,7 +75,7 @@ impl From<ErrorRow> for IntegratorError {
 pub struct ErrorQuery {
     /// Only errors of this client.
     client: Option<String>,
-    /// `next` of the page before: client and code.
+    /// `next` of the page before.
     cursor: Option<String>,
     /// Rows per page, 1 to 200.
     limit: Option<i64>,
@@ -88,8 +88,8 @@ SELECT e.name AS client, i.code, max(i.number) AS number, sum(i.count)::bigint A
     (array_agg(i.sample ORDER BY i.hour DESC))[1] AS sample, min(i.first_at) AS first_at, max(i.last_at) AS last_at
 FROM integrator_error i JOIN edge e ON e.id = i.edge_id
 WHERE i.hour > $1::timestamptz - interval '25 hours' AND ($2::text IS NULL OR e.name = $2)
-    AND ($3::text IS NULL OR e.name || ' ' || i.code > $3)
-GROUP BY e.name, i.code ORDER BY e.name || ' ' || i.code LIMIT $4";
+    AND ($3::text IS NULL OR encode(convert_to(e.name || ' ' || i.code, 'UTF8'), 'hex') COLLATE \"C\" > $3)
+GROUP BY e.name, i.code ORDER BY encode(convert_to(e.name || ' ' || i.code, 'UTF8'), 'hex') COLLATE \"C\" LIMIT $4";
 
 /// Lists what clients were told is wrong in the last day, by client and code.
 #[utoipa::path(get, path = "/integrator/errors", operation_id = "list_integrator_errors", tag = TAG, security(("bearer" = ["tag.adopt"])),
@@ -110,6 +110,7 @@ pub async fn list_integrator_errors(
         .await?;
     let errors = found.into_iter().map(IntegratorError::from).collect();
     Ok(Answer(Page::of(errors, rows, |error: &IntegratorError| {
-        format!("{} {}", error.client, error.code)
+        // Opaque: a cursor stands in logs and in other people's links, where no name belongs.
+        hex(format!("{} {}", error.client, error.code).as_bytes())
     })))
 }

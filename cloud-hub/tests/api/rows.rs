@@ -301,7 +301,11 @@ pub(crate) fn candidates(operation: &Operation, rows: &Rows, number: usize) -> V
         .split("/{")
         .next()
         .and_then(|head| head.rsplit('/').next());
-    let noun = head.unwrap_or_default().trim_end_matches('s').replace('-', "_");
+    let noun = match head.unwrap_or_default() {
+        // A sensor is known by its tag.
+        "sensors" => "tag".to_owned(),
+        head => head.trim_end_matches('s').replace('-', "_"),
+    };
     let mut found = Vec::new();
     for (table, rows) in rows {
         // A number names something only in the table that the path is about.
