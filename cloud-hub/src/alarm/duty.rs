@@ -31,12 +31,16 @@ const TURNS_TO_ALL: u64 = 5;
 /// Rules that are judged in one transaction: few round trips, and yet whoever acts on an alarm does not wait long.
 const TOGETHER: usize = 200;
 
-/// Rules with something new: readings, actions or versions.
+/// Rules with something new: readings, actions or versions; and deleted ones whose end nobody noted yet.
 const NEWS: &str = "
 SELECT r.id FROM alarm_rule r WHERE r.id IN (SELECT d.rule_id FROM alarm_due d WHERE d.from_at <= $1)
 UNION
 SELECT r.id FROM alarm_rule r
-WHERE NOT EXISTS (SELECT FROM alarm_rule_version v WHERE v.rule_id = r.id AND v.version = r.version)";
+WHERE NOT EXISTS (SELECT FROM alarm_rule_version v WHERE v.rule_id = r.id AND v.version = r.version)
+UNION
+SELECT v.rule_id FROM alarm_rule_version v
+WHERE v.rule IS NOT NULL AND NOT EXISTS (SELECT FROM alarm_rule r WHERE r.id = v.rule_id)
+    AND NOT EXISTS (SELECT FROM alarm_rule_version w WHERE w.rule_id = v.rule_id AND w.version > v.version)";
 
 /// Rules for which time alone may bring something, deleted ones with an alarm that stands among them.
 const TIMED: &str = "
