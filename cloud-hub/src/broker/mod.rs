@@ -14,6 +14,7 @@ mod open;
 mod reply;
 mod router;
 mod rules;
+mod seats;
 mod session;
 mod tap;
 #[cfg(test)]
@@ -43,8 +44,9 @@ pub use uplinks::{
     Closed, Hold, Taken, UplinkReceiver, UplinkSender, UplinkWatch, Waiting, channel as uplinks,
 };
 
-use frontend::{Clients, Frontend};
+use frontend::Frontend;
 use router::RouterHandle;
+use seats::Clients;
 
 /// Time that open sessions get to end after a shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
