@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use protocol::{
-    Micros, Quality,
+    Micros,
     integrator::{Code, Fact, Refused, Standing, Version, different, standing},
 };
 use uuid::Uuid;
 
-use super::{Name, Place, State, Work, known_tags, name_of};
+use super::{Name, Place, State, Work, known_tags, name_of, versions::by_time};
 use crate::{
     integrator::{HELD_READINGS_MAX, PENDING_TAGS_MAX},
     kernel::{
@@ -172,20 +172,7 @@ async fn held_versions(
             &[&ids, &times],
         )
         .await?;
-    let mut known: HashMap<(Uuid, Micros), Vec<Version>> = HashMap::new();
-    for row in &rows {
-        let time: DateTime<Utc> = row.get(1);
-        let version = Version {
-            value: row.get(2),
-            quality: Quality::from_i16(row.get(3)),
-            rev: row.get(4),
-        };
-        known
-            .entry((row.get(0), time.timestamp_micros()))
-            .or_default()
-            .push(version);
-    }
-    Ok(known)
+    Ok(by_time(&rows))
 }
 
 async fn insert_held(tx: &mut BulkTx<'_>, rows: &[(Uuid, i32, &Fact)]) -> Result<(), BulkError> {

@@ -1,10 +1,11 @@
 //! Which versions of a reading are there, and how does another one take effect? What is known is read with the readings;
 //! what is new is written after them, in the order in which it came.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::Hash};
 
 use chrono::{DateTime, Utc};
 use protocol::{Micros, Quality, integrator::Version};
+use tokio_postgres::{Row, types::FromSql};
 use uuid::Uuid;
 
 use crate::{
@@ -44,11 +45,16 @@ pub(super) async fn known(
 ) -> Result<HashMap<(i32, Micros), Vec<Version>>, BulkError> {
     let tags: Vec<i32> = samples.clone().map(|sample| sample.tag_id).collect();
     let times: Vec<DateTime<Utc>> = samples.map(|sample| time_from_us(sample.time_us)).collect();
-    let mut known: HashMap<(i32, Micros), Vec<Version>> = HashMap::new();
     if tags.is_empty() {
-        return Ok(known);
+        return Ok(HashMap::new());
     }
-    for row in &tx.query(KNOWN, &[&tags, &times]).await? {
+    Ok(by_time(&tx.query(KNOWN, &[&tags, &times]).await?))
+}
+
+/// Versions by what they are of and when, from rows `of, time, value, quality, rev` in the order in which they came.
+pub(super) fn by_time<'r, K: FromSql<'r> + Eq + Hash>(rows: &'r [Row]) -> HashMap<(K, Micros), Vec<Version>> {
+    let mut known: HashMap<(K, Micros), Vec<Version>> = HashMap::new();
+    for row in rows {
         let time: DateTime<Utc> = row.get(1);
         let version = Version {
             value: row.get(2),
@@ -60,7 +66,7 @@ pub(super) async fn known(
             .or_default()
             .push(version);
     }
-    Ok(known)
+    known
 }
 
 /// Notes versions; those that changed a tag's newest value, for live pages.
