@@ -22,6 +22,8 @@ pub enum Open {
     Message(OpenMessage),
     /// The device's last connection ended; whatever will it had came before this.
     Gone(Device),
+    /// From here on the device is heard here, after another hub heard it: what it said before does not bind it.
+    Anew(Device),
 }
 
 /// A message on a topic outside `ff/`.

@@ -33,8 +33,8 @@ use crate::kernel::{clock::Clock, lead::Lead};
 /// The broker keeps what comes at QoS 1 for as long as every hub may be away.
 const SESSION_S: u32 = 7 * 24 * 3_600;
 const REQUESTS_MAX: usize = 256;
-/// How often a hub that does not hold the tap tries to.
-const TAKE_EVERY: Duration = Duration::from_secs(1);
+/// How long until the database is asked again who holds the tap, when it did not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
@@ -144,24 +144,34 @@ impl Tap {
     ) {
         let Device { tenant, name } = self.device();
         let lock = format!("tap {tenant}/{name}");
-        while !stop.is_cancelled() {
-            match Lead::take(&database, &lock).await {
-                Ok(Some(lead)) => {
-                    tracing::info!(tenant, client = name, "this hub reads the plant's broker");
-                    tokio::select! {
-                        () = lead.lost() => tracing::warn!(tenant, client = name, "another hub may read the plant's broker"),
-                        () = self.keep(&messages, &stop) => {}
-                    }
-                    drop(self.set_client(None));
-                }
-                Ok(None) => {}
+        loop {
+            let taken = tokio::select! {
+                () = stop.cancelled() => return,
+                taken = Lead::take(&database, &lock) => taken,
+            };
+            match taken {
+                Ok(lead) => self.read(&lead, &messages, &stop).await,
                 Err(error) => tracing::debug!(%error, "who reads the plant's broker cannot be settled now"),
             }
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = sleep(TAKE_EVERY) => {}
+                () = stop.cancelled() => return,
+                () = sleep(ASK_AGAIN) => {}
             }
         }
+    }
+
+    /// Reads for as long as the lead is this hub's.
+    async fn read(&self, lead: &Lead, messages: &mpsc::Sender<Open>, stop: &CancellationToken) {
+        let Device { tenant, name } = self.device();
+        tracing::info!(tenant, client = name, "this hub reads the plant's broker");
+        // What nodes said while another hub read there is not known here, so what they said before says nothing now.
+        // The intake may have ended.
+        drop(messages.send(Open::Anew(self.device().clone())).await);
+        tokio::select! {
+            () = lead.lost() => tracing::warn!(tenant, client = name, "another hub may read the plant's broker"),
+            () = self.keep(messages, stop) => {}
+        }
+        drop(self.set_client(None));
     }
 
     /// One connection after another, until `stop`.

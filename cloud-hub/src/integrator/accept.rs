@@ -149,7 +149,7 @@ impl Worker {
         let now_us = self.now_us();
         let device = match &open {
             Open::Message(message) => message.device.clone(),
-            Open::Gone(device) => device.clone(),
+            Open::Gone(device) | Open::Anew(device) => device.clone(),
         };
         let Ok(tenant) = TenantSlug::parse(&device.tenant) else {
             tracing::error!(tenant = %device.tenant, "an authenticated device has an impossible tenant");
@@ -158,6 +158,7 @@ impl Worker {
         let client = (device.tenant.clone(), device.name.clone());
         let said = match open {
             Open::Message(message) => read(message, None, self.hosts.of(&client), now_us),
+            Open::Anew(_) => return self.hosts.forget(&client),
             Open::Gone(_) => {
                 let mut said = Said {
                     client: device.name.clone(),

@@ -56,6 +56,12 @@ impl Hosts {
             .map_or_else(Vec::new, |mut host| host.lost(now_us))
     }
 
+    /// Another hub has heard the client since: a birth that only that hub heard may have given an alias to another
+    /// metric, and sequence numbers start anew too often to show it. Its nodes are asked for their births again.
+    pub(super) fn forget(&mut self, client: &Client) {
+        self.by_client.remove(client);
+    }
+
     /// What follows from time that passed.
     pub(super) fn tick(&mut self, now_us: Micros) -> Vec<(Client, Vec<Effect>)> {
         let due = self
@@ -122,5 +128,29 @@ mod tests {
             drop(host.hear(topic, &late, 1_000_000));
             assert_eq!(host.due_us(), Some(due_us));
         }
+    }
+
+    #[test]
+    fn a_node_that_another_hub_heard_since_says_nothing_here_until_it_is_born_again() {
+        use protocol::sparkplug::{decode, edge_node::EdgeNode};
+        let client = ("akron".to_owned(), "plant-broker".to_owned());
+        let mut node = EdgeNode::new("akron", "n1", []).unwrap();
+        drop(node.connect(1_000_000));
+        let birth = node.birth(|_| true, 1_000_000).remove(0);
+        // The number that comes next here, though another hub may have heard 256 messages in between.
+        let mut data = decode(&birth.payload).unwrap();
+        (data.seq, data.metrics) = (Some(1), Vec::new());
+        let data = Vec::from(data);
+        let topic = "spBv1.0/akron/NDATA/n1";
+        let mut hosts = Hosts::new(Patience::default());
+        drop(hosts.of(&client).hear(&birth.topic, &birth.payload, 1_000_000));
+        assert_eq!(hosts.of(&client).is_online("akron", "n1", None), Some(true));
+        hosts.forget(&client);
+        let effects = hosts.of(&client).hear(topic, &data, 2_000_000);
+        assert_eq!(hosts.of(&client).is_online("akron", "n1", None), None);
+        assert!(
+            effects.iter().any(|effect| matches!(effect, Effect::Ask(_))),
+            "{effects:?}"
+        );
     }
 }

@@ -6,6 +6,8 @@ use std::{fmt, time::Duration};
 use tokio::{task::JoinHandle, time};
 use tokio_postgres::{Client, Config, NoTls};
 
+/// How often a hub that does not hold it tries to.
+const TAKE_EVERY: Duration = Duration::from_secs(1);
 /// How often the holder makes sure of its connection.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -31,23 +33,21 @@ impl Drop for Lead {
 }
 
 impl Lead {
-    /// Takes the lock of this name, unless another hub holds it.
+    /// Waits until the lock of this name is its own, over one connection however long another hub holds it.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn take(config: &Config, name: &str) -> Result<Option<Self>, tokio_postgres::Error> {
+    pub async fn take(config: &Config, name: &str) -> Result<Self, tokio_postgres::Error> {
         let (client, connection) = config.connect(NoTls).await?;
         let connection = tokio::spawn(async move { drop(connection.await) });
         let lead = Self { client, connection };
         lead.client.batch_execute(SILENCE).await?;
-        let row = lead
-            .client
-            .query_one(
-                "SELECT pg_try_advisory_lock(hashtextextended('lead ' || $1, 0))",
-                &[&name],
-            )
-            .await?;
-        Ok(row.get::<_, bool>(0).then_some(lead))
+        let ask = "SELECT pg_try_advisory_lock(hashtextextended('lead ' || $1, 0))";
+        let ask = lead.client.prepare(ask).await?;
+        while !lead.client.query_one(&ask, &[&name]).await?.get::<_, bool>(0) {
+            time::sleep(TAKE_EVERY).await;
+        }
+        Ok(lead)
     }
 
     /// Ends when it cannot be shown any more that the lock is held.
