@@ -24,44 +24,75 @@ const TURN: Duration = Duration::from_secs(1);
 /// What was stored just before somebody began to look is told.
 const JUST_US: Micros = 3_000_000;
 
+/// A tag's newest reading as it stands: a correction has its time and another value or quality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    time_us: Micros,
+    value_bits: Option<u64>,
+    quality: u16,
+}
+
+impl Standing {
+    /// Whether it says what `told` does not.
+    fn is_news_to(&self, told: &Self) -> bool {
+        self.time_us > told.time_us || self.time_us == told.time_us && self != told
+    }
+}
+
+impl From<&Sample> for Standing {
+    fn from(sample: &Sample) -> Self {
+        Self {
+            time_us: sample.time_us,
+            value_bits: sample.value.map(f64::to_bits),
+            quality: sample.quality,
+        }
+    }
+}
+
 /// What was told of one tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Told {
-    /// Newest time that was told.
-    newest_us: Micros,
-    /// A newer one was stored by the last turn, and this hub did not tell it since.
-    seen_us: Option<Micros>,
+    /// The newest that was told; none: nothing yet.
+    newest: Option<Standing>,
+    /// It stood by the last turn, and this hub did not tell it since.
+    seen: Option<Standing>,
     /// Another hub ingests it.
     is_elsewhere: bool,
 }
 
 impl Told {
-    fn up_to(newest_us: Micros) -> Self {
+    fn up_to(newest: Option<Standing>) -> Self {
         Self {
-            newest_us,
-            seen_us: None,
+            newest,
+            seen: None,
             is_elsewhere: false,
         }
     }
 
+    fn is_news(&self, standing: &Standing) -> bool {
+        self.newest.is_none_or(|told| standing.is_news_to(&told))
+    }
+
     /// This hub told of it.
-    fn here(&mut self, time_us: Micros) {
-        self.newest_us = self.newest_us.max(time_us);
+    fn here(&mut self, standing: Standing) {
+        if self.is_news(&standing) {
+            self.newest = Some(standing);
+        }
         self.is_elsewhere = false;
     }
 
-    /// It is the newest that is stored: whether to tell it. A value that this hub just committed and is about to tell
-    /// is given a turn.
-    fn stored(&mut self, time_us: Micros) -> bool {
-        if time_us <= self.newest_us {
-            self.seen_us = None;
+    /// It is what is stored: whether to tell it. A value that this hub just committed and is about to tell is given a
+    /// turn.
+    fn stored(&mut self, standing: Standing) -> bool {
+        if !self.is_news(&standing) {
+            self.seen = None;
             return false;
         }
-        self.is_elsewhere |= self.seen_us.is_some_and(|seen_us| seen_us > self.newest_us);
+        self.is_elsewhere |= self.seen.is_some_and(|seen| self.is_news(&seen));
         if self.is_elsewhere {
-            (self.newest_us, self.seen_us) = (time_us, None);
+            (self.newest, self.seen) = (Some(standing), None);
         } else {
-            self.seen_us = Some(time_us);
+            self.seen = Some(standing);
         }
         self.is_elsewhere
     }
@@ -96,10 +127,8 @@ fn note(told: &mut HashMap<TenantSlug, Tags>, event: &LiveEvent) {
         return;
     };
     for sample in samples {
-        let of_tag = tags.entry(sample.tag_id);
-        of_tag
-            .or_insert_with(|| Told::up_to(sample.time_us))
-            .here(sample.time_us);
+        let of_tag = tags.entry(sample.tag_id).or_insert(Told::up_to(None));
+        of_tag.here(sample.into());
     }
 }
 
@@ -149,10 +178,10 @@ fn tell(app: &App, tenant: &TenantSlug, rows: Vec<Newest>, told: &mut HashMap<Te
     let tags = told.entry(tenant.clone()).or_default();
     let mut is_news = |(sample, received_us): &Newest| {
         let is_fresh = received_us.is_some_and(|at_us| now_us - at_us < JUST_US);
-        let first = || Told::up_to(if is_fresh { Micros::MIN } else { sample.time_us });
+        let first = || Told::up_to((!is_fresh).then(|| sample.into()));
         tags.entry(sample.tag_id)
             .or_insert_with(first)
-            .stored(sample.time_us)
+            .stored(sample.into())
     };
     let samples: Vec<Sample> = rows
         .into_iter()
@@ -172,28 +201,49 @@ fn tell(app: &App, tenant: &TenantSlug, rows: Vec<Newest>, told: &mut HashMap<Te
 mod tests {
     use super::*;
 
+    fn at(time_us: Micros, value: f64) -> Standing {
+        Standing {
+            time_us,
+            value_bits: Some(value.to_bits()),
+            quality: 0,
+        }
+    }
+
     #[test]
     fn what_this_hub_tells_itself_is_not_told_again() {
-        let mut told = Told::up_to(10);
-        assert!(!told.stored(10));
-        assert!(!told.stored(20), "it may be about to tell it");
-        told.here(20);
+        let mut told = Told::up_to(Some(at(10, 1.0)));
+        assert!(!told.stored(at(10, 1.0)));
+        assert!(!told.stored(at(20, 1.0)), "it may be about to tell it");
+        told.here(at(20, 1.0));
         for time_us in [20, 30, 40] {
-            assert!(!told.stored(time_us));
-            told.here(time_us);
+            assert!(!told.stored(at(time_us, 1.0)));
+            told.here(at(time_us, 1.0));
         }
     }
 
     #[test]
     fn what_another_hub_stores_is_told_after_a_turn_and_then_at_once() {
-        let mut told = Told::up_to(10);
-        assert!(!told.stored(20));
-        assert!(told.stored(20));
-        assert!(!told.stored(20), "once");
-        assert!(told.stored(30) && told.stored(40));
+        let mut told = Told::up_to(Some(at(10, 1.0)));
+        assert!(!told.stored(at(20, 1.0)));
+        assert!(told.stored(at(20, 1.0)));
+        assert!(!told.stored(at(20, 1.0)), "once");
+        assert!(told.stored(at(30, 1.0)) && told.stored(at(40, 1.0)));
         // Its edge came to this hub.
-        told.here(50);
-        assert!(!told.stored(60));
-        assert!(told.stored(70), "and left again");
+        told.here(at(50, 1.0));
+        assert!(!told.stored(at(60, 1.0)));
+        assert!(told.stored(at(70, 1.0)), "and left again");
+    }
+
+    #[test]
+    fn a_correction_by_another_hub_is_told_once_though_its_time_is_the_same() {
+        let mut told = Told::up_to(None);
+        told.here(at(10, 1.0));
+        assert!(!told.stored(at(10, 2.0)));
+        assert!(told.stored(at(10, 2.0)));
+        assert!(!told.stored(at(10, 2.0)), "once");
+        assert!(
+            !told.stored(at(5, 3.0)),
+            "an older value is no news of the present"
+        );
     }
 }
