@@ -301,3 +301,51 @@ async fn a_sparkplug_node_on_the_plants_broker_finds_its_host_and_answers_its_re
     // It may have heard the wrong word over two filters, and said twice what is right.
     while !line(&mut listening).await.contains("\"online\":false") {}
 }
+
+/// The host's state as a mosquitto_sub hears it: QoS, whether it is kept, topic, whether online, timestamp.
+fn said(line: &str) -> (String, bool, i64) {
+    let (head, payload) = line.split_at(line.find('{').unwrap());
+    let state: Value = serde_json::from_str(payload).unwrap();
+    let timestamp = state["timestamp"].as_i64().unwrap();
+    (head.to_owned(), state["online"].as_bool().unwrap(), timestamp)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tck_id_operational_behavior_host_application_connect_will_is_said_by_the_plants_broker_when_a_hub_is_cut_off()
+ {
+    let plant = Plant::start(false).await;
+    let mut listener = plant.client("mosquitto_sub");
+    listener
+        .args(["-t", "spBv1.0/STATE/+", "--retain-as-published"])
+        .args(["-F", "%q %r %t %p"])
+        .stdout(Stdio::piped());
+    let mut listener: Child = listener.spawn().unwrap();
+    let mut listening = BufReader::new(listener.stdout.as_mut().unwrap());
+    let hub = plant.hub(TestDatabase::create().await).await;
+    let kept = "1 1 spBv1.0/STATE/foodflow ".to_owned();
+    let (head, is_online, born) = said(&line(&mut listening).await);
+    assert_eq!((&head, is_online), (&kept, true));
+
+    // Whoever comes under its name has the broker cut it off, as a machine that loses its line is.
+    let mut other = plant.client("mosquitto_pub");
+    let other = other
+        .args(["-i", "foodflow-tap-foodflow-akron-plant-broker"])
+        .args(["-t", "v1/x", "-m", "1"]);
+    assert!(other.status().await.unwrap().success());
+    let (head, is_online, died) = said(&line(&mut listening).await);
+    assert_eq!((&head, is_online), (&kept, false));
+    assert_eq!(died, born, "the will is of the connection that was born then");
+    let (head, is_online, again) = said(&line(&mut listening).await);
+    assert_eq!((&head, is_online), (&kept, true));
+    assert!(again > born, "each connection has its own");
+    hub.hub.stop().await;
+    // It may have found the will kept, and said twice what is right.
+    let (head, ended) = loop {
+        let (head, is_online, at) = said(&line(&mut listening).await);
+        if !is_online {
+            break (head, at);
+        }
+    };
+    assert_eq!(head, kept);
+    assert!(ended > again, "it says goodbye itself, and when");
+}
