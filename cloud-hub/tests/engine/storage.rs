@@ -528,6 +528,22 @@ async fn on_timescaledb_rollups_retention_and_compression_do_the_same() {
             .unwrap()
             > 0
     );
+    // So does a correction.
+    let mut tx = test.db.begin(&akron()).await.unwrap();
+    sqlx::query(
+        "SELECT revise_reading(r.tag_id, r.time, 71.25, 0::int2, 2, t.edge_id) \
+         FROM (SELECT min(r.time) AS time, r.tag_id FROM reading r GROUP BY r.tag_id) r \
+         JOIN tag t ON t.id = r.tag_id WHERE t.name = 'TT-999'",
+    )
+    .execute(tx.conn())
+    .await
+    .unwrap();
+    tx.commit_unaudited("a test").await.unwrap();
+    let corrected = "SELECT count(*) FROM reading r JOIN tag t ON t.id = r.tag_id \
+        WHERE t.name = 'TT-999' AND r.value = 71.25 \
+        AND r.time = (SELECT min(x.time) FROM reading x WHERE x.tag_id = r.tag_id)";
+    assert_eq!(test.count(&akron(), corrected).await, 1);
+    assert_eq!(test.count(&akron(), READINGS).await, before + 2_000);
     cluster.stop().await;
 }
 
@@ -591,6 +607,7 @@ async fn on_timescaledbs_apache_licence_all_but_compression_does_the_same() {
         ("timescaledb-apache", 1)
     );
     retention_drops_readings_and_keeps_what_they_were(&test).await;
+    rollups_are_what_the_readings_say(&test).await;
     assert_eq!(
         upkeep::compress(&test.db, &akron(), far_future()).await.unwrap(),
         0
