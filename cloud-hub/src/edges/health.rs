@@ -30,6 +30,8 @@ pub enum EdgeState {
     Offline,
     /// It never has.
     Never,
+    /// It calls over HTTP when it has something to say, and is not missed when it does not.
+    OnDemand,
 }
 
 /// An edge and its health.
@@ -73,6 +75,7 @@ struct Row {
     id: Uuid,
     name: String,
     is_online: bool,
+    is_sessionless: bool,
     boot: Option<Uuid>,
     software: Option<String>,
     last_seen_at: Option<DateTime<Utc>>,
@@ -105,7 +108,11 @@ fn present(row: Row, now_us: Micros) -> Edge {
     Edge {
         id: row.id,
         name: row.name,
-        state: edge_state(row.is_online, last_seen_us, now_us),
+        state: if row.is_sessionless {
+            EdgeState::OnDemand
+        } else {
+            edge_state(row.is_online, last_seen_us, now_us)
+        },
         last_seen_us,
         last_frame_us: row.last_frame_at.map(micros),
         lag_ms: lag.map(|lag| lag.num_milliseconds().max(0)),
@@ -127,7 +134,7 @@ fn present(row: Row, now_us: Micros) -> Edge {
 /// When the database does not answer.
 pub async fn edges(tx: &mut TenantTx, cursor: Option<Uuid>, limit: i64, now_us: Micros) -> Result<Vec<Edge>> {
     let found: Vec<Row> = sqlx::query_as(
-        "SELECT e.id, e.name, e.is_online, e.boot, e.software, e.last_seen_at, e.last_frame_at, e.newest_time, \
+        "SELECT e.id, e.name, e.is_online, e.is_sessionless, e.boot, e.software, e.last_seen_at, e.last_frame_at, e.newest_time, \
            e.backlog_frames, e.oldest_time, e.revoked_at, g.revision AS config_revision, g.state AS config_state, \
            (SELECT count(*) FROM edge_command c WHERE c.edge_id = e.id AND c.state IN ('waiting', 'sent')) \
              AS commands_open, \

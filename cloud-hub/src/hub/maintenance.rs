@@ -68,7 +68,8 @@ async fn tenants(app: &App) -> Result<Vec<TenantSlug>, TenancyError> {
 async fn notice_silence(app: &App, tenant: &TenantSlug) -> Result<(), TenancyError> {
     let mut tx = app.db.begin(tenant).await?;
     let silent: Vec<String> = sqlx::query_scalar(
-        "UPDATE edge SET is_online = false WHERE is_online AND last_seen_at < $1 RETURNING name",
+        "UPDATE edge SET is_online = false WHERE is_online AND NOT is_sessionless AND last_seen_at < $1 \
+         RETURNING name",
     )
     .bind(app.clock.now() - chrono::Duration::seconds(SILENCE_S))
     .fetch_all(tx.conn())

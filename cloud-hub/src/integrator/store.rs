@@ -106,7 +106,8 @@ pub(super) async fn store(
     }
     let (mut samples, mut later) = (Vec::new(), Vec::new());
     for (client, messages) in &by_client {
-        let edge_id = edge_id(tx, client, now).await?;
+        let is_sessionless = messages.iter().all(|index| said[*index].answer.is_some());
+        let edge_id = edge_id(tx, client, is_sessionless, now).await?;
         tx.query(
             "SELECT pg_advisory_xact_lock(hashtextextended($1::text, 21))",
             &[&edge_id.to_string()],
@@ -144,12 +145,17 @@ pub(super) async fn store(
 }
 
 /// The row of a client; enrolling made it, and HTTP's callers have none before their first message.
-async fn edge_id(tx: &mut BulkTx<'_>, client: &str, now: DateTime<Utc>) -> Result<Uuid, BulkError> {
+async fn edge_id(
+    tx: &mut BulkTx<'_>,
+    client: &str,
+    is_sessionless: bool,
+    now: DateTime<Utc>,
+) -> Result<Uuid, BulkError> {
     let rows = tx
         .query(
-            "INSERT INTO edge AS e (id, name, is_online, last_seen_at) VALUES ($1, $2, true, $3) \
+            "INSERT INTO edge AS e (id, name, is_online, last_seen_at, is_sessionless) VALUES ($1, $2, true, $3, $4) \
              ON CONFLICT (name) DO UPDATE SET is_online = true, last_seen_at = greatest(e.last_seen_at, $3) RETURNING id",
-            &[&Uuid::now_v7(), &client, &now],
+            &[&Uuid::now_v7(), &client, &now, &is_sessionless],
         )
         .await?;
     Ok(rows.first().map_or_else(Uuid::nil, |row| row.get(0)))

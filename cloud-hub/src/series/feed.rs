@@ -16,7 +16,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::bus::{LiveBus, LiveEvent, LiveKind};
-use crate::{app::App, edges::health::edges, error::Result, kernel::tenancy::TenantSlug};
+use crate::{
+    app::App,
+    edges::health::{EdgeState, edges},
+    error::Result,
+    kernel::tenancy::TenantSlug,
+};
 
 const RESUME_US_MAX: Micros = 600_000_000;
 const RING_EVENTS_MAX: usize = 20_000;
@@ -181,7 +186,9 @@ async fn remember(feed: Arc<Feed>, mut events: broadcast::Receiver<Arc<LiveEvent
 async fn read_edges(app: &App, tenant: &TenantSlug, now_us: Micros) -> Result<Value> {
     let mut tx = app.db.begin(tenant).await?;
     let found = edges(&mut tx, None, EDGES_MAX, now_us).await?;
-    let health = found.into_iter().map(|edge| {
+    // Of those that keep in touch: nobody else's silence says anything.
+    let kept = found.into_iter().filter(|edge| edge.state != EdgeState::OnDemand);
+    let health = kept.map(|edge| {
         let said = json!({
             "state": edge.state, "lag_ms": edge.lag_ms, "backlog_frames": edge.backlog_frames,
         });

@@ -41,6 +41,12 @@ async fn a_message_over_http_is_held_adopted_stored_once_and_refused_with_place_
     assert_eq!((status, &said["counts"]["held"]), (200, &json!(1)), "{said}");
     let waiting = supervisor.items("/integrator/pending-tags").await.remove(0);
     assert!(waiting["client"].as_str().unwrap().starts_with("http-"));
+    let edges = supervisor.items("/edges").await;
+    let caller = edges
+        .iter()
+        .find(|edge| edge["name"] == waiting["client"])
+        .unwrap();
+    assert_eq!(caller["state"], "on_demand", "nobody misses it between two calls");
     let path = format!(
         "/integrator/pending-tags/{}/adopt",
         waiting["id"].as_str().unwrap()

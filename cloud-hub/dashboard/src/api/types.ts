@@ -247,7 +247,7 @@ export interface VisionResult {
 export interface Edge {
   id: Id;
   name: string;
-  state: "online" | "offline" | "never";
+  state: "online" | "offline" | "never" | "on_demand";
   last_seen_us: Micros | null;
   last_frame_us: Micros | null;
   lag_ms: number | null;

@@ -242,7 +242,8 @@ describe("small decisions", () => {
     const lot = (quantity: number, unit: string) => ({ lot_id: "", lot_code: "", sku: "", quantity, unit, status: "held" as const });
     expect(quantityOnHold([lot(600, "cases"), lot(40, "cases"), lot(2.5, "kg")])).toBe("640\u00a0cases, 2.5\u00a0kg");
     const edge = (name: string, state: Edge["state"]) => ({ name, state }) as Edge;
-    expect([edge("a", "online"), edge("b", "offline")].sort(unhealthyFirst).map((each) => each.name)).toEqual(["b", "a"]);
+    const edges = [edge("a", "online"), edge("c", "on_demand"), edge("b", "offline")];
+    expect(edges.sort(unhealthyFirst).map((each) => each.name)).toEqual(["b", "a", "c"]);
   });
 
   it("tells of a configuration only what is not as it should be", () => {

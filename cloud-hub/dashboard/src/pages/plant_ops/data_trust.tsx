@@ -22,7 +22,12 @@ export function DataTrust() {
 
 /** Edges that are not healthy come first. */
 export function unhealthyFirst(a: Edge, b: Edge): number {
-  return Number(a.state === "online") - Number(b.state === "online") || a.name.localeCompare(b.name);
+  return Number(isInTouch(a)) - Number(isInTouch(b)) || a.name.localeCompare(b.name);
+}
+
+/** Whoever sends over HTTP when there is something to say is not missed. */
+function isInTouch(edge: Edge): boolean {
+  return edge.state === "online" || edge.state === "on_demand";
 }
 
 function Edges({ edges }: { edges: readonly Edge[] }) {
