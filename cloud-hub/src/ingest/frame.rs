@@ -2,7 +2,7 @@
 //! rows happen in one transaction, so a frame sent twice is stored once.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
@@ -14,7 +14,7 @@ use protocol::{
 };
 use uuid::Uuid;
 
-use super::{dictionary::Mapping, land::Landing};
+use super::{dictionary::Mapping, land::Landing, per_tag::PerTag};
 use crate::{
     kernel::{
         bulk::{BulkError, BulkTx},
@@ -160,9 +160,12 @@ pub(super) async fn store_readings(
 ) -> Result<Vec<(Lane, Vec<Sample>)>, BulkError> {
     let mut landing =
         Landing::with_capacity(frames.iter().map(|resolved| resolved.frame.readings.len()).sum());
-    let mut newest = Newest::default();
+    let mut newest: BTreeMap<u8, (Lane, PerTag)> = BTreeMap::new();
     for resolved in frames {
         let lane = resolved.frame.header.id.lane;
+        let (_, newest) = newest
+            .entry(lane.number())
+            .or_insert_with(|| (lane, PerTag::default()));
         for reading in &resolved.frame.readings {
             // `unknown_alias` found them all.
             let Some(tag) = resolved.mapping.get(reading.tag) else {
@@ -176,34 +179,13 @@ pub(super) async fn store_readings(
                 simulated: tag.is_simulated,
             };
             landing.note(sample);
-            newest.note(lane, sample);
+            newest.note(sample);
         }
     }
     landing.store(tx, now).await?;
-    Ok(newest.by_lane())
-}
-
-/// The newest sample of each tag in a batch.
-#[derive(Debug, Default)]
-struct Newest(HashMap<(Lane, i32), Sample>);
-
-impl Newest {
-    fn note(&mut self, lane: Lane, sample: Sample) {
-        self.0
-            .entry((lane, sample.tag_id))
-            .and_modify(|known| {
-                if sample.time_us >= known.time_us {
-                    *known = sample;
-                }
-            })
-            .or_insert(sample);
-    }
-
-    fn by_lane(self) -> Vec<(Lane, Vec<Sample>)> {
-        let mut by_lane: HashMap<Lane, Vec<Sample>> = HashMap::new();
-        for ((lane, _), sample) in self.0 {
-            by_lane.entry(lane).or_default().push(sample);
-        }
-        by_lane.into_iter().collect()
-    }
+    let samples = |tags: PerTag| tags.finish().into_iter().map(|tag| tag.newest).collect();
+    Ok(newest
+        .into_values()
+        .map(|(lane, tags)| (lane, samples(tags)))
+        .collect())
 }

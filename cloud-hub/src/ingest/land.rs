@@ -1,14 +1,13 @@
 //! How do readings become rows, whether they came in a frame or not? By one COPY, with a note of the rollups and the alarm
 //! rules that they concern and the newest value of each tag. Who calls has made sure that none is stored already.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use protocol::Micros;
 
 use super::{
     copy::{COPY_READINGS, Rows},
-    mark::Marks,
+    mark::{Marks, minute_of},
+    per_tag::PerTag,
 };
 use crate::{
     kernel::{
@@ -23,9 +22,7 @@ use crate::{
 pub(super) struct Landing {
     rows: Rows,
     marks: Marks,
-    /// Of each tag.
-    earliest: BTreeMap<i32, Micros>,
-    newest: BTreeMap<i32, Sample>,
+    tags: PerTag,
 }
 
 impl Landing {
@@ -34,8 +31,7 @@ impl Landing {
         Self {
             rows: Rows::with_capacity(readings),
             marks: Marks::default(),
-            earliest: BTreeMap::new(),
-            newest: BTreeMap::new(),
+            tags: PerTag::default(),
         }
     }
 
@@ -44,12 +40,12 @@ impl Landing {
         let Sample { tag_id, time_us, .. } = sample;
         self.rows
             .push(time_us, tag_id, sample.value, sample.quality.cast_signed());
-        self.marks.note(tag_id, time_us);
-        let first_us = self.earliest.entry(tag_id).or_insert(time_us);
-        *first_us = time_us.min(*first_us);
-        let known = self.newest.entry(tag_id).or_insert(sample);
-        if time_us >= known.time_us {
-            *known = sample;
+        let tag = self.tags.note(sample);
+        let minute_us = minute_of(time_us);
+        // A minute that the tag's last reading marked is marked.
+        if tag.marked_us != Some(minute_us) {
+            tag.marked_us = Some(minute_us);
+            self.marks.note(tag_id, time_us);
         }
     }
 
@@ -72,8 +68,13 @@ impl Landing {
         );
         debug_assert_eq!(count, copied, "COPY takes every row or fails");
         self.marks.store(tx).await?;
-        note_earliest(tx, &self.earliest).await?;
-        let newest: Vec<Sample> = self.newest.into_values().collect();
+        let tags = self.tags.finish();
+        let earliest: Vec<(i32, Micros)> = tags
+            .iter()
+            .map(|tag| (tag.newest.tag_id, tag.earliest_us))
+            .collect();
+        note_earliest(tx, &earliest).await?;
+        let newest: Vec<Sample> = tags.into_iter().map(|tag| tag.newest).collect();
         remember_newest(tx, &newest, now).await?;
         Ok(newest)
     }
@@ -96,7 +97,7 @@ pub(crate) async fn store_samples(
 }
 
 /// Alarm rules of these tags are judged from here on, whether that is late or not.
-async fn note_earliest(tx: &mut BulkTx<'_>, earliest: &BTreeMap<i32, Micros>) -> Result<(), BulkError> {
+async fn note_earliest(tx: &mut BulkTx<'_>, earliest: &[(i32, Micros)]) -> Result<(), BulkError> {
     let (tags, times): (Vec<i32>, Vec<DateTime<Utc>>) = earliest
         .iter()
         .map(|(tag, time_us)| (*tag, time_from_us(*time_us)))

@@ -14,6 +14,11 @@ use crate::kernel::{
 const MINUTE_US: Micros = 60_000_000;
 const HOUR_US: Micros = 60 * MINUTE_US;
 
+/// Start of the minute that a time lies in.
+pub(super) fn minute_of(time_us: Micros) -> Micros {
+    time_us - time_us.rem_euclid(MINUTE_US)
+}
+
 /// Minutes that changed, by hour.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -50,7 +55,7 @@ impl Mark {
 impl Marks {
     /// Notes a reading.
     pub(super) fn note(&mut self, tag_id: i32, time_us: Micros) {
-        let minute_us = time_us - time_us.rem_euclid(MINUTE_US);
+        let minute_us = minute_of(time_us);
         let hour_us = time_us - time_us.rem_euclid(HOUR_US);
         if let Some((hour, mark)) = &mut self.current
             && *hour == hour_us

@@ -13,6 +13,7 @@ mod frame;
 mod gather;
 mod land;
 mod mark;
+mod per_tag;
 mod read;
 mod seen;
 mod store;
