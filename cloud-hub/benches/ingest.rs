@@ -34,7 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 const FRAMES: u64 = 1_000;
 const ROWS_A_FRAME: i64 = 1_000;
-const ROUNDS: usize = 3;
+/// After one that nobody counts; the middle one by its ratio is told.
+const ROUNDS: usize = 5;
 const TAGS: i64 = 50;
 /// A day of the same tags at 1 Hz.
 const BACKLOG_FRAMES: u64 = 86_400 * TAGS as u64 / ROWS_A_FRAME as u64;
@@ -221,20 +222,20 @@ async fn introduce(intake: &Intake, maker: &FrameMaker) {
 
 async fn measure_form(form: &str, databases: &mut impl Databases) -> Vec<Value> {
     let maker = maker("bench");
-    let (mut bare, mut whole) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
+    let mut pairs = Vec::new();
+    for round in 0..=ROUNDS {
         let from_us = Clock::system().now_us() - 20_000_000_000;
         let frames = frames(&maker, Lane::Live, FRAMES, from_us);
         // A fresh database each, so that neither measures the other's table growing.
-        bare.push(measure_bare(&databases.next().await, &frames).await);
-        whole.push(measure_whole(&databases.next().await, &maker, &frames).await);
+        let bare = measure_bare(&databases.next().await, &frames).await;
+        let whole = measure_whole(&databases.next().await, &maker, &frames).await;
         println!(
             "{form}, round {round}: bare COPY {:.2} µs/row at {:.0}/s, ingest {:.2} µs/row at {:.0}/s",
-            bare[round].cpu_us_per_row,
-            bare[round].rows_per_s,
-            whole[round].cpu_us_per_row,
-            whole[round].rows_per_s
+            bare.cpu_us_per_row, bare.rows_per_s, whole.cpu_us_per_row, whole.rows_per_s
         );
+        if round > 0 {
+            pairs.push((bare, whole));
+        }
     }
     let test = databases.next().await;
     let lag_s = measure_live_lag(&test).await;
@@ -242,15 +243,16 @@ async fn measure_form(form: &str, databases: &mut impl Databases) -> Vec<Value> 
     println!(
         "{form}: live readings {lag_s:.2} s late at most while a day drains; {bytes:.1} bytes a reading on disk"
     );
-    report_rows(form, best(&bare), best(&whole), lag_s, bytes)
+    let cpu = middle(&pairs, |cost| cost.cpu_us_per_row);
+    let rate = middle(&pairs, |cost| cost.rows_per_s);
+    report_rows(form, cpu, rate, lag_s, bytes)
 }
 
-fn best(costs: &[Cost]) -> Cost {
-    costs
-        .iter()
-        .copied()
-        .min_by(|a, b| a.cpu_us_per_row.total_cmp(&b.cpu_us_per_row))
-        .expect("there are rounds")
+/// Of what both took in each round, the round whose ratio is the middle one: bare, whole.
+fn middle(pairs: &[(Cost, Cost)], of: fn(&Cost) -> f64) -> (f64, f64) {
+    let mut taken: Vec<(f64, f64)> = pairs.iter().map(|(bare, whole)| (of(bare), of(whole))).collect();
+    taken.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));
+    taken[taken.len() / 2]
 }
 
 async fn measure_bare(test: &TestDatabase, frames: &[Frame]) -> Cost {
@@ -370,23 +372,28 @@ fn cost((cpu_before, started): (f64, Instant), not_counted_us: f64) -> Cost {
 
 // === reporting ===
 
-fn report_rows(form: &str, bare: Cost, whole: Cost, lag_s: f64, bytes: f64) -> Vec<Value> {
+fn report_rows(
+    form: &str,
+    (bare_cpu_us, cpu_us): (f64, f64),
+    (bare_rate, rate): (f64, f64),
+    lag_s: f64,
+    bytes: f64,
+) -> Vec<Value> {
     let name = |what: &str| match form {
         "plain" => format!("ingest/{what}"),
         form => format!("ingest/{what} ({form})"),
     };
-    let cpu_ratio = whole.cpu_us_per_row / bare.cpu_us_per_row;
-    let rate_ratio = whole.rows_per_s / bare.rows_per_s;
+    let (cpu_ratio, rate_ratio) = (cpu_us / bare_cpu_us, rate / bare_rate);
     // Without compression there is nothing to reach: it is told beside what such tables take elsewhere.
     let (goal, reference) = match form {
         "timescaledb-community" => (Some(BYTES_GOAL_COMPRESSED), None),
         _ => (None, Some(BYTES_PLAIN)),
     };
     vec![
-        json!({ "name": name("cpu_us_per_reading"), "value": whole.cpu_us_per_row, "unit": "µs",
-            "reference": bare.cpu_us_per_row, "ratio": cpu_ratio, "goal": CPU_GOAL, "pass": cpu_ratio <= CPU_GOAL }),
-        json!({ "name": name("readings_per_s"), "value": whole.rows_per_s, "unit": "1/s",
-            "reference": bare.rows_per_s, "ratio": rate_ratio, "goal": RATE_GOAL, "pass": rate_ratio >= RATE_GOAL }),
+        json!({ "name": name("cpu_us_per_reading"), "value": cpu_us, "unit": "µs",
+            "reference": bare_cpu_us, "ratio": cpu_ratio, "goal": CPU_GOAL, "pass": cpu_ratio <= CPU_GOAL }),
+        json!({ "name": name("readings_per_s"), "value": rate, "unit": "1/s",
+            "reference": bare_rate, "ratio": rate_ratio, "goal": RATE_GOAL, "pass": rate_ratio >= RATE_GOAL }),
         json!({ "name": name("live_lag_s_while_a_day_drains"), "value": lag_s, "unit": "s", "reference": null,
             "ratio": lag_s / LIVE_LAG_S_GOAL, "goal": LIVE_LAG_S_GOAL, "pass": lag_s <= LIVE_LAG_S_GOAL }),
         json!({ "name": name("bytes_per_reading"), "value": bytes, "unit": "bytes", "reference": reference,
