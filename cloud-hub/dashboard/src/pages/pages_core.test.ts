@@ -13,7 +13,7 @@ import { viewCcp, worstFirst } from "./fsq/ccp_state";
 import { quantityOnHold } from "./fsq/holds";
 import { safeNext } from "./identity/sign_in";
 import { actNow, joinDeviations } from "./plant_ops/act_now";
-import { certificateWords, configWords, unhealthyFirst } from "./plant_ops/data_trust";
+import { byHealth, certificateWords, configWords } from "./plant_ops/data_trust";
 import { linePriority, lineTrouble } from "./plant_ops/line_strip";
 import { place } from "./vision/boxed_image";
 import { classesOf } from "./vision/defects";
@@ -243,7 +243,7 @@ describe("small decisions", () => {
     expect(quantityOnHold([lot(600, "cases"), lot(40, "cases"), lot(2.5, "kg")])).toBe("640\u00a0cases, 2.5\u00a0kg");
     const edge = (name: string, state: Edge["state"]) => ({ name, state }) as Edge;
     const edges = [edge("a", "online"), edge("c", "on_demand"), edge("b", "offline")];
-    expect(edges.sort(unhealthyFirst).map((each) => each.name)).toEqual(["b", "a", "c"]);
+    expect(byHealth(edges).map((each) => each.name)).toEqual(["b", "a"]);
   });
 
   it("tells of a configuration only what is not as it should be", () => {
