@@ -174,10 +174,11 @@ function restOf(state) {
       last_seen_us: state.seen_us(), last_frame_us: nowUs(), lag_ms: 180, backlog_frames: state.mode === "silent" ? 12_480 : 0,
       oldest_us: null, version: "0.1.0", boot: id(71), config_revision: 3, config_state: "applied", commands_open: 0,
       certificate_until_us: nowUs() + 60 * 86_400_000_000 },
-      // A caller over HTTP: the longest name that there is.
-      { id: id(72), name: "http-01a1fbadb87477cc886d9033f91a21c3", state: "offline", last_seen_us: nowUs() - 600_000_000, last_frame_us: null, lag_ms: null,
-        backlog_frames: null, oldest_us: null, version: null, boot: null, config_revision: null, config_state: null, commands_open: 0,
-        certificate_until_us: null }]),
+      // A gateway with a long name, and a caller over HTTP.
+      ...[["gateway-01a1fbadb87477cc886d9033f91a21", "offline"], ["http-01a1fbadb87477cc886d9033f91a21c3", "on_demand"]].map(([name, is], n) => ({
+        id: id(72 + n), name, state: is, last_seen_us: nowUs() - 600_000_000, last_frame_us: null, lag_ms: null, backlog_frames: null,
+        oldest_us: null, version: null, boot: null, config_revision: null, config_state: null, commands_open: 0,
+        certificate_until_us: null }))]),
     "integrator/pending-tags": () => page(state.pending),
     "integrator/errors": () => page([
       { client: "press-7", code: "BAD_JSON", number: "E101", count: 1312, topic: "v1/akron/l3/oven/telemetry", sample: "{temperature:25}",

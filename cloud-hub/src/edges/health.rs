@@ -134,8 +134,8 @@ fn present(row: Row, now_us: Micros) -> Edge {
 /// When the database does not answer.
 pub async fn edges(tx: &mut TenantTx, cursor: Option<Uuid>, limit: i64, now_us: Micros) -> Result<Vec<Edge>> {
     let found: Vec<Row> = sqlx::query_as(
-        "SELECT e.id, e.name, e.is_online, e.is_sessionless, e.boot, e.software, e.last_seen_at, e.last_frame_at, e.newest_time, \
-           e.backlog_frames, e.oldest_time, e.revoked_at, g.revision AS config_revision, g.state AS config_state, \
+        "SELECT e.id, e.name, e.is_online, e.is_sessionless, e.boot, e.software, e.last_seen_at, e.last_frame_at, \
+           e.newest_time, e.backlog_frames, e.oldest_time, e.revoked_at, g.revision AS config_revision, g.state AS config_state, \
            (SELECT count(*) FROM edge_command c WHERE c.edge_id = e.id AND c.state IN ('waiting', 'sent')) \
              AS commands_open, \
            (SELECT max(x.not_after) FROM edge_certificate x WHERE x.edge_id = e.id AND x.revoked_at IS NULL) \

@@ -105,19 +105,26 @@ impl Hosts {
 
 #[cfg(test)]
 mod tests {
+    use protocol::sparkplug::{decode, edge_node::EdgeNode};
+
     use super::*;
 
-    #[test]
-    fn a_gap_is_waited_for_as_long_as_is_configured() {
-        use protocol::sparkplug::{decode, edge_node::EdgeNode};
-        let client = ("akron".to_owned(), "line-pc".to_owned());
+    const DATA: &str = "spBv1.0/akron/NDATA/n1";
+
+    /// A node's birth, which has number 0, and data of a number without metrics.
+    fn birth_and_data(seq: u64) -> (Outgoing, Vec<u8>) {
         let mut node = EdgeNode::new("akron", "n1", []).unwrap();
         drop(node.connect(1_000_000));
         let birth = node.birth(|_| true, 1_000_000).remove(0);
-        let mut late = decode(&birth.payload).unwrap();
-        (late.seq, late.metrics) = (Some(5), Vec::new());
-        let late = Vec::from(late);
-        let topic = "spBv1.0/akron/NDATA/n1";
+        let mut data = decode(&birth.payload).unwrap();
+        (data.seq, data.metrics) = (Some(seq), Vec::new());
+        (birth, Vec::from(data))
+    }
+
+    #[test]
+    fn a_gap_is_waited_for_as_long_as_is_configured() {
+        let client = ("akron".to_owned(), "line-pc".to_owned());
+        let (birth, late) = birth_and_data(5);
         for (configured, due_us) in [
             (Duration::from_millis(300), 1_300_000),
             (Duration::MAX, Micros::MAX),
@@ -125,28 +132,21 @@ mod tests {
             let mut hosts = Hosts::new(patience(configured));
             let host = hosts.of(&client);
             drop(host.hear(&birth.topic, &birth.payload, 1_000_000));
-            drop(host.hear(topic, &late, 1_000_000));
+            drop(host.hear(DATA, &late, 1_000_000));
             assert_eq!(host.due_us(), Some(due_us));
         }
     }
 
     #[test]
     fn a_node_that_another_hub_heard_since_says_nothing_here_until_it_is_born_again() {
-        use protocol::sparkplug::{decode, edge_node::EdgeNode};
         let client = ("akron".to_owned(), "plant-broker".to_owned());
-        let mut node = EdgeNode::new("akron", "n1", []).unwrap();
-        drop(node.connect(1_000_000));
-        let birth = node.birth(|_| true, 1_000_000).remove(0);
         // The number that comes next here, though another hub may have heard 256 messages in between.
-        let mut data = decode(&birth.payload).unwrap();
-        (data.seq, data.metrics) = (Some(1), Vec::new());
-        let data = Vec::from(data);
-        let topic = "spBv1.0/akron/NDATA/n1";
+        let (birth, data) = birth_and_data(1);
         let mut hosts = Hosts::new(Patience::default());
         drop(hosts.of(&client).hear(&birth.topic, &birth.payload, 1_000_000));
         assert_eq!(hosts.of(&client).is_online("akron", "n1", None), Some(true));
         hosts.forget(&client);
-        let effects = hosts.of(&client).hear(topic, &data, 2_000_000);
+        let effects = hosts.of(&client).hear(DATA, &data, 2_000_000);
         assert_ne!(hosts.of(&client).is_online("akron", "n1", None), Some(true));
         assert!(
             effects.iter().any(|effect| matches!(effect, Effect::Ask(_))),

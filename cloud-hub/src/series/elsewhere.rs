@@ -24,44 +24,28 @@ const TURN: Duration = Duration::from_secs(1);
 /// What was stored just before somebody began to look is told.
 const JUST_US: Micros = 3_000_000;
 
-/// A tag's newest reading as it stands: a correction has its time and another value or quality.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Standing {
-    time_us: Micros,
-    value_bits: Option<u64>,
-    quality: u16,
-}
-
-impl Standing {
-    /// Whether it says what `told` does not.
-    fn is_news_to(&self, told: &Self) -> bool {
-        self.time_us > told.time_us || self.time_us == told.time_us && self != told
-    }
-}
-
-impl From<&Sample> for Standing {
-    fn from(sample: &Sample) -> Self {
-        Self {
-            time_us: sample.time_us,
-            value_bits: sample.value.map(f64::to_bits),
-            quality: sample.quality,
-        }
-    }
+/// Whether a tag's newest reading says what was not told: it is newer, or a correction, which has the same time.
+fn is_news(sample: &Sample, told: Option<&Sample>) -> bool {
+    told.is_none_or(|told| {
+        let is_same =
+            sample.value.map(f64::to_bits) == told.value.map(f64::to_bits) && sample.quality == told.quality;
+        sample.time_us > told.time_us || sample.time_us == told.time_us && !is_same
+    })
 }
 
 /// What was told of one tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Told {
     /// The newest that was told; none: nothing yet.
-    newest: Option<Standing>,
+    newest: Option<Sample>,
     /// It stood by the last turn, and this hub did not tell it since.
-    seen: Option<Standing>,
+    seen: Option<Sample>,
     /// Another hub ingests it.
     is_elsewhere: bool,
 }
 
 impl Told {
-    fn up_to(newest: Option<Standing>) -> Self {
+    fn up_to(newest: Option<Sample>) -> Self {
         Self {
             newest,
             seen: None,
@@ -69,30 +53,27 @@ impl Told {
         }
     }
 
-    fn is_news(&self, standing: &Standing) -> bool {
-        self.newest.is_none_or(|told| standing.is_news_to(&told))
-    }
-
     /// This hub told of it.
-    fn here(&mut self, standing: Standing) {
-        if self.is_news(&standing) {
-            self.newest = Some(standing);
+    fn here(&mut self, sample: Sample) {
+        if is_news(&sample, self.newest.as_ref()) {
+            self.newest = Some(sample);
         }
         self.is_elsewhere = false;
     }
 
     /// It is what is stored: whether to tell it. A value that this hub just committed and is about to tell is given a
     /// turn.
-    fn stored(&mut self, standing: Standing) -> bool {
-        if !self.is_news(&standing) {
+    fn stored(&mut self, sample: Sample) -> bool {
+        let told = self.newest.as_ref();
+        if !is_news(&sample, told) {
             self.seen = None;
             return false;
         }
-        self.is_elsewhere |= self.seen.is_some_and(|seen| self.is_news(&seen));
+        self.is_elsewhere |= self.seen.is_some_and(|seen| is_news(&seen, told));
         if self.is_elsewhere {
-            (self.newest, self.seen) = (Some(standing), None);
+            (self.newest, self.seen) = (Some(sample), None);
         } else {
-            self.seen = Some(standing);
+            self.seen = Some(sample);
         }
         self.is_elsewhere
     }
@@ -128,7 +109,7 @@ fn note(told: &mut HashMap<TenantSlug, Tags>, event: &LiveEvent) {
     };
     for sample in samples {
         let of_tag = tags.entry(sample.tag_id).or_insert(Told::up_to(None));
-        of_tag.here(sample.into());
+        of_tag.here(*sample);
     }
 }
 
@@ -178,10 +159,8 @@ fn tell(app: &App, tenant: &TenantSlug, rows: Vec<Newest>, told: &mut HashMap<Te
     let tags = told.entry(tenant.clone()).or_default();
     let mut is_news = |(sample, received_us): &Newest| {
         let is_fresh = received_us.is_some_and(|at_us| now_us - at_us < JUST_US);
-        let first = || Told::up_to((!is_fresh).then(|| sample.into()));
-        tags.entry(sample.tag_id)
-            .or_insert_with(first)
-            .stored(sample.into())
+        let first = || Told::up_to((!is_fresh).then_some(*sample));
+        tags.entry(sample.tag_id).or_insert_with(first).stored(*sample)
     };
     let samples: Vec<Sample> = rows
         .into_iter()
@@ -201,11 +180,13 @@ fn tell(app: &App, tenant: &TenantSlug, rows: Vec<Newest>, told: &mut HashMap<Te
 mod tests {
     use super::*;
 
-    fn at(time_us: Micros, value: f64) -> Standing {
-        Standing {
+    fn at(time_us: Micros, value: f64) -> Sample {
+        Sample {
+            tag_id: 1,
             time_us,
-            value_bits: Some(value.to_bits()),
+            value: Some(value),
             quality: 0,
+            simulated: false,
         }
     }
 

@@ -49,9 +49,15 @@ export const ccpsQuery = queryOptions({
   refetchInterval: REFRESH_MS,
 });
 
+/** Without those who call over HTTP when there is something to say: that they say nothing means nothing. */
+export function reporting(edges: Edge[]): Edge[] {
+  return edges.filter((edge) => edge.state !== "on_demand");
+}
+
 export const edgesQuery = queryOptions({
   queryKey: ["edges"],
   queryFn: ({ signal }) => getAll<Edge>("edges", undefined, signal),
+  select: reporting,
   refetchInterval: REFRESH_MS,
 });
 

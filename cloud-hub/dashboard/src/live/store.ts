@@ -142,7 +142,6 @@ export class LiveStore {
   takeEdges(edges: readonly Edge[]): void {
     for (const edge of edges) {
       const { name, state, lag_ms, backlog_frames } = edge;
-      if (state === "on_demand") continue;
       // Until the first heartbeat; from then on the heartbeats know better.
       if (!this.has_heartbeat) this.edges.set(name, { state, lag_ms, backlog_frames });
       if (edge.last_seen_us === null) continue;

@@ -1,6 +1,7 @@
 // The decisions behind the pages: what needs action, what a CCP shows, which words are used.
 import { beforeEach, describe, expect, it } from "vitest";
 import { withQuery } from "../api/client";
+import { reporting } from "../api/queries";
 import type { Ccp, Deviation, Edge, Hold, Line, Tag, VisionResult } from "../api/types";
 import { may } from "../components/plant";
 import { shownTags } from "../components/shell";
@@ -13,7 +14,7 @@ import { viewCcp, worstFirst } from "./fsq/ccp_state";
 import { quantityOnHold } from "./fsq/holds";
 import { safeNext } from "./identity/sign_in";
 import { actNow, joinDeviations } from "./plant_ops/act_now";
-import { byHealth, certificateWords, configWords } from "./plant_ops/data_trust";
+import { certificateWords, configWords, unhealthyFirst } from "./plant_ops/data_trust";
 import { linePriority, lineTrouble } from "./plant_ops/line_strip";
 import { place } from "./vision/boxed_image";
 import { classesOf } from "./vision/defects";
@@ -243,7 +244,7 @@ describe("small decisions", () => {
     expect(quantityOnHold([lot(600, "cases"), lot(40, "cases"), lot(2.5, "kg")])).toBe("640\u00a0cases, 2.5\u00a0kg");
     const edge = (name: string, state: Edge["state"]) => ({ name, state }) as Edge;
     const edges = [edge("a", "online"), edge("c", "on_demand"), edge("b", "offline")];
-    expect(byHealth(edges).map((each) => each.name)).toEqual(["b", "a"]);
+    expect(reporting(edges).sort(unhealthyFirst).map((each) => each.name)).toEqual(["b", "a"]);
   });
 
   it("tells of a configuration only what is not as it should be", () => {

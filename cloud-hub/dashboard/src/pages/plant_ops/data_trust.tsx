@@ -14,22 +14,21 @@ export function DataTrust() {
     <section className="panel" aria-labelledby="data-trust">
       <h2 id="data-trust">Data trust</h2>
       <Loaded query={edges} what="The edges">
-        {(data) => (byHealth(data).length === 0 ? <p className="quiet">No edge is enrolled.</p> : <Edges edges={data} />)}
+        {(data) => (data.length === 0 ? <p className="quiet">No edge is enrolled.</p> : <Edges edges={data} />)}
       </Loaded>
     </section>
   );
 }
 
-/** Edges that are not healthy come first. Whoever calls over HTTP when there is something to say has no health. */
-export function byHealth(edges: readonly Edge[]): Edge[] {
-  const reporting = edges.filter((edge) => edge.state !== "on_demand");
-  return reporting.sort((a, b) => Number(a.state === "online") - Number(b.state === "online") || a.name.localeCompare(b.name));
+/** Edges that are not healthy come first. */
+export function unhealthyFirst(a: Edge, b: Edge): number {
+  return Number(a.state === "online") - Number(b.state === "online") || a.name.localeCompare(b.name);
 }
 
 function Edges({ edges }: { edges: readonly Edge[] }) {
   const { zone } = usePlant();
   const now_us = useNowUs();
-  const live = byHealth(edges.map((edge) => ({ ...edge, ...store.edges.get(edge.name) })));
+  const live = edges.map((edge) => ({ ...edge, ...store.edges.get(edge.name) })).sort(unhealthyFirst);
   return (
     <table className="table stacked">
       <caption className="hidden">Edges, those that do not report first</caption>
