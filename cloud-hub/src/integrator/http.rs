@@ -26,6 +26,7 @@ use crate::{
     },
     limits::TooSlow,
     request::{Path, Query},
+    tenant::enrolment::HTTP_CALLER,
 };
 
 /// Where the message would have been published.
@@ -87,12 +88,12 @@ fn dialect(name: &str) -> Result<Option<Dialect>> {
         .ok_or(Error::NotFound { entity: "dialect" })
 }
 
-/// Whose values these are: a caller's own client, which no device can be, for its name is longer than theirs may be.
+/// Whose values these are: a caller's own client, which no device can be: none is enrolled under such a name.
 fn client(caller: &Caller) -> String {
     match &caller.principal {
-        Principal::ApiKey(key) => format!("http-{}", key.id().simple()),
-        Principal::User { id, .. } => format!("http-{}", id.simple()),
-        Principal::Operator(role) => format!("http-{role}"),
+        Principal::ApiKey(key) => format!("{HTTP_CALLER}{}", key.id().simple()),
+        Principal::User { id, .. } => format!("{HTTP_CALLER}{}", id.simple()),
+        Principal::Operator(role) => format!("{HTTP_CALLER}{role}"),
     }
 }
 

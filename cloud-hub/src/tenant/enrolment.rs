@@ -18,13 +18,17 @@ use crate::{
 /// How long a code may be used.
 const CODE_VALID_HOURS: i64 = 24;
 const SECRET_BYTES: usize = 32;
+/// What the names of HTTP's callers begin with, and no enrolled edge's: their values would be one client's.
+pub const HTTP_CALLER: &str = "http-";
 const CODE_BYTES: usize = 15;
 
 /// Why there is no code or no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// A name that no topic can carry.
-    #[error("`{0}` is no edge name: 1 to 63 of a-z, 0-9, `-` and `_`, not starting with `-`")]
+    /// A name that no topic can carry, or that is a caller's over HTTP.
+    #[error(
+        "`{0}` is no edge name: 1 to 63 of a-z, 0-9, `-` and `_`, not starting with `-` or `{HTTP_CALLER}`"
+    )]
     BadName(String),
     /// Never made, used before, or too old; the caller learns no more.
     #[error("the code is not valid; codes work once, for {CODE_VALID_HOURS} hours")]
@@ -93,7 +97,7 @@ pub async fn create_code(
 /// # Errors
 /// [`EnrolError`].
 pub async fn issue_code(tx: &mut TenantTx, edge: &str, now: DateTime<Utc>) -> Result<NewCode, EnrolError> {
-    if !protocol::topic::is_name(edge) {
+    if !protocol::topic::is_name(edge) || edge.starts_with(HTTP_CALLER) {
         return Err(EnrolError::BadName(edge.escape_default().take(80).collect()));
     }
     let made = NewCode {

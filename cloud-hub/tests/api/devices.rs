@@ -170,7 +170,8 @@ async fn a_revoked_edge_is_disconnected_at_once_and_comes_back_only_with_a_new_c
 async fn an_impossible_edge_gets_no_code_and_is_not_found() {
     let hub = TestHub::start().await;
     let admin = Caller::with_role(&hub, Role::Admin).await;
-    for edge in ["", "-a", "A", "a/b", "a\u{0}", "+", "#", &"x".repeat(64)] {
+    let caller = "http-01a1fbadb87477cc886d9033f91a21c3";
+    for edge in ["", "-a", "A", "a/b", "a\u{0}", "+", "#", caller, &"x".repeat(64)] {
         admin.post(CODES, json!({ "edge": edge })).await.problem(400);
     }
     admin
